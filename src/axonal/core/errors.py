@@ -1,0 +1,23 @@
+"""The exceptions Axonal raises; every message says what is wrong, where, and what to do.
+
+    AxonalError
+    ├── InputError    (ValueError)    an argument or a recipe is wrong
+    ├── FileError     (OSError)       a file is missing, damaged, or can't be written
+    └── MissingExtra  (ImportError)   an optional dependency is not installed
+"""
+
+
+class AxonalError(Exception):
+    """The base of every error that Axonal raises on purpose."""
+
+
+class InputError(AxonalError, ValueError):
+    """An argument, a shape or a recipe is wrong; nothing was changed."""
+
+
+class FileError(AxonalError, OSError):
+    """A file is missing, damaged or can't be written; nothing half-written is left behind."""
+
+
+class MissingExtra(AxonalError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""

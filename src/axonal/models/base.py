@@ -1,0 +1,65 @@
+"""Save and load: safetensors for the weights, `config.json` for how to build them. No pickle."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..core import files
+from ..core.config import Config
+from ..core.errors import FileError, InputError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Model(nn.Module):
+    """A network that knows its own configuration. Subclasses set `Config` and take one."""
+
+    Config: ClassVar[type[Config]]
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+
+    def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
+        """Write the weights (in `dtype`, or as they are) and the configuration to `folder`.
+
+        Raises:
+            FileError: the folder can't be written.
+        """
+        folder = Path(folder)
+        tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self.state_dict().items()}
+        files.write(folder / CONFIG, json.dumps(self.config.to_dict(), indent=2) + "\n")
+        files.write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model in `folder`, in float32 and evaluation mode.
+
+        Raises:
+            FileError: files are missing, damaged, or belong to another version or model.
+        """
+        folder = Path(folder)
+        try:
+            values: Any = json.loads((folder / CONFIG).read_text())
+            model = cls(cls.Config.from_dict(values))
+            tensors = load_file(folder / WEIGHTS)
+        except (OSError, ValueError, SafetensorError) as error:
+            remedy = "fetch or train it again"
+            if isinstance(error, InputError):
+                remedy = "it was written by another version of Axonal; train it again"
+            raise FileError(f"can't load a {cls.__name__} from {folder}: {error}; {remedy}") from error
+        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):
+            raise FileError(
+                f"{folder / WEIGHTS}: {wrong[0]} is {found.get(wrong[0])} where the model needs "
+                f"{expected.get(wrong[0])}; the weights belong to another configuration"
+            )
+        model.load_state_dict({name: t.float() for name, t in tensors.items()})
+        return model.eval()
