@@ -1,0 +1,120 @@
+"""What one run of a generator gave and took, and the comparison at equal quality."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..core.errors import InputError
+from ..core.meter import Counts
+
+Family = Literal["ann", "sigma_delta", "trained_spiking"]
+FD = "fd"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network, one sampler, one setting.
+
+    Attributes:
+        name: for people; unique in a report.
+        family: what computes.
+        sampler: "euler", "heun", ...
+        steps: of the sampler.
+        budget: error budget of a sigma-delta run; None elsewhere.
+        quality: intervals by metric: "fd" (Frechet distance, lower is better) must be there;
+            "precision" and "recall" in [0, 1].
+        counts: what it executed.
+        zero_skipping: the counts if multiplications by zero are skipped; None if not known.
+        images: samples, [n, C, H, W] uint8, C 1 or 3; the same noise and class in every run.
+        seconds: wall time of the whole run, divided by its samples; software, not a chip.
+
+    Raises:
+        InputError: an unknown family, no Frechet distance, or images of another form.
+    """
+
+    name: str
+    family: Family
+    sampler: str
+    steps: int
+    budget: float | None
+    quality: dict[str, Interval]
+    counts: Counts
+    zero_skipping: Counts | None
+    images: np.ndarray
+    seconds: float
+
+    def __post_init__(self):
+        if self.family not in get_args(Family):
+            raise InputError(f"Run {self.name}: family {self.family!r} is not one of {Family}")
+        if FD not in self.quality:
+            raise InputError(f'Run {self.name}: quality lacks "{FD}", the Frechet distance')
+        shape, kind = self.images.shape, self.images.dtype
+        if len(shape) != 4 or shape[1] not in (1, 3) or kind != np.uint8:
+            raise InputError(f"Run {self.name}: images are {kind} {shape}, not uint8 [n, 1|3, H, W]")
+
+    @property
+    def fd(self) -> Interval:
+        """Frechet distance to the real images; lower is better."""
+        return self.quality[FD]
+
+    def work(self, skipping: bool = False) -> float | None:
+        """Synaptic operations of one image; `skipping` zeros, None where that is not known."""
+        counts = self.zero_skipping if skipping else self.counts
+        return None if counts is None else counts.total("synops")
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The ANN run compared with, and 1 - work / its work (negative when spiking does more)."""
+
+    baseline: Run
+    saving: float
+
+
+def best(runs: Sequence[Run]) -> Run:
+    """The run with the lowest Frechet distance; of equals the one with less work.
+
+    Raises:
+        InputError: no runs.
+    """
+    if not runs:
+        raise InputError("best: there are no runs to choose from")
+    return min(runs, key=lambda run: (run.fd.value, run.work()))
+
+
+def saving(
+    run: Run, baselines: Sequence[Run], tolerance: float = 1.05, skipping: bool = False
+) -> Saving | None:
+    """What `run` saves against the cheapest baseline that reaches its quality.
+
+    Args:
+        run: whose work and Frechet distance count.
+        baselines: e.g. the same ANN with every sampler and step count.
+        tolerance: a baseline qualifies when its FD <= tolerance times the run's.
+        skipping: whether the baselines skip zero activations; those of which that is not
+            known don't qualify then.
+
+    Returns:
+        None when no baseline qualifies: `run` is then better than every one of them.
+    """
+    rivals = {i: base.work(skipping) for i, base in enumerate(baselines)}
+    reached = {
+        i: work
+        for i, work in rivals.items()
+        if work and baselines[i].fd.value <= tolerance * run.fd.value
+    }
+    if not reached:
+        return None
+    cheapest = min(reached, key=reached.__getitem__)
+    return Saving(baselines[cheapest], 1 - run.work() / reached[cheapest])

@@ -1,0 +1,320 @@
+"""Charts as SVG text, without a plotting library: scatter with intervals, and work by step.
+
+Colours are CSS variables (`--ann-0`, `--delta-0`, ...), so that the page sets them for light and
+dark; markers and dashes differ as well, so that no series is told by colour alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup, escape
+
+GLYPH = 6.6  # mean width of a character at 12 px, in px
+MARKERS = ("circle", "square", "triangle", "diamond")
+DASHES = ("", "7 4", "2 4", "9 3 2 3")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mark at (x, y) with an interval [low, high] in y.
+
+    Attributes:
+        label: a few characters beside the mark.
+        title: what a pointer resting on it shows.
+        left: a second x, drawn as an open mark tied to this one; None for none.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+    title: str
+    left: float | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points under one name: `tone` is a CSS variable, `mark` picks the marker and the dash."""
+
+    name: str
+    points: tuple[Point, ...]
+    tone: str
+    mark: int = 0
+
+
+@dataclass
+class _Axis:
+    """Maps [low, high] to pixels, straight or in decades."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    def __call__(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+
+@dataclass
+class _Frame:
+    """The plot's box, its axes, and the boxes already taken by marks and labels."""
+
+    width: int
+    height: int
+    x: _Axis
+    y: _Axis
+    taken: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def free(self, box: tuple[float, float, float, float]) -> bool:
+        left, top, right, bottom = box
+        if left < self.x.start or right > self.width or top < 0 or bottom > self.y.start:
+            return False
+        return all(
+            right < other[0] or left > other[2] or bottom < other[1] or top > other[3]
+            for other in self.taken
+        )
+
+
+def si(value: float, unit: str = "") -> str:
+    """`value` to three digits with its SI prefix: 3.41e8 -> "341 M"; with unit "J", "341 MJ"."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g} {unit}".strip()
+    power = min(4, max(-5, math.floor(math.log10(abs(value)) / 3 + 1e-12)))
+    scaled = float(f"{value / 1000.0**power:.3g}")
+    if abs(scaled) >= 1000 and power < 4:
+        power, scaled = power + 1, scaled / 1000
+    prefix = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T"}
+    return f"{scaled:g} {prefix[power]}{unit}".strip()
+
+
+def ticks(low: float, high: float, log: bool, most: int = 8) -> list[float]:
+    """Round numbers within [low, high]: 1-2-5 steps, or on a log axis 1, 2, 5 (or 1) a decade."""
+    if not log:
+        rough = (high - low) / most or 1.0
+        decade = 10.0 ** math.floor(math.log10(rough))
+        step = next(decade * m for m in (1, 2, 5, 10) if decade * m >= rough)
+        return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [d * 10.0**p for p in decades for d in digits if low <= d * 10.0**p <= high]
+        if len(found) <= most:
+            return found
+    return found[:: math.ceil(len(found) / most)]
+
+
+def scatter(series: Sequence[Series], x_name: str, y_name: str, width: int, height: int) -> Markup:
+    """Series over a log x axis, lines between their points, whiskers for their intervals.
+
+    The y axis is logarithmic when its values span more than a factor of five.
+    """
+    points = [point for one in series for point in one.points]
+    lefts = [point.left for point in points if point.left]
+    frame = _frame(
+        [point.x for point in points] + lefts,
+        [end for point in points for end in (point.y, point.low, point.high)],
+        width,
+        height,
+    )
+    for point in points:
+        x, y = frame.x(point.x), frame.y(point.y)
+        frame.taken.append((x - 5, y - 5, x + 5, y + 5))
+    parts = [_axes(frame, x_name, y_name)]
+    parts += [_line(frame, one) for one in series]
+    parts += [_whiskers(frame, one) for one in series]
+    parts += [_marks(frame, one) for one in series]
+    parts += [_labels(frame, one) for one in reversed(series)]
+    return _svg(frame, f"{y_name} against {x_name}", parts)
+
+
+def steps(
+    bars: Series, lines: Sequence[Series], x_name: str, y_name: str, width: int, height: int
+) -> Markup:
+    """`bars` one a step from zero, with `lines` drawn over them as staircases; x = 1, 2, ..."""
+    everything = [point for one in (bars, *lines) for point in one.points]
+    count = max(point.x for point in everything)
+    top = max(point.y for point in everything) * 1.08 or 1.0
+    x = _Axis(0.5, count + 0.5, 62, width - 14, False)
+    frame = _Frame(width, height, x, _Axis(0, top, height - 48, 12, False))
+    parts = [_axes(frame, x_name, y_name)]
+    gap = 0.14 * (x(2) - x(1))
+    for point in bars.points:
+        left, upper = x(point.x - 0.5) + gap, frame.y(point.y)
+        parts.append(
+            Markup(
+                '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="2" '
+                'style="fill:var(--{})"><title>{}</title></rect>'
+            ).format(
+                left,
+                upper,
+                x(point.x + 0.5) - gap - left,
+                frame.y(0) - upper,
+                bars.tone,
+                point.title,
+            )
+        )
+    for one in lines:
+        path = " ".join(
+            f"{'L' if i else 'M'}{x(p.x - 0.5):.1f} {frame.y(p.y):.1f}H{x(p.x + 0.5):.1f}"
+            for i, p in enumerate(one.points)
+        )
+        parts.append(_path(path, one))
+    return _svg(frame, f"{y_name} in each {x_name}", parts)
+
+
+def key(one: Series, bar: bool = False) -> Markup:
+    """A little drawing of a series for a legend."""
+    if bar:
+        body = Markup('<rect x="8" y="1" width="12" height="12" rx="2" style="fill:var(--{})"/>')
+        return Markup('<svg class="key" viewBox="0 0 28 14">{}</svg>').format(body.format(one.tone))
+    mark = _mark(14, 7, one) if any(point.label for point in one.points) else Markup("")
+    return Markup('<svg class="key" viewBox="0 0 28 14">{}{}</svg>').format(
+        _path("M1 7H27", one), mark
+    )
+
+
+def _frame(xs: list[float], ys: list[float], width: int, height: int) -> _Frame:
+    low, high = min(xs), max(xs)
+    pad = max((high / low) ** 0.07, 1.12)
+    x = _Axis(low / pad, high * pad, 62, width - 14, True)
+    bottom, top = min(ys), max(ys)
+    log = bottom > 0 and top / bottom > 5
+    if log:
+        y = _Axis(bottom / 1.12, top * 1.15, height - 48, 12, True)
+    else:
+        span = (top - bottom) or abs(top) or 1.0
+        y = _Axis(max(0.0, bottom - 0.1 * span), top + 0.1 * span, height - 48, 12, False)
+    return _Frame(width, height, x, y)
+
+
+def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
+    x, y = frame.x, frame.y
+    parts = []
+    if x.log:
+        places = ticks(x.low, x.high, True, max(3, int((x.end - x.start) / 85)))
+    else:
+        stride = max(1, math.ceil(x.high / max(4, (x.end - x.start) / 34)))
+        places = [float(i) for i in range(1, int(x.high) + 1) if i == 1 or i % stride == 0]
+    for value in places:
+        parts.append(
+            Markup(
+                '<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
+                '<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
+            ).format(
+                "grid" if x.log else "none",
+                *(x(value), x(value), y.start, y.end),
+                *(x(value), y.start + 18, si(value)),
+            )
+        )
+    for value in ticks(y.low, y.high, y.log, max(3, int((y.start - y.end) / 45))):
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+                '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+            ).format(x.start, x.end, y(value), y(value), x.start - 8, y(value) + 4, si(value))
+        )
+    parts.append(
+        Markup(
+            '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+            '<text class="name" x="{}" y="{}" text-anchor="end">{}</text>'
+            '<text class="name" transform="translate(14 {}) rotate(-90)" text-anchor="end">{}</text>'
+        ).format(
+            *(x.start, x.end, y.start, y.start),
+            *(x.end, frame.height - 8, x_name),
+            *(y.end, y_name),
+        )
+    )
+    return Markup("").join(parts)
+
+
+def _path(path: str, one: Series) -> Markup:
+    return Markup(
+        '<path class="line" d="{}" style="stroke:var(--{})" stroke-dasharray="{}"/>'
+    ).format(path, one.tone, DASHES[one.mark % len(DASHES)])
+
+
+def _line(frame: _Frame, one: Series) -> Markup:
+    spots = " L".join(f"{frame.x(p.x):.1f} {frame.y(p.y):.1f}" for p in one.points)
+    return _path(f"M{spots}", one)
+
+
+def _whiskers(frame: _Frame, one: Series) -> Markup:
+    parts = []
+    for point in one.points:
+        x, y = frame.x(point.x), frame.y(point.y)
+        ends = frame.y(point.low), frame.y(point.high)
+        path = f"M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}"
+        path += "".join(f"M{x - 3:.1f} {end:.1f}h6" for end in ends)
+        circle = Markup("")
+        if point.left:
+            left = frame.x(point.left)
+            path += f"M{x:.1f} {y:.1f}H{left + 3:.1f}"
+            circle = Markup('<circle class="open" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(left, y)
+        parts.append(
+            Markup('<g class="whisker" style="stroke:var(--{})"><path d="{}"/>{}</g>').format(
+                one.tone, path, circle
+            )
+        )
+    return Markup("").join(parts)
+
+
+def _marks(frame: _Frame, one: Series) -> Markup:
+    return Markup("").join(
+        Markup("<g>{}<title>{}</title></g>").format(
+            _mark(frame.x(point.x), frame.y(point.y), one), point.title
+        )
+        for point in one.points
+    )
+
+
+def _mark(x: float, y: float, one: Series) -> Markup:
+    corners = {
+        "square": ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
+        "triangle": ((0, -5.8), (5.4, 4.2), (-5.4, 4.2)),
+        "diamond": ((0, -6.2), (6.2, 0), (0, 6.2), (-6.2, 0)),
+    }
+    shape = MARKERS[one.mark % len(MARKERS)]
+    if shape == "circle":
+        body = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"').format(x, y)
+    else:
+        spots = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners[shape])
+        body = Markup('<polygon points="{}"').format(spots)
+    return body + Markup(' class="mark" style="fill:var(--{})"/>').format(one.tone)
+
+
+def _labels(frame: _Frame, one: Series) -> Markup:
+    parts = []
+    for point in one.points:
+        x, y, wide = frame.x(point.x), frame.y(point.y), GLYPH * len(point.label)
+        # Right above, left below, right below, left above; then higher and lower.
+        for dx, dy in ((7, -6), (-7 - wide, 15), (7, 15), (-7 - wide, -6), (7, -18), (7, 27)):
+            box = (x + dx, y + dy - 10, x + dx + wide, y + dy + 2)
+            if point.label and frame.free(box):
+                frame.taken.append(box)
+                parts.append(
+                    Markup(
+                        '<text class="label" x="{:.1f}" y="{:.1f}" style="fill:var(--{})">{}</text>'
+                    ).format(box[0], y + dy, one.tone, point.label)
+                )
+                break
+    return Markup("").join(parts)
+
+
+def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
+    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(
+        frame.width, frame.height, escape(title), Markup("").join(parts)
+    )
+
+
+def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:
+    """Points 1, 2, ... of a figure for each step."""
+    return tuple(
+        Point(i, float(v), float(v), float(v), "", f"{name}, step {i}: {si(float(v))}")
+        for i, v in enumerate(values, 1)
+    )
