@@ -1,6 +1,7 @@
 """Losses, each a factory that returns what `Recipe.loss` asks for."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .loop import Batch
@@ -30,3 +31,32 @@ def flow_matching(clip: float = 0.05):
         return error.square().mean(), {}
 
     return loss
+
+
+def cross_entropy(shift: int = 0):
+    """The cross-entropy of the right class, of images moved by up to `shift` pixels each way.
+
+    Args:
+        shift: the largest move; what enters at a border repeats it.
+
+    Returns:
+        (network, {"image" [B, C, H, W], "label" [B]}, generator) -> (loss, {"accuracy"}).
+    """
+
+    def loss(network, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        image, label = batch["image"], batch["label"]
+        logits = network(_moved(image, shift, generator) if shift else image).float()
+        accuracy = (logits.argmax(1) == label).float().mean()
+        return F.cross_entropy(logits, label), {"accuracy": accuracy}
+
+    return loss
+
+
+def _moved(image: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    count, _, height, width = image.shape
+    draw = torch.randint(2 * shift + 1, (2, count, 1), generator=generator, device=generator.device)
+    down = draw[0] + torch.arange(height, device=image.device)
+    right = draw[1] + torch.arange(width, device=image.device)
+    padded = F.pad(image, (shift,) * 4, mode="replicate")
+    each = torch.arange(count, device=image.device)[:, None, None]
+    return padded.movedim(1, -1)[each, down[:, :, None], right[:, None, :]].movedim(-1, 1)

@@ -1,17 +1,9 @@
 """Training runs of the image generators."""
 
-import torch
-
-from ..data.images import DATASETS
 from ..learn import losses
-from ..learn.loop import Batch, Recipe
+from ..learn.loop import Recipe
 from ..models.flow import FlowConfig, FlowUNet
-
-
-def _images(name: str, split: str = "train") -> Batch:
-    images = DATASETS[name](split)
-    pixels = torch.from_numpy(images.pixels).float().div(127.5).sub(1)
-    return {"image": pixels, "label": torch.from_numpy(images.labels)}
+from .batches import images
 
 
 def mnist(seed: int = 0) -> Recipe:
@@ -19,7 +11,7 @@ def mnist(seed: int = 0) -> Recipe:
     return Recipe(
         name="mnist",
         build=lambda: FlowUNet(FlowConfig()),
-        data=lambda: _images("mnist"),
+        data=lambda: images("mnist"),
         loss=losses.flow_matching(),
         steps=9000,
         lr=2e-3,
