@@ -1,6 +1,7 @@
 """The quality measures against closed forms, known answers and simulated truth."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -147,6 +148,15 @@ def test_blocks_do_not_show():
     assert precision_recall(real[scrambled], fake) == precision_recall(real, fake)
 
 
+def test_memory_grows_by_blocks_and_not_by_pairs():
+    rows = cloud(0, 5000, 4)
+    tracemalloc.start()
+    precision_recall(rows, rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.6 * 8 * len(rows) ** 2
+
+
 # What is refused
 
 
@@ -223,6 +233,8 @@ def test_noise_is_far_from_digits():
     assert set(measures) == {"fd", "precision", "recall"}
     assert measures["fd"].value > 10 and measures["recall"].value < 0.5
     assert (measures.images, measures.real, measures.rows) == (24, 10_000, 24)
+    assert measure(digits(0), reference("mnist"), resamples=5) == measures
+    assert measure(digits(0), reference("mnist"), seed=1, resamples=5)["fd"] != measures["fd"]
 
 
 def test_the_data_set_itself_can_be_the_reference(monkeypatch):

@@ -105,7 +105,8 @@ def bootstrap(
     Args:
         real: moments of the real images.
         features: of the generated images.
-        resamples: how many draws.
+        resamples: how many draws. One of 10,000 rows takes 4 ms at 64 features, and 4 s at the
+            2,048 of Inception-v3, where fewer will do.
         level: of the interval.
         seed: of the draws.
 
@@ -163,8 +164,10 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
 
 
 def _reach(rows: np.ndarray, k: int) -> np.ndarray:
-    # Each row finds itself at distance 0, so its k-th neighbour is the entry of index k.
-    return np.concatenate([np.partition(s, k, axis=1)[:, k] for _, s in _squares(rows, rows)])
+    # Each row finds itself at distance 0, so its k-th neighbour is the entry of index k. Copied,
+    # because a view of one column would keep the whole block.
+    columns = (np.partition(squares, k, axis=1)[:, k] for _, squares in _squares(rows, rows))
+    return np.concatenate([column.copy() for column in columns])
 
 
 def _squares(a: np.ndarray, b: np.ndarray, block: int = 500):
@@ -274,6 +277,12 @@ def measure(
     Precision and recall compare equally many rows of both sides, as their paper does: as many as
     the smaller side has, drawn with `seed`. Their intervals are Wilson's (1927), of the fakes
     (precision) or the real (recall) as a sample, given the other side.
+
+    Args:
+        images: what was generated.
+        reference: what is real.
+        seed: of the draws.
+        resamples: of the distance; see `bootstrap` for what they cost.
 
     Returns:
         "fd" (see `bootstrap`), "precision" and "recall".

@@ -36,7 +36,7 @@ def _classifier(data: str, config: ClassifierConfig, seed: int) -> Recipe:
 
 
 def mnist_classifier(seed: int = 0) -> Recipe:
-    """The classifier whose features judge generated digits: 3 minutes on two CPU cores."""
+    """The classifier whose features judge generated digits: under 3 minutes on two CPU cores."""
     return _classifier("mnist", ClassifierConfig(), seed)
 
 
