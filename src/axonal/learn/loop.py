@@ -6,6 +6,8 @@ its last checkpoint with the losses it would have had.
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..core import files
@@ -87,31 +89,31 @@ def fit(recipe: Recipe, folder: str | Path, device: str | torch.device = "cpu") 
     Raises:
         FileError: the folder can't be written, or its checkpoint belongs to another run.
         InputError: the loss became NaN or infinite; the last checkpoint is kept.
+        KeyboardInterrupt: Ctrl-C was pressed; the step under way was finished and stored first.
     """
     folder, device = Path(folder), torch.device(device)
     torch.manual_seed(recipe.seed)
     run = _Run(recipe, device)
     start = run.restore(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else 0
     batches = _batches(recipe, recipe.data(), start, device)
-    step = start
-    try:
-        with _log(folder, start) as log, _progress(recipe.name, start, recipe.steps) as advance:
-            for step, batch in enumerate(batches, start):
-                loss, figures = run.step(step, batch)
-                last = step + 1 == recipe.steps
-                if step % recipe.log_every == 0 or last:
-                    if not math.isfinite(value := loss.item()):
-                        raise InputError(
-                            f"{recipe.name}: the loss is {value} at step {step}; lower the "
-                            f"learning rate; the last checkpoint in {folder} is intact"
-                        )
-                    log({"step": step, "loss": value} | {k: float(v) for k, v in figures.items()})
-                advance(f"loss {value:.4f}")
-                if (step + 1) % recipe.checkpoint_every == 0 or last:
-                    run.store(folder / CHECKPOINT, step + 1)
-    except KeyboardInterrupt:
-        run.store(folder / CHECKPOINT, step)
-        raise
+    progress, note = _progress(recipe.name, start, recipe.steps), ""
+    with _log(folder, start) as log, progress as advance, _interrupt() as interrupt:
+        for step, batch in enumerate(batches, start):
+            loss, figures = run.step(step, batch)
+            last = step + 1 == recipe.steps
+            if step % recipe.log_every == 0 or last:
+                if not math.isfinite(value := loss.item()):
+                    raise InputError(
+                        f"{recipe.name}: the loss is {value} at step {step}; lower the "
+                        f"learning rate; the last checkpoint in {folder} is intact"
+                    )
+                log({"step": step, "loss": value} | {k: float(v) for k, v in figures.items()})
+                note = f"loss {value:.4f}"
+            advance(note)
+            if (step + 1) % recipe.checkpoint_every == 0 or last or interrupt.asked:
+                run.store(folder / CHECKPOINT, step + 1)
+            if interrupt.asked:
+                raise KeyboardInterrupt
     return run.averaged()
 
 
@@ -161,49 +163,66 @@ class _Run:
         return self.network.eval()
 
     def _tensors(self) -> Batch:
-        state = self.optimiser.state
-        return (
-            {f"network.{k}": v for k, v in self.network.state_dict().items()}
-            | {f"average.{k}": v for k, v in self.average.items()}
-            | {f"{kind}.{k}": state[p][kind] for k, p in self.parameters.items() for kind in state[p]}
-        )
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for name, parameter in self.parameters.items():
+            state = self.optimiser.state.get(parameter, {})
+            tensors |= {f"{kind}.{name}": value for kind, value in state.items()}
+        return tensors
 
     def store(self, path: Path, step: int) -> None:
         tensors = {k: v.detach().cpu().contiguous() for k, v in self._tensors().items()}
         about = {"recipe": self.recipe.name, "seed": str(self.recipe.seed), "step": str(step)}
-        files.write(path, lambda partial: save_file(tensors, partial, about))
+        files.write(path, save(tensors, about))
 
     def restore(self, path: Path) -> int:
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 about = file.metadata() or {}
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            mine = (self.recipe.name, str(self.recipe.seed))
-            if (about.get("recipe"), about.get("seed")) != mine:
-                raise ValueError(f"it was made by recipe {about.get('recipe')!r}, seed {about.get('seed')}")
-            step = int(about["step"])
-            with torch.no_grad():
-                own = self.network.state_dict()
-                self.network.load_state_dict({k: saved[f"network.{k}"] for k in own})
-                for name, parameter in self.parameters.items():
-                    self.average[name].copy_(saved[f"average.{name}"])
-                    if step:
-                        kinds = ("step", "exp_avg", "exp_avg_sq")
-                        self.optimiser.state[parameter] = {k: saved[f"{k}.{name}"] for k in kinds}
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            theirs = f"recipe {about.get('recipe')!r}, seed {about.get('seed')}"
+            if theirs != f"recipe {self.recipe.name!r}, seed {self.recipe.seed}":
+                raise ValueError(f"it was made by {theirs}")
+            if not 0 <= (step := int(about.get("step", -1))) <= self.recipe.steps:
+                raise ValueError(f"its step {step} is not one of this run")
+            self._adopt(saved)
+        except (OSError, SafetensorError, ValueError) as error:
             raise FileError(
                 f"can't resume from {path}: {error}; choose another folder, or remove the file "
                 "to start again"
             ) from error
         return step
 
+    def _adopt(self, saved: Batch) -> None:
+        def take(key: str, own: Tensor) -> Tensor:
+            if key not in saved or saved[key].shape != own.shape:
+                raise ValueError(f"it holds no {key} of shape {tuple(own.shape)}")
+            # The fused optimiser pairs numbers by address: its state must lie as the weights do.
+            return torch.empty_like(own).copy_(saved.pop(key))
+
+        state = self.network.state_dict()
+        self.network.load_state_dict({k: take(f"network.{k}", v) for k, v in state.items()})
+        self.average = {k: take(f"average.{k}", v) for k, v in self.average.items()}
+        for name, parameter in self.parameters.items():
+            if f"step.{name}" in saved:  # not before its first gradient
+                own = parameter.detach()
+                moments = {k: take(f"{k}.{name}", own) for k in ("exp_avg", "exp_avg_sq")}
+                count = take(f"step.{name}", torch.zeros((), device=self.device))
+                self.optimiser.state[parameter] = {"step": count} | moments
+        if saved:
+            raise ValueError(f"it holds {min(saved)}, which the network lacks")
+
 
 def _batches(recipe: Recipe, data: Batch, start: int, device: torch.device) -> Iterator[Batch]:
     data = {name: tensor.to(device) for name, tensor in data.items()}
-    count = len(next(iter(data.values())))
-    each = count // recipe.batch
+    counts = {len(tensor) for tensor in data.values()}
+    if len(counts) != 1:
+        raise InputError(f"recipe {recipe.name}: its data have the lengths {sorted(counts)}")
+    each = (count := counts.pop()) // recipe.batch
     if each < 1:
-        raise InputError(f"recipe {recipe.name}: {count} samples are less than one batch")
+        raise InputError(
+            f"recipe {recipe.name}: {count} samples are less than one batch of {recipe.batch}"
+        )
     epoch, order = -1, torch.empty(0)
     for step in range(start, recipe.steps):
         if step // each != epoch:
@@ -214,12 +233,12 @@ def _batches(recipe: Recipe, data: Batch, start: int, device: torch.device) -> I
 
 
 class _log:
-    """Appends JSON lines to `folder/log.jsonl`, dropping what an earlier run wrote after `start`."""
+    """Appends JSON lines to `folder/log.jsonl`; what an earlier run wrote after `start` goes."""
 
     def __init__(self, folder: Path, start: int):
         self.path = folder / "log.jsonl"
         lines = self.path.read_text().splitlines() if start and self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < start]
+        kept = [line for line in lines if 0 <= _step_of(line) < start]
         files.write(self.path, "".join(line + "\n" for line in kept))
 
     def __enter__(self):
@@ -232,6 +251,37 @@ class _log:
 
     def __exit__(self, *_):
         self.file.close()
+
+
+def _step_of(line: str) -> int:
+    """The step of a line of the log, or -1: a run that is killed can leave half a line behind."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+class _interrupt:
+    """Lets Ctrl-C wait for the end of a step, whose state is whole; the second one does not wait.
+
+    Off the main thread, where Python delivers no signals, it does nothing.
+    """
+
+    asked = False
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, *_):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_):
+        if hasattr(self, "before"):
+            signal.signal(signal.SIGINT, self.before)
 
 
 class _progress:

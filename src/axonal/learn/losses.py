@@ -1,10 +1,16 @@
 """Losses, each a factory that returns what `Recipe.loss` asks for."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .loop import Batch
+
+Unfold = Callable[[nn.Module], Any]
 
 
 def flow_matching(clip: float = 0.05):
@@ -60,3 +66,63 @@ def _moved(image: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     padded = F.pad(image, (shift,) * 4, mode="replicate")
     each = torch.arange(count, device=image.device)[:, None, None]
     return padded.movedim(1, -1)[each, down[:, :, None], right[:, None, :]].movedim(-1, 1)
+
+
+def distilled_changes(unfold: Unfold, penalty: float, clip: float = 0.05):
+    """Distil a dense trajectory into a network whose changes along it are few.
+
+    The sigma-delta twin of the network walks along the teacher's trajectory, thresholds and all.
+    Its estimates are held to the teacher's, as in `flow_matching`, and every change d that it
+    sends past a threshold h costs |d| / (|d| + h) for each synapse it reaches: a smooth count
+    that favours no change over small ones. Gradients pass straight through the thresholds.
+
+    Args:
+        unfold: makes of the network the twin that shares its weights, with `start`, `neurons`
+            and `fanouts` as `convert.sigma_delta.DeltaNetwork` has them.
+        penalty: what the synaptic operations of one dense evaluation cost.
+        clip: the smallest 1 - t that is divided by.
+
+    Returns:
+        (network, {"path" and "target" [B, T, ...], "label" [B]}, generator) -> (loss, figures):
+        "distance" to the teacher and "work", changes in dense evaluations per trajectory.
+    """
+    twins: dict[nn.Module, tuple] = {}
+
+    def loss(network, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        if network not in twins:
+            twin = unfold(network)
+            fanouts, sites = twin.fanouts(), twin.sites()
+            twins[network] = twin, fanouts, sum(fanouts[name] * sites[name] for name in fanouts)
+        twin, fanouts, dense = twins[network]
+        path, target = (batch[name].transpose(0, 1) for name in ("path", "target"))
+        with _recorded(twin.neurons) as spikes:
+            estimate, _ = twin(path, twin.start(batch["label"]))
+        left = 1 - torch.arange(len(path), device=path.device) / len(path)
+        error = (estimate - target) / left.clamp_min(clip).view(-1, *[1] * (path.dim() - 1))
+        distance, work, sent = error.square().mean(), 0.0, 0.0
+        for name, changes in spikes.items():
+            size = changes.abs()
+            threshold = twin.neurons[name].threshold + torch.finfo(size.dtype).tiny
+            work = work + fanouts[name] * (size / (size + threshold)).sum()
+            sent = sent + fanouts[name] * torch.count_nonzero(changes)
+        scale = dense * len(batch["label"])
+        figures = {"distance": distance.detach(), "work": sent / scale}
+        return distance + penalty * work / scale, figures
+
+    return loss
+
+
+@contextmanager
+def _recorded(neurons: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """What each of `neurons` sends while the context is open."""
+    spikes: dict[str, Tensor] = {}
+
+    def record(name: str):
+        return lambda module, args, output: spikes.__setitem__(name, output[0])
+
+    handles = [neuron.register_forward_hook(record(name)) for name, neuron in neurons.items()]
+    try:
+        yield spikes
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from ..core import files
@@ -14,6 +14,8 @@ from ..core.config import Config
 from ..core.errors import FileError, InputError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# TypeError and RuntimeError are how torch refuses sizes that are no integers, or far too large.
+_DAMAGE = (OSError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
 class Model(nn.Module):
@@ -32,9 +34,10 @@ class Model(nn.Module):
             FileError: the folder can't be written.
         """
         folder = Path(folder)
-        tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self.state_dict().items()}
+        state = self.state_dict()
+        tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in state.items()}
         files.write(folder / CONFIG, json.dumps(self.config.to_dict(), indent=2) + "\n")
-        files.write(folder / WEIGHTS, lambda path: save_file(tensors, path))
+        files.write(folder / WEIGHTS, save(tensors))
         return folder
 
     @classmethod
@@ -49,11 +52,12 @@ class Model(nn.Module):
             values: Any = json.loads((folder / CONFIG).read_text())
             model = cls(cls.Config.from_dict(values))
             tensors = load_file(folder / WEIGHTS)
-        except (OSError, ValueError, SafetensorError) as error:
+        except _DAMAGE as error:
             remedy = "fetch or train it again"
             if isinstance(error, InputError):
                 remedy = "it was written by another version of Axonal; train it again"
-            raise FileError(f"can't load a {cls.__name__} from {folder}: {error}; {remedy}") from error
+            what = f"can't load a {cls.__name__} from {folder}"
+            raise FileError(f"{what}: {error}; {remedy}") from error
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         found = {name: tuple(t.shape) for name, t in tensors.items()}
         if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core.config import Config
 from ..core.errors import InputError
+from ..nn import IntegerLIF, OneStep
 from .base import Model
 
 
@@ -90,7 +91,7 @@ class FlowUNet(Model):
 
         def activation(level: int):
             if level == inner and config.core == "spiking":
-                return lambda: None if True else IntegerLIF(levels=config.levels)
+                return lambda: OneStep(IntegerLIF(config.levels))
             return nn.ReLU
 
         def blocks(level: int, count: int) -> nn.ModuleList:

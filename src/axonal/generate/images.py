@@ -1,0 +1,221 @@
+"""Images from a generator, conventional or spiking, with the counts of what was executed."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..convert.certificate import Certificate
+from ..convert.sigma_delta import DeltaNetwork, State, sigma_delta
+from ..core.errors import FileError, InputError
+from ..core.meter import FIELDS, Counts
+from ..models.flow import FlowUNet
+from ..nn.meter import Meter
+from .features import ASSETS
+from .samplers import sample
+
+CERTIFICATES = "certificates.json"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generator made, and what it took.
+
+    Attributes:
+        images: [N, C, H, W] uint8.
+        counts: of the run, by step and layer. A sigma-delta network's first step, "start",
+            holds the one dense evaluation a class that its first state comes from.
+        zero_skipping: what the same run costs if zero inputs are skipped; None for sigma-delta
+            networks, which never carry any.
+        seconds: wall time of sampling, counting included.
+    """
+
+    images: np.ndarray
+    counts: Counts
+    zero_skipping: Counts | None
+    seconds: float
+
+
+class Generator:
+    """Makes images of given classes: `generator(classes, steps=16, seed=0)`.
+
+    Args:
+        model: the trained network.
+        certificate: None to run it as it is; else it runs as a sigma-delta network with the
+            thresholds of the certificate.
+        sampler, steps: what a call uses unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        model: FlowUNet,
+        certificate: Certificate | None = None,
+        *,
+        sampler: str = "euler",
+        steps: int = 16,
+    ):
+        config = model.config
+        self.model, self.certificate = model, certificate
+        self.sampler, self.steps = sampler, steps
+        self.shape = (config.channels, config.size, config.size)
+        self.network: nn.Module = model
+        if certificate is not None:
+            self.network = sigma_delta(model, torch.zeros(1, *self.shape), torch.zeros(1).long())
+            self.network.set_thresholds(certificate.thresholds)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, budget: float | None = None) -> Self:
+        """The generator that ships as `name`, or that lies in the folder `name`.
+
+        Args:
+            name: "mnist" (conventional), "mnist-sigma-delta", "mnist-spiking", or a folder.
+            budget: of a sigma-delta generator, the output error to choose; None for the
+                default of its card.
+
+        Raises:
+            InputError: nothing of that name or budget. FileError: its files are damaged.
+        """
+        folder = Path(name) if Path(name).is_dir() else ASSETS / str(name)
+        if not (folder / "config.json").exists() or "classifier" in folder.name:
+            raise InputError(f"no generator {str(name)!r}; there are {', '.join(pretrained())}")
+        model = FlowUNet.load(folder)
+        if not (folder / CERTIFICATES).exists():
+            if budget is not None:
+                raise InputError(f"{name} is no sigma-delta generator; it has no error budget")
+            return cls(model)
+        found = read_certificates(folder)
+        certificates = {c.budget: c for c in found["certificates"]}
+        if (budget := found["default"] if budget is None else budget) not in certificates:
+            known = ", ".join(f"{b:g}" for b in certificates)
+            raise InputError(f"{name} has no thresholds for budget {budget:g}; choose of {known}")
+        return cls(model, certificates[budget], sampler=found["sampler"], steps=found["steps"])
+
+    def __call__(
+        self,
+        classes: Sequence[int] | Tensor,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        sampler: str | None = None,
+        batch: int = 250,
+        advance=lambda images: None,
+    ) -> Generated:
+        """Generate one image for each entry of `classes`.
+
+        The noise depends on the seed and an image's place alone: every generator begins image i
+        with the same noise.
+
+        Args:
+            classes: class of each image.
+            steps, sampler: of the solver; None for this generator's own.
+            seed: of the noise.
+            batch: images at once.
+            advance: called with the number of images done after each batch.
+
+        Raises:
+            InputError: no classes, one out of range, or what `samplers.sample` refuses.
+        """
+        labels = self._labels(classes)
+        steps, sampler = steps if steps is not None else self.steps, sampler or self.sampler
+        noise = torch.randn(
+            (len(labels), *self.shape), generator=torch.Generator().manual_seed(seed)
+        )
+        began, parts, dense, skipping = time.perf_counter(), [], [], []
+        with torch.inference_mode():
+            starts, spent = self._starts(labels)
+            for rows in torch.arange(len(labels)).split(batch):
+                with Meter(self.network, *self._mode) as meter, Meter(self.model, "zeros") as zeros:
+                    x = self._run(noise[rows], labels[rows], starts, steps, sampler)
+                parts.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
+                dense.append(meter.counts())
+                if zeros.steps:
+                    skipping.append(zeros.counts())
+                advance(len(rows))
+        counts = sum(dense[1:], dense[0])
+        return Generated(
+            np.concatenate(parts),
+            counts if spent is None else _with_start(counts, spent),
+            sum(skipping[1:], skipping[0]) if skipping else None,
+            time.perf_counter() - began,
+        )
+
+    @property
+    def _mode(self) -> tuple:
+        return ("events", 1) if isinstance(self.network, DeltaNetwork) else ("dense", 0)
+
+    def _labels(self, classes: Sequence[int] | Tensor) -> Tensor:
+        labels = torch.as_tensor(classes)
+        known = self.model.config.classes
+        if labels.dim() != 1 or not len(labels) or labels.is_floating_point():
+            raise InputError("classes must be a list of at least one class number")
+        if labels.min() < 0 or labels.max() >= known:
+            wrong = int(labels[(labels < 0) | (labels >= known)][0])
+            raise InputError(f"class {wrong} does not exist; classes are 0 to {known - 1}")
+        return labels.long()
+
+    def _starts(self, labels: Tensor) -> tuple[State, Counts | None]:
+        """The first state of every class in use, by class, and what making them took."""
+        if not isinstance(self.network, DeltaNetwork):
+            return {}, None
+        classes = labels.unique()
+        with Meter(self.network.dense) as meter:
+            made = self.network.start(classes)
+        state = {}
+        for name, value in made.items():
+            state[name] = value.new_zeros(len(value), self.model.config.classes, *value.shape[2:])
+            state[name][:, classes] = value
+        return state, meter.counts()
+
+    def _run(
+        self, noise: Tensor, labels: Tensor, starts: State, steps: int, sampler: str
+    ) -> Tensor:
+        if not isinstance(network := self.network, DeltaNetwork):
+            return sample(
+                lambda x, state: (network(x, labels), None), noise, steps=steps, sampler=sampler
+            )
+
+        def step(x: Tensor, state: State) -> tuple[Tensor, State]:
+            y, state = network(x[None], state)
+            return y[0], state
+
+        state = {name: value[:, labels] for name, value in starts.items()}
+        return sample(step, noise, state, steps=steps, sampler=sampler)
+
+
+def pretrained() -> list[str]:
+    """The names of the generators that ship."""
+    folders = (path.parent for path in ASSETS.glob("*/config.json"))
+    return sorted(folder.name for folder in folders if "classifier" not in folder.name)
+
+
+def read_certificates(folder: Path) -> dict[str, Any]:
+    """{"sampler", "steps", "default" budget, "certificates"} of a sigma-delta generator.
+
+    Raises:
+        FileError: the file is missing, damaged or of another version.
+    """
+    path = folder / CERTIFICATES
+    try:
+        found = json.loads(path.read_text())
+        found["certificates"] = [Certificate.from_dict(c) for c in found["certificates"]]
+        return {key: found[key] for key in ("sampler", "steps", "default", "certificates")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"can't read {path} ({error}); convert the generator again") from error
+
+
+def _with_start(counts: Counts, spent: Counts) -> Counts:
+    """`counts` with a first step that holds what the first states took, shared by all samples.
+
+    Dense evaluations name their layers as the module does; sigma-delta ones below "delta.".
+    """
+    first = np.zeros((1, len(counts.layers), len(FIELDS)))
+    for layer, row in zip(spent.layers, spent.table[0], strict=True):
+        first[0, counts.layers.index(f"delta.{layer}")] = row
+    table = np.concatenate([first, counts.table])
+    return Counts(counts.layers, table, counts.samples)

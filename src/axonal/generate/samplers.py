@@ -1,0 +1,86 @@
+"""From noise to image: fixed-step solvers of the flow dx/dt = (x1(x) - x) / (1 - t).
+
+A network here is `network(x, state) -> (estimate of x1, state)`: conventional ones hand on None,
+sigma-delta ones what they remember. Time runs from 0 (noise) to 1 (image) in equal steps.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ..core.errors import InputError
+
+Network = Callable[[Tensor, Any], tuple[Tensor, Any]]
+
+
+def euler(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+    """The first-order solver; `steps` evaluations. The last step lands on the estimate itself."""
+    for t, after in _grid(steps):
+        estimate, state = network(x, state)
+        x = x + (after - t) / (1 - t) * (estimate - x)
+    return x
+
+
+def heun(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+    """The second-order predictor-corrector; 2 steps - 1 evaluations.
+
+    The last step is Euler's: the velocity has no value at t = 1 (Karras et al. 2022,
+    arXiv 2206.00364, algorithm 1).
+    """
+    for t, after in _grid(steps):
+        estimate, state = network(x, state)
+        velocity = (estimate - x) / (1 - t)
+        guess = x + (after - t) * velocity
+        if after < 1:
+            estimate, state = network(guess, state)
+            velocity = (velocity + (estimate - guess) / (1 - after)) / 2
+            guess = x + (after - t) * velocity
+        x = guess
+    return x
+
+
+def multistep(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+    """DPM-Solver++(2M) for the straight path; `steps` evaluations, second order.
+
+    The estimate is extrapolated in log signal-to-noise, l = log(t / (1 - t)), from the last two
+    evaluations, and the linear part solved exactly (Lu et al. 2022, arXiv 2211.01095); the first
+    two steps, where l is infinite, and the last are Euler's.
+    """
+    before, last = None, 0.0
+    for t, after in _grid(steps):
+        estimate, state = network(x, state)
+        target = estimate
+        if before is not None and last > 0 and after < 1:
+            ratio = (_log_snr(t) - _log_snr(last)) / (_log_snr(after) - _log_snr(t))
+            target = estimate + (estimate - before) / (2 * ratio)
+        x = x + (after - t) / (1 - t) * (target - x)
+        before, last = estimate, t
+    return x
+
+
+SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep}
+
+
+def sample(
+    network: Network, noise: Tensor, state: Any = None, *, steps: int, sampler: str = "euler"
+) -> Tensor:
+    """The image that `sampler` makes of `noise` [B, ...] in `steps` steps.
+
+    Raises:
+        InputError: unknown sampler, or fewer than one step.
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(f"unknown sampler {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps is {steps!r}; it must be an integer of at least 1")
+    return SAMPLERS[sampler](network, noise, state, steps)
+
+
+def _grid(steps: int) -> Iterator[tuple[float, float]]:
+    return ((i / steps, (i + 1) / steps) for i in range(steps))
+
+
+def _log_snr(t: float) -> float:
+    return math.log(t / (1 - t))

@@ -1,0 +1,149 @@
+"""Counts what a torch network executes, exactly to the edge of every convolution."""
+
+import copy
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..core.meter import FIELDS, Counts
+from .neurons import Neuron
+
+Mode = Literal["dense", "zeros", "events"]
+
+
+class Meter:
+    """Counts the operations of `network` while it runs, in `with Meter(network) as meter`.
+
+    A layer is counted in one of three ways:
+
+    - "dense": a multiply-add for each weight and position. Each input is read and each output
+      written once, sums stay in a register: the best case for an ordinary processor.
+    - "zeros": the same, but nothing is spent on inputs that are zero.
+    - "events": each event is carried to the synapses it has (fewer at an edge), where a weight is
+      fetched, multiplied and added into an accumulator that is read and written. An integer
+      spike of a `Neuron` is so many binary ones, which need no multiplication.
+
+    Layers that read a spiking neuron's output are counted by events, all others as `mode` says.
+    A neuron costs an addition, a comparison and two reads in each step in which something
+    reached it, and a write when it fires. Each call of `network` is a step.
+
+    Args:
+        network: what to watch.
+        mode: how layers are executed that don't read spikes; "events" for sigma-delta networks.
+        batch_dim: the dimension of the first argument that counts samples.
+    """
+
+    def __init__(self, network: nn.Module, mode: Mode = "dense", batch_dim: int = 0):
+        self.network, self.mode, self.batch_dim = network, mode, batch_dim
+        self.steps: list[dict[str, np.ndarray]] = []
+        self.samples = 0
+        self._running = False
+        self._spikes: dict[int, Tensor] = {}
+        self._fanouts: dict[tuple[str, torch.Size], Tensor] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "Meter":
+        self._handles = [
+            self.network.register_forward_pre_hook(self._begin),
+            self.network.register_forward_hook(self._end, always_call=True),
+        ]
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+                hook = self._layer_hook(name)
+            elif isinstance(module, Neuron):
+                hook = self._neuron_hook(name)
+            else:
+                continue
+            self._handles.append(module.register_forward_hook(hook))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._spikes.clear()
+
+    def counts(self) -> Counts:
+        """What was counted, with the calls of `network` as steps.
+
+        Raises:
+            InputError: the network did not run, or ran other layers in some steps.
+        """
+        if not self.steps:
+            raise InputError("Meter: the network has not run inside the meter")
+        layers = tuple(self.steps[0])
+        if any(tuple(step) != layers for step in self.steps):
+            raise InputError("Meter: the network ran different layers in different steps")
+        table = np.array([[step[layer] for layer in layers] for step in self.steps])
+        return Counts(layers, table, self.samples)
+
+    def _begin(self, module: nn.Module, args: tuple) -> None:
+        self.samples = args[0].shape[self.batch_dim]
+        self.steps.append({})
+        self._running = True
+
+    def _end(self, *_: object) -> None:
+        self._running = False
+        self._spikes.clear()
+
+    def _add(self, name: str, **fields: float) -> None:
+        if not self._running:
+            return
+        row = self.steps[-1].setdefault(name, np.zeros(len(FIELDS)))
+        for field, value in fields.items():
+            row[FIELDS.index(field)] += value
+
+    def _neuron_hook(self, name: str):
+        def hook(neuron: Neuron, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+            moved, spikes = args[0], output[0]
+            binary = neuron.dynamics.emit != "delta"
+            if binary:
+                self._spikes[spikes.untyped_storage().data_ptr()] = spikes
+            touched = _nonzero(moved)
+            sent = float(spikes.sum()) if binary else _nonzero(spikes)
+            reads, sites = 2 * touched, spikes.numel() * neuron.dynamics.levels
+            self._add(name, adds=reads, state_reads=reads, state_writes=sent)
+            self._add(name, spikes=sent, sites=sites)
+
+        return hook
+
+    def _layer_hook(self, name: str):
+        def hook(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+            x, fanout = args[0], self._fanout(name, layer, args[0])
+            spiking = x.untyped_storage().data_ptr() in self._spikes
+            if spiking or self.mode == "events":
+                work = _carried(x if spiking else x != 0, fanout)
+                self._add(name, state_reads=work, state_writes=work)
+            else:
+                work, handed = float(fanout.sum()) * len(x), x.numel()
+                if self.mode == "zeros":
+                    work, handed = _carried(x != 0, fanout), _nonzero(x)
+                self._add(name, state_reads=x.numel(), state_writes=output.numel())
+                self._add(name, spikes=handed, sites=x.numel())
+            self._add(name, synops=work, adds=work, weight_reads=work)
+            self._add(name, multiplies=0.0 if spiking else work)
+
+        return hook
+
+    def _fanout(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """How many weights each entry of one sample of `x` meets, [...] as one sample."""
+        key = (name, x.shape[1:])
+        if key not in self._fanouts:
+            ones = copy.copy(layer)
+            ones._parameters = {"weight": torch.ones_like(layer.weight), "bias": None}
+            with torch.enable_grad():
+                probe = torch.zeros_like(x[:1], requires_grad=True)
+                (fanout,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
+            self._fanouts[key] = fanout[0].round().double()
+        return self._fanouts[key]
+
+
+def _nonzero(x: Tensor) -> float:
+    return float(torch.count_nonzero(x))
+
+
+def _carried(events: Tensor, fanout: Tensor) -> float:
+    """Synaptic operations of `events` [B, ...], each with the fan-out [...] of its place."""
+    return float((events.sum(0, dtype=torch.float64) * fanout).sum())
