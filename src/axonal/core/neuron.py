@@ -65,6 +65,10 @@ class Dynamics(Config):
             raise InputError(f"Dynamics: decay {self.decay} is outside [0, 1]")
         if not (self.threshold > 0 or (self.emit == "delta" and self.threshold == 0)):
             raise InputError(f"Dynamics: threshold {self.threshold} must be above 0")
+        if not (math.isfinite(self.threshold) and math.isfinite(self.gain)):
+            raise InputError(
+                f"Dynamics: threshold {self.threshold} and gain {self.gain} must be finite"
+            )
         if self.levels < 1 or (self.levels > 1 and self.emit != "integer"):
             raise InputError(f"Dynamics: {self.levels} levels with {self.emit} spikes")
         if self.emit == "delta" and self.reset != "none":
