@@ -157,7 +157,17 @@ class DeltaNetwork(nn.Module):
         state = {name: torch.stack([h, h.relu()]) for name, h in recorder.seen.items()}
         return state | {INPUT: torch.stack([rest, rest]), OUTPUT: output[None]}
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, scale: float = 1.0) -> tuple[Tensor, State]:
+        """Values of the moving input [T, B, ...] and a state -> values of the output, and the state.
+
+        Args:
+            x: the moving input.
+            state: from `start`, or from the call before.
+            scale: multiplies every threshold, for runs that need not be as exact throughout.
+
+        Raises:
+            InputError: x or the state is of another shape.
+        """
         if x.dim() != self.rest.dim() + 1 or x.shape[2:] != self.rest.shape[1:]:
             expected = tuple(self.rest.shape[1:])
             raise InputError(f"x has shape {tuple(x.shape)}; it must be [T, B, *{expected}]")
@@ -167,7 +177,7 @@ class DeltaNetwork(nn.Module):
                 "call start with as many samples"
             )
         moves = torch.diff(x, dim=0, prepend=state[INPUT][:1])
-        stepper = _Stepper(self, len(x), state)
+        stepper = _Stepper(self, len(x), state, scale)
         moves = stepper.neuron(INPUT, self.encoder, moves.flatten(0, 1))
         moves = stepper.run(moves).unflatten(0, (len(x), -1))
         y = state[OUTPUT] + torch.cumsum(moves, 0)
@@ -190,12 +200,13 @@ class _Recorder(fx.Interpreter):
 class _Stepper(fx.Interpreter):
     """Runs the graph of changes over T folded steps, threading each neuron's state."""
 
-    def __init__(self, network: DeltaNetwork, steps: int, state: State):
+    def __init__(self, network: DeltaNetwork, steps: int, state: State, scale: float):
         super().__init__(network.delta)
-        self.steps, self.state, self.after = steps, state, {}
+        self.steps, self.state, self.scale, self.after = steps, state, scale, {}
 
-    def neuron(self, name: str, neuron: Neuron, moves: Tensor) -> Tensor:
-        spikes, self.after[name] = neuron(moves.unflatten(0, (self.steps, -1)), self.state[name])
+    def neuron(self, name: str, neuron: SigmaDelta, moves: Tensor) -> Tensor:
+        moves = moves.unflatten(0, (self.steps, -1))
+        spikes, self.after[name] = neuron(moves, self.state[name], self.scale)
         return spikes.flatten(0, 1)
 
     def call_module(self, target, args, kwargs) -> Any:

@@ -38,3 +38,14 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Pa
         if partial is not None:
             partial.unlink(missing_ok=True)
     return path
+
+
+def writable(folder: str | Path) -> Path:
+    """Make `folder` if need be, and see that files can be written there, before long work begins.
+
+    Raises:
+        FileError: they can't.
+    """
+    probe = write(Path(folder) / ".axonal-probe", b"")
+    probe.unlink()
+    return Path(folder)

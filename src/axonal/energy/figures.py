@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ..core import png
+from ..core.meter import Counts
 from . import svg
 from .runs import Interval, Run
 
@@ -40,7 +41,7 @@ def quality_chart(runs: Sequence[Run]) -> dict[str, Any]:
         groups.setdefault((run.family, run.sampler, steps), []).append(run)
     series, used = [], dict.fromkeys(TONES, 0)
     for (family, sampler, steps), members in sorted(groups.items(), key=_order):
-        members = sorted(members, key=lambda run: run.work())
+        members = sorted(members, key=lambda run: run.work)
         rank = used[family]
         used[family] += 1
         name = f"{FAMILIES[family]}, {sampler}" + (f", {steps} steps" if steps else "")
@@ -55,12 +56,14 @@ def quality_chart(runs: Sequence[Run]) -> dict[str, Any]:
 
 def step_chart(run: Run, dense: Run) -> dict[str, Any]:
     """Synaptic operations in each evaluation of the network: `run` as bars, `dense` as a line."""
-    bars = svg.Series(run.name, svg.by_step(run.counts.by_step("synops"), run.name), "delta-0")
-    lines = [svg.Series(dense.name, svg.by_step(dense.counts.by_step("synops"), dense.name), "ann-0")]
+
+    def series(counts: Counts, name: str, tone: str, mark: int = 0) -> svg.Series:
+        return svg.Series(name, svg.by_step(counts.by_step("synops"), name), tone, mark)
+
+    bars = series(run.counts, run.name, f"{TONES[run.family]}-0")
+    lines = [series(dense.counts, dense.name, "ann-0")]
     if dense.zero_skipping is not None:
-        name = f"{dense.name}, zeros skipped"
-        values = dense.zero_skipping.by_step("synops")
-        lines.append(svg.Series(name, svg.by_step(values, name), "ann-1", 1))
+        lines.append(series(dense.zero_skipping, f"{dense.name}, zeros skipped", "ann-1", 1))
     names = "evaluation of the network", "synaptic operations"
     legend = [(svg.key(bars, True), bars.name)] + [(svg.key(one), one.name) for one in lines]
     return {
@@ -84,8 +87,6 @@ def _point(run: Run) -> svg.Point:
         "sigma_delta": "" if run.budget is None else f"{run.budget:g}",
         "trained_spiking": str(run.steps),
     }[run.family]
-    title = f"{run.name}: FD {interval(run.fd)}, {svg.si(run.work())} operations"
-    skipped = run.work(skipping=True)
-    return svg.Point(
-        run.work(), run.fd.value, run.fd.low, run.fd.high, label, title, skipped or None
-    )
+    title = f"{run.name}: FD {interval(run.fd)}, {svg.si(run.work)} operations"
+    skipped = run.skipping_work
+    return svg.Point(run.work, run.fd.value, run.fd.low, run.fd.high, label, title, skipped or None)

@@ -99,7 +99,7 @@ def price(
         raise InputError(f"price: reuse {reuse} is not a number of uses >= 1")
     if f"multiply.{bits}" not in table.rows:
         raise InputError(f"price: {table.title} has no {bits}-bit datapath; use 8, 16 or 32")
-    rows = {part: "sram" for part in PARTS}
+    rows = dict.fromkeys(PARTS, "sram")
     rows |= {"multiplies": f"multiply.{bits}", "adds": f"add.{bits}"}
     word = {part: bits if part == "weight_reads" else state_bits or bits for part in PARTS}
     uses = {part: reuse if part == "weight_reads" else 1.0 for part in PARTS}
@@ -170,10 +170,7 @@ def break_even(
     if measured == 0 or min(w - f for w, f in zip(whole, fixed, strict=True)) <= 0:
         return BreakEven(None, measured, "unknown: no work in this run follows its events")
     share = Range(
-        *(
-            measured * max(0.0, d - f) / (w - f)
-            for d, f, w in zip(other, fixed, whole, strict=True)
-        )
+        *(measured * max(0.0, d - f) / (w - f) for d, f, w in zip(other, fixed, whole, strict=True))
     )
     return BreakEven(share, measured, _verdict(share, measured))
 

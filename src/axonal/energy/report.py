@@ -67,7 +67,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         raise InputError("report: two runs have the same name; names must tell them apart")
     top = best(anns)
     able = [run for run in spiking if run.fd.value <= TOLERANCE * top.fd.value]
-    chosen = min(able, key=lambda run: run.work()) if able else best(spiking)
+    chosen = min(able, key=lambda run: run.work) if able else best(spiking)
     trained = [run for run in spiking if run.family == "trained_spiking"]
     return Comparison(
         chosen,
@@ -144,11 +144,11 @@ def verdict(choice: Comparison) -> str:
     """The result in a sentence or two; it may be that spiking loses."""
     run, fd = choice.spiking, choice.spiking.fd.value
     if choice.equal is None:
-        ratio = run.work() / choice.best.work()
+        ratio = run.work / choice.best.work
         return (
             f"No ANN run reaches the quality of {run.name} (FD {fd:.2f}): it is better than every "
-            f"one of them. Of the best ANN run, {choice.best.name} (FD {choice.best.fd.value:.2f}), "
-            f"it needs {ratio:.0%} of the synaptic operations."
+            f"one of them. Of the best, {choice.best.name} (FD {choice.best.fd.value:.2f}), it "
+            f"needs {ratio:.0%} of the synaptic operations."
         )
     base, gain = choice.equal.baseline, choice.equal.saving
     head = "Spiking pays in operations" if gain > 0 else "Spiking loses in operations"

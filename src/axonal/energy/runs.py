@@ -61,17 +61,22 @@ class Run:
             raise InputError(f'Run {self.name}: quality lacks "{FD}", the Frechet distance')
         shape, kind = self.images.shape, self.images.dtype
         if len(shape) != 4 or shape[1] not in (1, 3) or kind != np.uint8:
-            raise InputError(f"Run {self.name}: images are {kind} {shape}, not uint8 [n, 1|3, H, W]")
+            raise InputError(f"Run {self.name}: {kind} {shape} is not uint8 [n, 1|3, H, W]")
 
     @property
     def fd(self) -> Interval:
         """Frechet distance to the real images; lower is better."""
         return self.quality[FD]
 
-    def work(self, skipping: bool = False) -> float | None:
-        """Synaptic operations of one image; `skipping` zeros, None where that is not known."""
-        counts = self.zero_skipping if skipping else self.counts
-        return None if counts is None else counts.total("synops")
+    @property
+    def work(self) -> float:
+        """Synaptic operations of one image."""
+        return self.counts.total("synops")
+
+    @property
+    def skipping_work(self) -> float | None:
+        """The same if multiplications by zero are skipped; None where that is not known."""
+        return None if self.zero_skipping is None else self.zero_skipping.total("synops")
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def best(runs: Sequence[Run]) -> Run:
     """
     if not runs:
         raise InputError("best: there are no runs to choose from")
-    return min(runs, key=lambda run: (run.fd.value, run.work()))
+    return min(runs, key=lambda run: (run.fd.value, run.work))
 
 
 def saving(
@@ -108,13 +113,12 @@ def saving(
     Returns:
         None when no baseline qualifies: `run` is then better than every one of them.
     """
-    rivals = {i: base.work(skipping) for i, base in enumerate(baselines)}
-    reached = {
-        i: work
-        for i, work in rivals.items()
-        if work and baselines[i].fd.value <= tolerance * run.fd.value
-    }
+    reached = []
+    for base in baselines:
+        work = base.skipping_work if skipping else base.work
+        if work and base.fd.value <= tolerance * run.fd.value:
+            reached.append((work, base))
     if not reached:
         return None
-    cheapest = min(reached, key=reached.__getitem__)
-    return Saving(baselines[cheapest], 1 - run.work() / reached[cheapest])
+    work, cheapest = min(reached, key=lambda found: found[0])
+    return Saving(cheapest, 1 - run.work / work)

@@ -223,7 +223,8 @@ def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
         Markup(
             '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>'
             '<text class="name" x="{}" y="{}" text-anchor="end">{}</text>'
-            '<text class="name" transform="translate(14 {}) rotate(-90)" text-anchor="end">{}</text>'
+            '<text class="name" transform="translate(14 {}) rotate(-90)" text-anchor="end">'
+            "{}</text>"
         ).format(
             *(x.start, x.end, y.start, y.start),
             *(x.end, frame.height - 8, x_name),

@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ class Range:
     def __mul__(self, factor: float) -> "Range":
         return Range(self.low * factor, self.nominal * factor, self.high * factor)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[float]:
         return iter((self.low, self.nominal, self.high))
 
 
@@ -128,7 +129,7 @@ def _row(where: str, row: Any) -> Row:
     if not cost.low <= cost.nominal <= cost.high:
         raise InputError(f"{where}: low <= nominal <= high must hold, not {tuple(cost)}")
     year = row.get("year")
-    if type(year) is not int or not 1900 < year < 2100:
+    if not isinstance(year, int) or not 1900 < year < 2100:
         raise InputError(f"{where}: year {year!r} is no year")
     return Row(
         cost,
@@ -142,7 +143,8 @@ def _row(where: str, row: Any) -> Row:
 
 def _number(row: dict[str, Any], key: str, where: str) -> float:
     value = row.get(key)
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or not 0 <= value < math.inf:
         raise InputError(f"{where}: {key} = {value!r} is no energy; give a number >= 0")
     return float(value)
 
@@ -155,7 +157,7 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def _choice(row: dict[str, Any], key: str, where: str, choices: tuple[str, ...]) -> str:
-    value = row.get(key)
+    value = _text(row, key, where)
     if value not in choices:
         raise InputError(f"{where}: {key} {value!r} is not one of {', '.join(choices)}")
     return value

@@ -18,7 +18,7 @@ from ..core.meter import FIELDS, Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
 from .features import ASSETS
-from .samplers import sample
+from .samplers import Network, sample, tolerance
 
 CERTIFICATES = "certificates.json"
 
@@ -177,15 +177,21 @@ class Generator:
     ) -> Tensor:
         if not isinstance(network := self.network, DeltaNetwork):
             return sample(
-                lambda x, state: (network(x, labels), None), noise, steps=steps, sampler=sampler
+                lambda x, t, state: (network(x, labels), None), noise, steps=steps, sampler=sampler
             )
 
-        def step(x: Tensor, state: State) -> tuple[Tensor, State]:
-            y, state = network(x[None], state)
-            return y[0], state
-
         state = {name: value[:, labels] for name, value in starts.items()}
-        return sample(step, noise, state, steps=steps, sampler=sampler)
+        return sample(by_changes(network), noise, state, steps=steps, sampler=sampler)
+
+
+def by_changes(network: DeltaNetwork) -> Network:
+    """A sigma-delta network as the samplers take one, its thresholds as `tolerance` allows."""
+
+    def step(x: Tensor, t: float, state: State) -> tuple[Tensor, State]:
+        y, state = network(x[None], state, tolerance(t))
+        return y[0], state
+
+    return step
 
 
 def pretrained() -> list[str]:

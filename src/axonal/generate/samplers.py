@@ -1,7 +1,7 @@
 """From noise to image: fixed-step solvers of the flow dx/dt = (x1(x) - x) / (1 - t).
 
-A network here is `network(x, state) -> (estimate of x1, state)`: conventional ones hand on None,
-sigma-delta ones what they remember. Time runs from 0 (noise) to 1 (image) in equal steps.
+A network here is `network(x, t, state) -> (estimate of x1, state)`: conventional ones hand on
+None, sigma-delta ones what they remember. Time runs from 0 (noise) to 1 (image) in equal steps.
 """
 
 import math
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..core.errors import InputError
 
-Network = Callable[[Tensor, Any], tuple[Tensor, Any]]
+Network = Callable[[Tensor, float, Any], tuple[Tensor, Any]]
 
 
 def euler(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
     """The first-order solver; `steps` evaluations. The last step lands on the estimate itself."""
     for t, after in _grid(steps):
-        estimate, state = network(x, state)
+        estimate, state = network(x, t, state)
         x = x + (after - t) / (1 - t) * (estimate - x)
     return x
 
@@ -30,11 +30,11 @@ def heun(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
     arXiv 2206.00364, algorithm 1).
     """
     for t, after in _grid(steps):
-        estimate, state = network(x, state)
+        estimate, state = network(x, t, state)
         velocity = (estimate - x) / (1 - t)
         guess = x + (after - t) * velocity
         if after < 1:
-            estimate, state = network(guess, state)
+            estimate, state = network(guess, after, state)
             velocity = (velocity + (estimate - guess) / (1 - after)) / 2
             guess = x + (after - t) * velocity
         x = guess
@@ -50,7 +50,7 @@ def multistep(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
     """
     before, last = None, 0.0
     for t, after in _grid(steps):
-        estimate, state = network(x, state)
+        estimate, state = network(x, t, state)
         target = estimate
         if before is not None and last > 0 and after < 1:
             ratio = (_log_snr(t) - _log_snr(last)) / (_log_snr(after) - _log_snr(t))
@@ -76,6 +76,15 @@ def sample(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps is {steps!r}; it must be an integer of at least 1")
     return SAMPLERS[sampler](network, noise, state, steps)
+
+
+def tolerance(t: float) -> float:
+    """How much coarser than at the end a sigma-delta network may be at time t: sqrt(1 - t).
+
+    What is wrong with an estimate at t reaches the image only in so far as the steps that follow
+    don't correct it; the root of the noise that is left was the best of the powers tried.
+    """
+    return math.sqrt(max(1 - t, 0.0))
 
 
 def _grid(steps: int) -> Iterator[tuple[float, float]]:

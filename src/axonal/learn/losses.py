@@ -68,23 +68,24 @@ def _moved(image: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     return padded.movedim(1, -1)[each, down[:, :, None], right[:, None, :]].movedim(-1, 1)
 
 
-def distilled_changes(unfold: Unfold, penalty: float, clip: float = 0.05):
+def distilled_changes(unfold: Unfold, tolerance: Callable[[float], float], penalty: float):
     """Distil a dense trajectory into a network whose changes along it are few.
 
-    The sigma-delta twin of the network walks along the teacher's trajectory, thresholds and all.
-    Its estimates are held to the teacher's, as in `flow_matching`, and every change d that it
-    sends past a threshold h costs |d| / (|d| + h) for each synapse it reaches: a smooth count
-    that favours no change over small ones. Gradients pass straight through the thresholds.
+    The sigma-delta twin of the network walks along a finely computed trajectory in fewer steps,
+    thresholds and all. In each it is held to the mean velocity that leads to the next point (as
+    in Salimans and Ho 2022, arXiv 2202.00512), and every change d that it sends past a threshold
+    h costs |d| / (|d| + h) for each synapse it reaches: a smooth count that favours no change
+    over small ones. Gradients pass straight through the thresholds.
 
     Args:
-        unfold: makes of the network the twin that shares its weights, with `start`, `neurons`
-            and `fanouts` as `convert.sigma_delta.DeltaNetwork` has them.
+        unfold: makes of the network the twin that shares its weights, with `start`, `neurons`,
+            `sites` and `fanouts` as `convert.sigma_delta.DeltaNetwork` has them.
+        tolerance: what multiplies the thresholds at time t.
         penalty: what the synaptic operations of one dense evaluation cost.
-        clip: the smallest 1 - t that is divided by.
 
     Returns:
-        (network, {"path" and "target" [B, T, ...], "label" [B]}, generator) -> (loss, figures):
-        "distance" to the teacher and "work", changes in dense evaluations per trajectory.
+        (network, {"path" [B, T + 1, ...], "label" [B]}, generator) -> (loss, figures): "distance",
+        the squared error of the velocity, and "work", changes in dense evaluations per walk.
     """
     twins: dict[nn.Module, tuple] = {}
 
@@ -94,20 +95,23 @@ def distilled_changes(unfold: Unfold, penalty: float, clip: float = 0.05):
             fanouts, sites = twin.fanouts(), twin.sites()
             twins[network] = twin, fanouts, sum(fanouts[name] * sites[name] for name in fanouts)
         twin, fanouts, dense = twins[network]
-        path, target = (batch[name].transpose(0, 1) for name in ("path", "target"))
-        with _recorded(twin.neurons) as spikes:
-            estimate, _ = twin(path, twin.start(batch["label"]))
-        left = 1 - torch.arange(len(path), device=path.device) / len(path)
-        error = (estimate - target) / left.clamp_min(clip).view(-1, *[1] * (path.dim() - 1))
-        distance, work, sent = error.square().mean(), 0.0, 0.0
-        for name, changes in spikes.items():
-            size = changes.abs()
-            threshold = twin.neurons[name].threshold + torch.finfo(size.dtype).tiny
-            work = work + fanouts[name] * (size / (size + threshold)).sum()
-            sent = sent + fanouts[name] * torch.count_nonzero(changes)
-        scale = dense * len(batch["label"])
-        figures = {"distance": distance.detach(), "work": sent / scale}
-        return distance + penalty * work / scale, figures
+        path, state = batch["path"].transpose(0, 1), twin.start(batch["label"])
+        steps, distance, work, sent = len(path) - 1, 0.0, 0.0, 0.0
+        for i in range(steps):
+            t = i / steps
+            with _recorded(twin.neurons) as spikes:
+                estimate, state = twin(path[i : i + 1], state, tolerance(t))
+            velocity = (path[i + 1] - path[i]) * steps
+            distance = distance + ((estimate[0] - path[i]) / (1 - t) - velocity).square().mean()
+            for name, changes in spikes.items():
+                size, threshold = changes.abs(), twin.neurons[name].threshold * tolerance(t)
+                work = work + fanouts[name] * (size / (size + threshold + 1e-9)).sum()
+                sent = sent + fanouts[name] * torch.count_nonzero(changes)
+        scale, distance = dense * len(batch["label"]), distance / steps
+        return distance + penalty * work / scale, {
+            "distance": distance.detach(),
+            "work": sent / scale,
+        }
 
     return loss
 

@@ -25,7 +25,19 @@ from .base import Model
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig(Config):
-    """Sizes of a `FlowUNet`: `widths` channels and `depths` blocks for each level, outer first."""
+    """Sizes of a `FlowUNet`.
+
+    Attributes:
+        channels, size: of the image, which is `size` x `size`.
+        patch: pixels on a side that the stem folds into channels.
+        widths, depths: channels, and residual blocks on the way in, of each level, outer first.
+        classes: how many.
+        core: what the inner level computes with.
+        levels, threshold: of its integer-LIF neurons, if it is spiking.
+
+    Raises:
+        InputError: sizes that don't fit together.
+    """
 
     channels: int = 1
     size: int = 28
@@ -35,6 +47,7 @@ class FlowConfig(Config):
     classes: int = 10
     core: Literal["relu", "spiking"] = "relu"
     levels: int = 4
+    threshold: float = 0.25
 
     def __post_init__(self):
         stride = self.patch * 2 ** (len(self.widths) - 1)
@@ -91,7 +104,7 @@ class FlowUNet(Model):
 
         def activation(level: int):
             if level == inner and config.core == "spiking":
-                return lambda: OneStep(IntegerLIF(config.levels))
+                return lambda: OneStep(IntegerLIF(config.levels, config.threshold))
             return nn.ReLU
 
         def blocks(level: int, count: int) -> nn.ModuleList:

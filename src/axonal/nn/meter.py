@@ -132,9 +132,9 @@ class Meter:
         key = (name, x.shape[1:])
         if key not in self._fanouts:
             ones = copy.copy(layer)
-            ones._parameters = {"weight": torch.ones_like(layer.weight), "bias": None}
-            with torch.enable_grad():
-                probe = torch.zeros_like(x[:1], requires_grad=True)
+            with torch.inference_mode(False), torch.enable_grad():
+                ones._parameters = {"weight": torch.ones_like(layer.weight), "bias": None}
+                probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
                 (fanout,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
             self._fanouts[key] = fanout[0].round().double()
         return self._fanouts[key]

@@ -161,6 +161,12 @@ class SigmaDelta(Neuron):
         super().__init__(Dynamics(emit="delta", reset="none", rectify=rectify, threshold=largest))
         self.threshold = value
 
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """As `Neuron.forward`, with every threshold multiplied by `scale` for this call."""
+        return scan(x, state, self.dynamics, threshold=self.threshold * scale)
+
 
 class OneStep(nn.Module):
     """A neuron where an activation stands: one time step from rest, spikes only.

@@ -1,26 +1,21 @@
 """Training runs of the classifiers, and how the one that ships was made."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..core import files
 from ..data.images import DATASETS
 from ..generate.features import network_features
 from ..generate.quality import REFERENCE, Reference, measure
 from ..learn import losses
-from ..learn.loop import Recipe, fit
+from ..learn.loop import Recipe
 from ..models.classifier import Classifier, ClassifierConfig
 from .batches import images
 
-CARD, ROWS, FLOOR = "card.json", 2000, 10_000
-_COMMAND = (
-    'python -c "from axonal.recipes.classifiers import *; '
-    "ship({1}(seed={2}), 'runs/{0}', 'src/axonal/data/assets/{0}')\""
-)
+ROWS, FLOOR = 2000, 10_000
 
 
 def _classifier(data: str, config: ClassifierConfig, seed: int) -> Recipe:
@@ -45,19 +40,19 @@ def cifar10_classifier(seed: int = 0) -> Recipe:
     return _classifier("cifar10", ClassifierConfig(channels=3, size=32, width=32), seed)
 
 
-def ship(recipe: Recipe, run: str | Path, folder: str | Path) -> dict[str, Any]:
-    """Train `recipe` in `run` and write what ships to `folder`.
+def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a classifier in float16, and the test set's `Reference` as that network sees it.
 
-    That is the network in float16, the test set's `Reference` as that network sees it, and
-    `card.json`. Every figure on the card is one of the float16 weights, read back. Its floor
-    measures training images, drawn with the seed, as if they had been generated.
+    Returns:
+        Figures for its card, all of the float16 weights, read back. The floor measures training
+        images, drawn with the seed, as if they had been generated.
 
     Raises:
-        FileError: a folder can't be written, or the data set is missing.
+        FileError: the folder can't be written, or the data set is missing.
     """
-    folder, data = Path(folder), recipe.name.removesuffix("-classifier")
-    fit(recipe, run).save(folder, torch.float16)
-    network = Classifier.load(folder)
+    assert isinstance(network, Classifier)
+    data = recipe.name.removesuffix("-classifier")
+    network = Classifier.load(network.save(folder, torch.float16))
     train, test = (DATASETS[data](split) for split in ("train", "test"))
     real = Reference.of(test.pixels, network_features(network))
     real.save(folder / REFERENCE, min(ROWS, len(test)), recipe.seed)
@@ -67,19 +62,11 @@ def ship(recipe: Recipe, run: str | Path, folder: str | Path) -> dict[str, Any]:
     count = min(FLOOR, len(train))
     pick = np.random.default_rng(recipe.seed).choice(len(train), count, replace=False)
     floor = measure(train.pixels[pick], real, recipe.seed)
-    card = {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "steps": recipe.steps,
-        "parameters": sum(p.numel() for p in network.parameters()),
+    return {
         "test_accuracy": float(right.mean()),
         "test_images": len(test),
         "reference_rows": min(ROWS, len(test)),
         "floor": {name: [i.value, i.low, i.high] for name, i in floor.items()},
         "floor_images": count,
         "floor_rows": floor.rows,
-        "data": "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0" if data == "mnist" else data,
-        "command": _COMMAND.format(recipe.name, recipe.name.replace("-", "_"), recipe.seed),
     }
-    files.write(folder / CARD, json.dumps(card, indent=2) + "\n")
-    return card

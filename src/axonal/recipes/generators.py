@@ -1,16 +1,20 @@
 """Training runs of the image generators."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..convert.sigma_delta import DeltaNetwork, sigma_delta
-from ..generate.samplers import SAMPLERS
+from ..generate.features import ASSETS
+from ..generate.samplers import SAMPLERS, tolerance
 from ..learn import losses
 from ..learn.loop import Batch, Recipe
 from ..models.flow import FlowConfig, FlowUNet
 from .batches import images
+
+MOMENTS, FINER = 8, 8  # steps of a sigma-delta generator, and of its teacher for each of them
 
 
 def mnist(seed: int = 0) -> Recipe:
@@ -26,16 +30,66 @@ def mnist(seed: int = 0) -> Recipe:
     )
 
 
+def cifar10(seed: int = 0) -> Recipe:
+    """The ANN generator of CIFAR-10, for a GPU: 5.6 M parameters."""
+
+    def data() -> Batch:
+        found = images("cifar10")
+        both = torch.cat([found["image"], found["image"].flip(3)])
+        return {"image": both, "label": found["label"].repeat(2)}
+
+    config = FlowConfig(channels=3, size=32, widths=(128, 256), depths=(2, 4))
+    return Recipe(
+        name="cifar10",
+        build=lambda: FlowUNet(config),
+        data=data,
+        loss=losses.flow_matching(),
+        steps=60_000,
+        batch=256,
+        lr=1e-3,
+        warmup=1000,
+        ema=0.9999,
+        seed=seed,
+    )
+
+
+def mnist_spiking(seed: int = 0) -> Recipe:
+    """The MNIST generator with a core of integer-LIF neurons, begun from the ANN's weights."""
+    return replace(
+        mnist(seed),
+        name="mnist-spiking",
+        build=lambda: _with_spiking_core(FlowUNet.load(ASSETS / "mnist")),
+        steps=3500,
+        lr=1e-3,
+    )
+
+
+def mnist_sigma_delta(seed: int = 0) -> Recipe:
+    """The MNIST generator tuned to change little between its steps."""
+    return sigma_delta_tuning(ASSETS / "mnist", name="mnist-sigma-delta", seed=seed)
+
+
+def _with_spiking_core(model: FlowUNet) -> FlowUNet:
+    """`model` with neurons in its inner level; a spike of s stands for s times the threshold."""
+    spiking = FlowUNet(replace(model.config, core="spiking"))
+    spiking.load_state_dict(model.state_dict())
+    readers = [conv for block in spiking.middle for conv in (block.conv1, block.conv2)]
+    with torch.no_grad():
+        for conv in [*readers, *(grow.conv for grow in spiking.grow[-1:])]:
+            conv.weight.mul_(spiking.config.threshold)
+    return spiking
+
+
 def sigma_delta_tuning(
     teacher: Path,
     *,
     name: str,
     seed: int = 0,
-    walks: int = 4096,
-    moments: int = 16,
-    threshold: float = 0.25,
-    penalty: float = 0.05,
-    steps: int = 1200,
+    walks: int = 3072,
+    moments: int = MOMENTS,
+    threshold: float = 0.35,
+    penalty: float = 0.08,
+    steps: int = 2400,
 ) -> Recipe:
     """Fine-tune the generator in the folder `teacher` so that little changes between its steps.
 
@@ -43,7 +97,7 @@ def sigma_delta_tuning(
         name: of the run.
         seed: of the noise that the walks begin with, and of the order.
         walks: how many of the teacher's trajectories to learn from.
-        moments: evaluations in each.
+        moments: evaluations in each; the teacher takes `FINER` times as many.
         threshold: of each population, in standard deviations of its activations.
         penalty: what the synaptic operations of one dense evaluation cost.
         steps: of the optimiser.
@@ -54,9 +108,9 @@ def sigma_delta_tuning(
 
     def unfold(network: nn.Module) -> DeltaNetwork:
         probe = _trajectories(FlowUNet.load(teacher), 20, moments, seed + 1)
-        twin = sigma_delta(network, probe["path"][:, 0], probe["label"])
-        path = probe["path"].transpose(0, 1)
-        spread = twin.spread(lambda: twin(path, twin.start(probe["label"])))
+        path, label = probe["path"].transpose(0, 1), probe["label"]
+        twin = sigma_delta(network, path[0], label)
+        spread = twin.spread(lambda: twin(path, twin.start(label)))
         twin.set_thresholds({name: threshold * value for name, value in spread.items()})
         return twin
 
@@ -64,7 +118,7 @@ def sigma_delta_tuning(
         name=name,
         build=lambda: FlowUNet.load(teacher),
         data=data,
-        loss=losses.distilled_changes(unfold, penalty),
+        loss=losses.distilled_changes(unfold, tolerance, penalty),
         steps=steps,
         batch=16,
         lr=5e-4,
@@ -75,23 +129,19 @@ def sigma_delta_tuning(
     )
 
 
-def _trajectories(network: FlowUNet, count: int, steps: int, seed: int) -> Batch:
-    """The inputs and the estimates of `network` on its way from noise, classes in turn."""
+def _trajectories(network: FlowUNet, count: int, moments: int, seed: int) -> Batch:
+    """Every `FINER`-th point of the way of `network` from noise to image, classes in turn."""
     config = network.config
-    generator = torch.Generator().manual_seed(seed)
     shape = (config.channels, config.size, config.size)
-    noise = torch.randn((count, *shape), generator=generator)
-    labels = torch.arange(count) % config.classes
-    path, target = (torch.empty(count, steps, *shape) for _ in range(2))
+    noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
+    labels, path = torch.arange(count) % config.classes, torch.empty(count, moments + 1, *shape)
     for rows in torch.arange(count).split(256):
-        moment = 0
 
-        def record(x: Tensor, state: None, rows=rows) -> tuple[Tensor, None]:
-            nonlocal moment
-            path[rows, moment], target[rows, moment] = x, network(x, labels[rows])
-            moment += 1
-            return target[rows, moment - 1], None
+        def walk(x: Tensor, t: float, state: None, rows=rows) -> tuple[Tensor, None]:
+            if (step := round(t * moments * FINER)) % FINER == 0:
+                path[rows, step // FINER] = x
+            return network(x, labels[rows]), None
 
         with torch.no_grad():
-            SAMPLERS["euler"](record, noise[rows], None, steps)
-    return {"path": path, "target": target, "label": labels}
+            path[rows, moments] = SAMPLERS["euler"](walk, noise[rows], None, moments * FINER)
+    return {"path": path, "label": labels}

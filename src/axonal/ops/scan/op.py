@@ -149,13 +149,15 @@ def scan(
     if x.device.type != "cpu" or x.dtype not in FUSED:
         return reference.scan(x, state, *parameters, dynamics, surrogate, slope)
     d = dynamics
-    spikes, final = fused(
-        x.reshape(*x.shape[:2], -1) if x.numel() else x.new_empty(*x.shape[:2], 0),
-        state.flatten(2) if x.dim() > 2 else state[..., None],
-        *(p.reshape(-1) for p in parameters),
-        d.emit, d.reset, d.levels, d.rectify, d.detach_reset, surrogate, slope,
-    )  # fmt: skip
+    rules = (d.emit, d.reset, d.levels, d.rectify, d.detach_reset, surrogate, slope)
+    flat = (p.reshape(-1) for p in parameters)
+    spikes, final = fused(_in_rows(x), _in_rows(state), *flat, *rules)
     return spikes.reshape(x.shape), final.reshape(state.shape)
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """[T, B, ...] -> [T, B, N], all neurons of a sample in one row."""
+    return tensor.flatten(2) if tensor.dim() > 2 else tensor[..., None]
 
 
 def _describe(tensor: Tensor) -> str:

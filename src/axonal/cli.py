@@ -1,0 +1,115 @@
+"""The command line: each command imports its room when it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from .core.errors import AxonalError
+
+app = App(
+    name="axonal",
+    help="Makes neural networks spike, and proves what that saves.",
+    version_flags=["--version"],
+)
+bench = App(name="bench", help="Measure the README's figures again on this machine.")
+app.command(bench)
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command
+def demo(out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0) -> None:
+    """Generate digits with every form of the generator, and write a report with pictures.
+
+    Parameters
+    ----------
+    out: folder for the report.
+    samples: images of each run; more make the quality figures firmer.
+    seed: of the noise.
+    """
+    from .recipes import showcase
+
+    console.print(showcase.demo(out, samples, seed))
+
+
+@app.command
+def generate(
+    name: str = "mnist-sigma-delta",
+    *,
+    classes: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    budget: float | None = None,
+    seed: int = 0,
+    out: Path = Path("generated.png"),
+) -> None:
+    """Generate images: a PNG grid, and a JSON of what was executed beside it.
+
+    Parameters
+    ----------
+    name: generator: mnist, mnist-sigma-delta, mnist-spiking, or a folder that train made.
+    classes: one for each image; ten of every class by default.
+    steps: of the sampler.
+    sampler: euler, heun or multistep.
+    budget: output error of a sigma-delta generator; its card lists them.
+    seed: of the noise.
+    out: the picture.
+    """
+    from .recipes import showcase
+
+    chosen = classes if classes is not None else [i % 10 for i in range(100)]
+    options = {"steps": steps, "sampler": sampler, "budget": budget, "seed": seed}
+    console.print(showcase.picture(name, chosen, out, **options))
+
+
+@app.command
+def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "cpu") -> None:
+    """Run a training, or go on with one that was interrupted.
+
+    Parameters
+    ----------
+    name: recipe: mnist, mnist-sigma-delta, mnist-spiking, cifar10, mnist-classifier, ...
+    out: folder of the run; runs/NAME by default.
+    seed: of everything random.
+    device: cpu or cuda.
+    """
+    from .recipes import training
+
+    folder = training.train(name, out or Path("runs") / name, seed, device)
+    console.print(f"Trained {name}: the network and its card lie in {folder.resolve()}.")
+
+
+@bench.command(name="generate")
+def bench_generate(
+    *, out: Path = Path("benchmarks/results"), samples: int = 10_000, seed: int = 0
+) -> None:
+    """Every sampler, step count and error budget of the generators; about an hour on two cores.
+
+    Parameters
+    ----------
+    out: folder for generate.json and the report; the README's table is renewed if it is here.
+    samples: images of each run.
+    seed: of the noise.
+    """
+    from .recipes import readme, showcase
+
+    console.print(showcase.bench(out, samples, seed))
+    readme.renew(Path("README.md"), out)
+
+
+def main() -> None:
+    """Run the command line; what went wrong is told in a sentence, with exit status 1."""
+    try:
+        app()
+    except AxonalError as error:
+        console.print(f"[red]axonal:[/red] {error}", markup=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("\nInterrupted; what was finished is kept, and the same command goes on.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

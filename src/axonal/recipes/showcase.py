@@ -1,0 +1,248 @@
+"""The generators side by side, in short (`axonal demo`) and in full (`axonal bench generate`)."""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..core import files, png
+from ..core.errors import InputError
+from ..energy import report
+from ..energy.runs import Interval, Run
+from ..generate.comparison import Evaluated, Setting, evaluate, ratio_interval, saving_interval
+from ..generate.features import ASSETS
+from ..generate.images import Generator, read_certificates
+from ..generate.quality import Reference, reference
+
+ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
+SAMPLERS = ("euler", "heun", "multistep")
+TITLE = "MNIST digits from a conventional and from a spiking generator"
+
+
+def demo_settings() -> list[Setting]:
+    """A handful of runs that show the shape of the comparison."""
+    ann = [("euler", 4), ("euler", 8), ("euler", 16), ("multistep", 8), ("multistep", 16)]
+    sampler, steps, budgets = _converted()
+    return (
+        [Setting(generator=ANN, sampler=name, steps=count) for name, count in ann]
+        + [_sigma_delta(sampler, steps, budget) for budget in budgets]
+        + [Setting(generator=SPIKING, sampler=sampler, steps=steps)]
+    )
+
+
+def bench_settings() -> list[Setting]:
+    """Every run behind the figures in the README.
+
+    The ANN that the sigma-delta network was tuned from and the tuned one, run densely, are both
+    baselines: whichever is cheaper at a quality counts.
+    """
+    sampler, steps, budgets = _converted()
+    counts = (2, 4, 8, 16, 32, 64)
+    return (
+        [Setting(generator=ANN, sampler=s, steps=n) for s in SAMPLERS for n in counts]
+        + [Setting(generator=TUNED, sampler=sampler, steps=n) for n in (8, 16)]
+        + [_sigma_delta(sampler, steps, budget) for budget in budgets]
+        + [Setting(generator=SPIKING, sampler=sampler, steps=n) for n in (8, 16)]
+    )
+
+
+def demo(out: Path, samples: int = 1000, seed: int = 0) -> str:
+    """Generate, measure and price a handful of runs; write the report and the pictures to `out`.
+
+    Returns:
+        A sentence: what was achieved and where it lies.
+
+    Raises:
+        InputError: too few samples. FileError: `out` can't be written.
+    """
+    began = time.monotonic()
+    files.writable(out)
+    found = _evaluate(demo_settings(), samples, seed, reference(ANN), None)
+    command = f"axonal demo --samples {samples} --seed {seed}"
+    page = _report(out / "report.html", found, _facts(command, seed, samples))
+    choice = report.compare([e.run for e in found])
+    for run in (choice.dense, choice.spiking):
+        kind = "spiking" if run is choice.spiking else "ann"
+        files.write(out / f"{kind}.png", png.encode(png.grid(run.images, 10)))
+    took = time.monotonic() - began
+    return f"{report.verdict(choice)} The report is {page.resolve()} (made in {took:.0f} s)."
+
+
+def bench(
+    out: Path, samples: int = 10_000, seed: int = 0, store: Path = Path("runs/bench-generate")
+) -> str:
+    """Measure the README's figures and write `generate.json`, and the report, to `out`.
+
+    Finished runs are kept in `store`, so that an interrupted bench goes on where it stopped.
+
+    Returns:
+        A sentence: what was achieved and where it lies.
+
+    Raises:
+        InputError: too few samples. FileError: the MNIST test set is missing, or `out` or
+            `store` can't be written.
+    """
+    files.writable(out)
+    files.writable(store)
+    real = reference(ANN, data=True)
+    found = _evaluate(bench_settings(), samples, seed, real, store)
+    command = f"axonal bench generate --samples {samples} --seed {seed}"
+    facts = _facts(command, seed, samples)
+    figures = bench_figures(found) | {"demo_seconds": _time_demo()}
+    result = {"figures": figures} | facts
+    path = files.write(out / "generate.json", json.dumps(result, indent=1) + "\n")
+    _report(out / "generate.html", found, facts)
+    saved = figures["saving_at_equal_quality"]
+    return f"Saved at equal quality: {_told(saved)}; every figure lies in {path.resolve()}."
+
+
+def bench_figures(found: Sequence[Evaluated]) -> dict[str, Any]:
+    """The bench's figures by name: numbers, or {"value", "low", "high"}."""
+    choice = report.compare([e.run for e in found])
+    by_name = {e.run.name: e for e in found}
+    anns = [e for e in found if e.run.family == "ann"]
+    spiking, top = by_name[choice.spiking.name], by_name[choice.best.name]
+    nearest = min((e for e in found if e.run.family != "ann"), key=lambda e: e.run.fd.value)
+    figures: dict[str, Any] = {
+        "saving_at_equal_quality": saving_interval(spiking, anns),
+        "saving_vs_zero_skipping": saving_interval(spiking, anns, skipping=True),
+        "fd_ratio": ratio_interval(spiking, top),
+        "fd_ratio_best": ratio_interval(nearest, top),
+        "fd_ann_best": top.run.fd,
+        "fd_spiking": spiking.run.fd,
+        "fd_trained_spiking": choice.trained.fd if choice.trained else None,
+    }
+    for e in found:
+        run = e.run
+        figures[f"fd [{run.name}]"] = run.fd
+        figures[f"precision [{run.name}]"] = run.quality["precision"]
+        figures[f"recall [{run.name}]"] = run.quality["recall"]
+        figures[f"mmac [{run.name}]"] = run.work / 1e6
+        if run.skipping_work is not None:
+            figures[f"mmac skipping zeros [{run.name}]"] = run.skipping_work / 1e6
+        figures[f"ms an image [{run.name}]"] = 1e3 * run.seconds
+    plain = {name: _plain(value) for name, value in figures.items() if value is not None}
+    return plain | {"spiking_run": choice.spiking.name, "ann_run": choice.dense.name}
+
+
+def picture(name: str, classes: Sequence[int], out: Path, **options: Any) -> str:
+    """Generate `classes` with the generator `name`; write a PNG grid and a JSON of counts.
+
+    Args:
+        name: as `Generator.from_pretrained` takes it.
+        classes: of the images.
+        out: the PNG; the counts go beside it, ending in .json.
+        options: "budget", and those of a `Generator` call.
+
+    Returns:
+        A sentence: what was made and where it lies.
+
+    Raises:
+        InputError, FileError: as `Generator`.
+    """
+    if out.suffix != ".png":
+        raise InputError(f"{out} is no name for a picture; let it end in .png")
+    files.writable(out.parent)
+    generator = Generator.from_pretrained(name, options.pop("budget", None))
+    made = generator(classes, **options)
+    files.write(out, png.encode(png.grid(made.images, 10)))
+    about = {
+        "generator": name,
+        "classes": list(classes),
+        "seconds": made.seconds,
+        "an_image": made.counts.totals(),
+        "counts": made.counts.to_dict(),
+    }
+    counts = files.write(out.with_suffix(".json"), json.dumps(about) + "\n")
+    work = made.counts.total("synops") / 1e6
+    return (
+        f"{len(made.images)} images at {work:.1f} million synaptic operations each: "
+        f"{out.resolve()}, counts in {counts.name}."
+    )
+
+
+def _converted() -> tuple[str, int, list[float]]:
+    found = read_certificates(ASSETS / TUNED)
+    return found["sampler"], found["steps"], [c.budget for c in found["certificates"]]
+
+
+def _sigma_delta(sampler: str, steps: int, budget: float) -> Setting:
+    return Setting(generator=TUNED, sampler=sampler, steps=steps, budget=budget)
+
+
+def _evaluate(
+    settings: Sequence[Setting], samples: int, seed: int, real: Reference, store: Path | None
+) -> list[Evaluated]:
+    if samples < 100:
+        raise InputError(f"{samples} samples are too few to measure quality; take at least 100")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        whole = bar.add_task("all runs", total=len(settings))
+        found = []
+        for setting in settings:
+            task = bar.add_task(setting.name, total=samples)
+            found.append(
+                evaluate(setting, samples, seed, real, store, lambda n, t=task: bar.advance(t, n))
+            )
+            bar.remove_task(task)
+            bar.advance(whole)
+    return found
+
+
+def _report(path: Path, found: Sequence[Evaluated], facts: dict[str, Any]) -> Path:
+    runs = [e.run for e in found]
+    chosen = report.compare(runs).spiking
+    rows = read_certificates(ASSETS / TUNED)["certificates"]
+    certificate = next((c.to_dict() for c in rows if c.budget == chosen.budget), {})
+    return report.write(path, runs, certificate, TITLE, facts)
+
+
+def _facts(command: str, seed: int, samples: int) -> dict[str, Any]:
+    names = ("axonal", "torch", "numpy", "numba")
+    return {
+        "machine": f"{_processor()}, {platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in names},
+        "seed": seed,
+        "samples": samples,
+        "command": command,
+    }
+
+
+def _processor() -> str:
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def _time_demo() -> float:
+    """Wall seconds of `axonal demo` in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        command = [sys.executable, "-m", "axonal.cli", "demo", "--out", folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return round(time.monotonic() - began, 1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval):
+        parts = {"value": value.value, "low": value.low, "high": value.high}
+        return {name: round(float(part), 5) for name, part in parts.items()}
+    return round(float(value), 5)
+
+
+def _told(figure: Any) -> str:
+    if not isinstance(figure, dict):
+        return str(figure)
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

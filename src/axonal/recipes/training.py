@@ -1,0 +1,111 @@
+"""The training runs by name, and what each leaves behind: a network with its card."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..convert.calibrate import calibrate
+from ..convert.sigma_delta import DeltaNetwork, sigma_delta
+from ..core import files
+from ..core.errors import InputError
+from ..generate.images import CERTIFICATES, by_changes
+from ..generate.samplers import sample
+from ..learn.loop import Recipe, fit
+from ..models.base import Model
+from . import classifiers, generators
+
+CARD = "card.json"
+BUDGETS, DEFAULT_BUDGET = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16), 0.06
+SAMPLER, STEPS = "euler", generators.MOMENTS
+CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
+MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
+
+
+def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a generator in float16; returns its card's figures."""
+    assert isinstance(network, Model)
+    network.save(folder, torch.float16)
+    return {}
+
+
+def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a generator, and the thresholds and the certificate of every budget in `BUDGETS`."""
+    save_model(network, recipe, folder)
+    model = type(network).load(folder)
+    shape = (model.config.channels, model.config.size, model.config.size)
+    delta = sigma_delta(model, torch.zeros(1, *shape), torch.zeros(1).long())
+
+    def walk(count: int, seed: int) -> Callable[[DeltaNetwork], torch.Tensor]:
+        noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
+        labels = torch.arange(count) % model.config.classes
+
+        def run(delta: DeltaNetwork) -> torch.Tensor:
+            start = delta.start(labels)
+            return sample(by_changes(delta), noise, start, steps=STEPS, sampler=SAMPLER)
+
+        return run
+
+    run, check = walk(CALIBRATION, recipe.seed + 1), walk(HELD_OUT, recipe.seed + 2)
+    found = [calibrate(delta, run, check, budget) for budget in BUDGETS]
+    about = {"sampler": SAMPLER, "steps": STEPS, "default": DEFAULT_BUDGET}
+    table = about | {"certificates": [certificate.to_dict() for certificate in found]}
+    files.write(folder / CERTIFICATES, json.dumps(table, indent=1) + "\n")
+    return {"budgets": {c.budget: c.output_error for c in found}}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe, and how its result is written."""
+
+    recipe: Callable[[int], Recipe]
+    save: Callable[[nn.Module, Recipe, Path], dict[str, Any]]
+    data: str = MNIST_LICENCE
+
+
+TRAININGS: Mapping[str, Training] = {
+    "mnist": Training(generators.mnist, save_model),
+    "mnist-sigma-delta": Training(generators.mnist_sigma_delta, save_sigma_delta),
+    "mnist-spiking": Training(generators.mnist_spiking, save_model),
+    "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
+    "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
+    "cifar10-classifier": Training(
+        classifiers.cifar10_classifier, classifiers.save_classifier, "CIFAR-10 (Krizhevsky 2009)"
+    ),
+}
+
+
+def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
+    """Run the training `name` in `out`, going on where an earlier one stopped.
+
+    Returns:
+        The folder with the network, its configuration and its card.
+
+    Raises:
+        InputError: no training of that name, or no such device. FileError: as `learn.loop.fit`.
+    """
+    if name not in TRAININGS:
+        raise InputError(f"no recipe {name!r}; there are {', '.join(TRAININGS)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here; leave out --device to train on the CPU")
+    training, folder, began = TRAININGS[name], out / "model", time.monotonic()
+    recipe = training.recipe(seed)
+    network = fit(recipe, out, device).cpu()
+    figures = training.save(network, recipe, folder)
+    card = {
+        "recipe": name,
+        "seed": seed,
+        "steps": recipe.steps,
+        "batch": recipe.batch,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "data": training.data,
+        "command": f"axonal train {name} --seed {seed}",
+    }
+    files.write(folder / CARD, json.dumps(card | figures, indent=2) + "\n")
+    return folder
