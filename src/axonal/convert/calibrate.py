@@ -21,46 +21,55 @@ Run = Callable[[DeltaNetwork], Tensor]
 
 
 def calibrate(
-    network: DeltaNetwork, run: Run, check: Run, budget: float, rounds: int = 3
+    network: DeltaNetwork,
+    run: Run,
+    check: Run,
+    budget: float,
+    target: tuple[Tensor, Tensor] | None = None,
+    rounds: int = 2,
 ) -> Certificate:
     """Set the thresholds of `network` so that its output errs by `budget`, at the least work.
 
     Args:
-        network: converted; its thresholds are replaced.
-        run: runs it over calibration samples, always the same, and returns the output [B, ...].
+        network: converted; its thresholds are replaced. If it has any that are not zero, their
+            proportions are where balancing begins, else the spread of the activations is.
+        run: runs it over calibration samples, always the same, and returns the output.
         check: the same over held-out samples, for the certificate.
-        budget: root mean square error of the output against thresholds of zero.
+        budget: root mean square error of the output.
+        target: what `run` and `check` should return; None for what they do with thresholds of
+            zero. A network tuned to its thresholds is nowhere more exact than near them.
         rounds: of balancing; each costs one run a population and a few more.
 
     Returns:
         The certificate, measured with the thresholds that were set.
 
     Raises:
-        InputError: the budget is not positive, or the output is not finite.
+        InputError: the budget is not positive or out of reach, or the output is not finite.
     """
     if not (budget > 0 and math.isfinite(budget)):
         raise InputError(f"the error budget is {budget}; it must be a positive number")
     if rounds < 0:
         raise InputError(f"rounds is {rounds}; it must be at least 0")
     with torch.no_grad():
-        trial = _Trial(network, run)
-        thresholds = trial.fit(trial.spread, budget)
+        begin = {name: float(value.mean()) for name, value in network.thresholds().items()}
+        trial = _Trial(network, run, target and target[0])
+        thresholds = trial.fit(begin if all(begin.values()) else trial.spread, budget)
         best, least = thresholds, trial.measure(thresholds)[1]
         for _ in range(rounds):
             thresholds = trial.fit(trial.balanced(thresholds), budget)
             if (work := trial.measure(thresholds)[1]) < least:
                 best, least = thresholds, work
-        return _certify(trial, _Trial(network, check), best, budget)
+        return _certify(trial, _Trial(network, check, target and target[1]), best, budget)
 
 
 class _Trial:
     """Runs of one network over the same samples, with thresholds to compare."""
 
-    def __init__(self, network: DeltaNetwork, run: Run):
+    def __init__(self, network: DeltaNetwork, run: Run, target: Tensor | None):
         self.network, self.run = network, run
         network.set_thresholds(dict.fromkeys(network.neurons, 0.0))
         self.spread = network.spread(lambda: run(network))
-        self.exact = run(network)
+        self.exact = run(network) if target is None else target
         if not bool(self.exact.isfinite().all()):
             raise InputError("the network's output is not finite; nothing can be calibrated")
 
@@ -77,13 +86,21 @@ class _Trial:
         def scaled(log_factor: float) -> dict[str, float]:
             return {name: value * math.exp(log_factor) for name, value in thresholds.items()}
 
-        low, high = math.log(1e-4), math.log(1e3)
-        for _ in range(14):
+        def error(log_factor: float) -> float:
+            return self.measure(scaled(log_factor))[0] ** 0.5
+
+        # From above: a network tuned to its thresholds errs more below them, too.
+        ladder = [math.log(10) - i * math.log(2) for i in range(18)]
+        reached = next((x for x in ladder if error(x) <= budget), None)
+        if reached is None:
+            raise InputError(
+                f"an error of {budget:g} is out of reach: it is {error(0.0):.3g} at the thresholds "
+                f"that balancing began with and {error(ladder[-1]):.3g} far below them"
+            )
+        low, high = reached, reached + math.log(2)
+        for _ in range(6):
             middle = (low + high) / 2
-            if self.measure(scaled(middle))[0] <= budget**2:
-                low = middle
-            else:
-                high = middle
+            low, high = (middle, high) if error(middle) <= budget else (low, middle)
         return scaled(low)
 
     def balanced(self, thresholds: dict[str, float]) -> dict[str, float]:

@@ -269,7 +269,12 @@ def _trace(model: nn.Module) -> fx.GraphModule:
     for node in graph.nodes:
         if node.op == "call_function" and node.target in (F.relu, torch.relu):
             dense.add_submodule(node.name, nn.ReLU())
-            node.op, node.target, node.args, node.kwargs = "call_module", node.name, node.args[:1], {}
+            node.op, node.target, node.args, node.kwargs = (
+                "call_module",
+                node.name,
+                node.args[:1],
+                {},
+            )
     dense.recompile()
     return dense
 
@@ -308,7 +313,9 @@ def _to_changes(graph: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> N
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module._buffers["running_mean"] = torch.zeros_like(module.running_mean)
         return
-    if (target in SUMS or (node.op == "call_method" and target in ("add", "sub"))) and not node.kwargs:
+    if (
+        target in SUMS or (node.op == "call_method" and target in ("add", "sub"))
+    ) and not node.kwargs:
         _keep_moving_summand(graph.graph, node, moving)
         return
     known = target in LINEAR_FUNCTIONS or (node.op == "call_method" and target in LINEAR_METHODS)

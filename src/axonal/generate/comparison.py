@@ -113,7 +113,9 @@ def saving_interval(
     found = saving(run.run, [b.run for b in baselines], tolerance, skipping)
     if found is None:
         return None
-    work = np.array([(b.run.skipping_work if skipping else b.run.work) or np.inf for b in baselines])
+    work = np.array(
+        [(b.run.skipping_work if skipping else b.run.work) or np.inf for b in baselines]
+    )
     reached = np.array([b.draws for b in baselines]) <= tolerance * run.draws
     cheapest = np.where(reached, work[:, None], np.inf).min(0)
     savings = 1 - run.run.work / cheapest[np.isfinite(cheapest)]

@@ -13,7 +13,6 @@ Shapes: images [B, C, H, W] in [-1, 1], labels [B] int64.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

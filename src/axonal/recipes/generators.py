@@ -14,6 +14,7 @@ from ..learn.loop import Batch, Recipe
 from ..models.flow import FlowConfig, FlowUNet
 from .batches import images
 
+THRESHOLD = 0.35
 MOMENTS, FINER = 8, 8  # steps of a sigma-delta generator, and of its teacher for each of them
 
 
@@ -85,11 +86,10 @@ def sigma_delta_tuning(
     *,
     name: str,
     seed: int = 0,
-    walks: int = 3072,
+    walks: int = 2048,
     moments: int = MOMENTS,
-    threshold: float = 0.35,
-    penalty: float = 0.08,
-    steps: int = 2400,
+    penalty: float = 0.1,
+    steps: int = 1400,
 ) -> Recipe:
     """Fine-tune the generator in the folder `teacher` so that little changes between its steps.
 
@@ -98,30 +98,24 @@ def sigma_delta_tuning(
         seed: of the noise that the walks begin with, and of the order.
         walks: how many of the teacher's trajectories to learn from.
         moments: evaluations in each; the teacher takes `FINER` times as many.
-        threshold: of each population, in standard deviations of its activations.
         penalty: what the synaptic operations of one dense evaluation cost.
         steps: of the optimiser.
     """
 
     def data() -> Batch:
-        return _trajectories(FlowUNet.load(teacher), walks, moments, seed)
+        return trajectories(FlowUNet.load(teacher), walks, moments, seed)
 
-    def unfold(network: nn.Module) -> DeltaNetwork:
-        probe = _trajectories(FlowUNet.load(teacher), 20, moments, seed + 1)
-        path, label = probe["path"].transpose(0, 1), probe["label"]
-        twin = sigma_delta(network, path[0], label)
-        spread = twin.spread(lambda: twin(path, twin.start(label)))
-        twin.set_thresholds({name: threshold * value for name, value in spread.items()})
-        return twin
+    def begin(network: nn.Module) -> DeltaNetwork:
+        return unfold(network, FlowUNet.load(teacher), moments, seed)
 
     return Recipe(
         name=name,
         build=lambda: FlowUNet.load(teacher),
         data=data,
-        loss=losses.distilled_changes(unfold, tolerance, penalty),
+        loss=losses.distilled_changes(begin, tolerance, penalty),
         steps=steps,
         batch=16,
-        lr=5e-4,
+        lr=8e-4,
         warmup=50,
         seed=seed,
         checkpoint_every=100,
@@ -129,7 +123,21 @@ def sigma_delta_tuning(
     )
 
 
-def _trajectories(network: FlowUNet, count: int, moments: int, seed: int) -> Batch:
+def unfold(network: nn.Module, teacher: FlowUNet, moments: int, seed: int) -> DeltaNetwork:
+    """The sigma-delta twin of `network`, with thresholds as it is tuned to.
+
+    They are `THRESHOLD` times the spread of the teacher's activations, so that a run that is
+    resumed has those that it began with.
+    """
+    batch = trajectories(teacher, 20, moments, seed + 1)
+    path, label = batch["path"].transpose(0, 1), batch["label"]
+    model, twin = (sigma_delta(each, path[0], label) for each in (teacher, network))
+    spread = model.spread(lambda: model(path, model.start(label)))
+    twin.set_thresholds({name: THRESHOLD * value for name, value in spread.items()})
+    return twin
+
+
+def trajectories(network: FlowUNet, count: int, moments: int, seed: int) -> Batch:
     """Every `FINER`-th point of the way of `network` from noise to image, classes in turn."""
     config = network.config
     shape = (config.channels, config.size, config.size)

@@ -53,7 +53,9 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     names = [key[4:-1] for key in figures if key.startswith("fd [")]
-    shown = [n for n in names if n in (spiking, ann, best[4:-1]) or n.startswith(("ANN, m", "ANN s"))]
+    shown = [
+        n for n in names if n in (spiking, ann, best[4:-1]) or n.startswith(("ANN, m", "ANN s"))
+    ]
     shown += [n for n in names if n.startswith("sigma-delta") and n not in shown]
     for name in sorted(shown, key=names.index):
         skipped = figures.get(f"mmac skipping zeros [{name}]")

@@ -11,13 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..core import files, png
 from ..core.errors import InputError
 from ..energy import report
-from ..energy.runs import Interval, Run
+from ..energy.runs import Interval
 from ..generate.comparison import Evaluated, Setting, evaluate, ratio_interval, saving_interval
 from ..generate.features import ASSETS
 from ..generate.images import Generator, read_certificates

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rich.status
 import torch
 from torch import nn
 
 from ..convert.calibrate import calibrate
-from ..convert.sigma_delta import DeltaNetwork, sigma_delta
+from ..convert.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
+from ..generate.features import ASSETS
 from ..generate.images import CERTIFICATES, by_changes
-from ..generate.samplers import sample
 from ..learn.loop import Recipe, fit
 from ..models.base import Model
+from ..models.flow import FlowUNet
 from . import classifiers, generators
 
 CARD = "card.json"
@@ -35,28 +37,37 @@ def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, An
 
 
 def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator, and the thresholds and the certificate of every budget in `BUDGETS`."""
+    """Write a generator, and the thresholds and the certificate of every budget in `BUDGETS`.
+
+    The output that the budget is about is the velocity, and the error its distance from the
+    velocity of the generator that this one was tuned from, along that one's trajectories.
+    """
     save_model(network, recipe, folder)
-    model = type(network).load(folder)
-    shape = (model.config.channels, model.config.size, model.config.size)
-    delta = sigma_delta(model, torch.zeros(1, *shape), torch.zeros(1).long())
-
-    def walk(count: int, seed: int) -> Callable[[DeltaNetwork], torch.Tensor]:
-        noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
-        labels = torch.arange(count) % model.config.classes
-
-        def run(delta: DeltaNetwork) -> torch.Tensor:
-            start = delta.start(labels)
-            return sample(by_changes(delta), noise, start, steps=STEPS, sampler=SAMPLER)
-
-        return run
-
-    run, check = walk(CALIBRATION, recipe.seed + 1), walk(HELD_OUT, recipe.seed + 2)
-    found = [calibrate(delta, run, check, budget) for budget in BUDGETS]
+    teacher, runs, targets = FlowUNet.load(ASSETS / "mnist"), [], []
+    delta = generators.unfold(FlowUNet.load(folder), teacher, STEPS, recipe.seed)
+    for walks, seed in ((CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)):
+        batch = generators.trajectories(teacher, walks, STEPS, seed)
+        path, label = batch["path"].transpose(0, 1), batch["label"]
+        runs.append(lambda delta, path=path, label=label: velocity(delta, path, label))
+        targets.append(torch.diff(path, dim=0) * STEPS)
+    found = []
+    for budget in BUDGETS:
+        with rich.status.Status(f"thresholds for an error of {budget:g}"):
+            found.append(calibrate(delta, *runs, budget, (targets[0], targets[1])))
     about = {"sampler": SAMPLER, "steps": STEPS, "default": DEFAULT_BUDGET}
     table = about | {"certificates": [certificate.to_dict() for certificate in found]}
     files.write(folder / CERTIFICATES, json.dumps(table, indent=1) + "\n")
-    return {"budgets": {c.budget: c.output_error for c in found}}
+    return {"error": {c.budget: c.output_error for c in found}}
+
+
+def velocity(delta: DeltaNetwork, path: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The velocity [T, B, ...] that a sigma-delta generator sees at points [T + 1, B, ...]."""
+    network, state, steps = by_changes(delta), delta.start(label), len(path) - 1
+    found = []
+    for i in range(steps):
+        estimate, state = network(path[i], i / steps, state)
+        found.append((estimate - path[i]) / (1 - i / steps))
+    return torch.stack(found)
 
 
 @dataclass(frozen=True)
