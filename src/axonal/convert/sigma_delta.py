@@ -158,7 +158,7 @@ class DeltaNetwork(nn.Module):
         return state | {INPUT: torch.stack([rest, rest]), OUTPUT: output[None]}
 
     def forward(self, x: Tensor, state: State, scale: float = 1.0) -> tuple[Tensor, State]:
-        """Values of the moving input [T, B, ...] and a state -> values of the output, and the state.
+        """The values of the output [T, B, ...] and the state after them.
 
         Args:
             x: the moving input.

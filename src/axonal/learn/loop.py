@@ -24,7 +24,7 @@ from ..core.errors import FileError, InputError
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +236,10 @@ class _log:
     """Appends JSON lines to `folder/log.jsonl`; what an earlier run wrote after `start` goes."""
 
     def __init__(self, folder: Path, start: int):
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG
         lines = self.path.read_text().splitlines() if start and self.path.exists() else []
         kept = [line for line in lines if 0 <= _step_of(line) < start]
+        self.before = float(json.loads(kept[-1]).get("seconds", 0.0)) if kept else 0.0
         files.write(self.path, "".join(line + "\n" for line in kept))
 
     def __enter__(self):
@@ -246,7 +247,7 @@ class _log:
         return self
 
     def __call__(self, row: dict) -> None:
-        row["seconds"] = round(time.monotonic() - self.began, 1)
+        row["seconds"] = round(self.before + time.monotonic() - self.began, 1)
         self.file.write(json.dumps(row) + "\n")
 
     def __exit__(self, *_):

@@ -64,7 +64,7 @@ def demo(out: Path, samples: int = 1000, seed: int = 0) -> str:
         InputError: too few samples. FileError: `out` can't be written.
     """
     began = time.monotonic()
-    files.writable(out)
+    _check(samples, out)
     found = _evaluate(demo_settings(), samples, seed, reference(ANN), None)
     command = f"axonal demo --samples {samples} --seed {seed}"
     page = _report(out / "report.html", found, _facts(command, seed, samples))
@@ -90,8 +90,7 @@ def bench(
         InputError: too few samples. FileError: the MNIST test set is missing, or `out` or
             `store` can't be written.
     """
-    files.writable(out)
-    files.writable(store)
+    _check(samples, out, store)
     real = reference(ANN, data=True)
     found = _evaluate(bench_settings(), samples, seed, real, store)
     command = f"axonal bench generate --samples {samples} --seed {seed}"
@@ -133,7 +132,7 @@ def bench_figures(found: Sequence[Evaluated]) -> dict[str, Any]:
     return plain | {"spiking_run": choice.spiking.name, "ann_run": choice.dense.name}
 
 
-def picture(name: str, classes: Sequence[int], out: Path, **options: Any) -> str:
+def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any) -> str:
     """Generate `classes` with the generator `name`; write a PNG grid and a JSON of counts.
 
     Args:
@@ -155,7 +154,7 @@ def picture(name: str, classes: Sequence[int], out: Path, **options: Any) -> str
     made = generator(classes, **options)
     files.write(out, png.encode(png.grid(made.images, 10)))
     about = {
-        "generator": name,
+        "generator": str(name),
         "classes": list(classes),
         "seconds": made.seconds,
         "an_image": made.counts.totals(),
@@ -167,6 +166,13 @@ def picture(name: str, classes: Sequence[int], out: Path, **options: Any) -> str
         f"{len(made.images)} images at {work:.1f} million synaptic operations each: "
         f"{out.resolve()}, counts in {counts.name}."
     )
+
+
+def _check(samples: int, *folders: Path) -> None:
+    if samples < 100:
+        raise InputError(f"{samples} samples are too few to measure quality; take at least 100")
+    for folder in folders:
+        files.writable(folder)
 
 
 def _converted() -> tuple[str, int, list[float]]:
@@ -181,8 +187,6 @@ def _sigma_delta(sampler: str, steps: int, budget: float) -> Setting:
 def _evaluate(
     settings: Sequence[Setting], samples: int, seed: int, real: Reference, store: Path | None
 ) -> list[Evaluated]:
-    if samples < 100:
-        raise InputError(f"{samples} samples are too few to measure quality; take at least 100")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn()) as bar:
         whole = bar.add_task("all runs", total=len(settings))

@@ -1,7 +1,6 @@
 """The training runs by name, and what each leaves behind: a network with its card."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
 from ..generate.images import CERTIFICATES, by_changes
-from ..learn.loop import Recipe, fit
+from ..learn.loop import LOG, Recipe, fit
 from ..models.base import Model
 from ..models.flow import FlowUNet
 from . import classifiers, generators
@@ -104,17 +103,19 @@ def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
         raise InputError(f"no recipe {name!r}; there are {', '.join(TRAININGS)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; leave out --device to train on the CPU")
-    training, folder, began = TRAININGS[name], out / "model", time.monotonic()
+    training, folder = TRAININGS[name], out / "model"
     recipe = training.recipe(seed)
     network = fit(recipe, out, device).cpu()
     figures = training.save(network, recipe, folder)
+    last = json.loads((out / LOG).read_text().splitlines()[-1])
     card = {
         "recipe": name,
         "seed": seed,
         "steps": recipe.steps,
         "batch": recipe.batch,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "minutes": round((time.monotonic() - began) / 60, 1),
+        "loss": last["loss"],
+        "seconds": last["seconds"],
         "data": training.data,
         "command": f"axonal train {name} --seed {seed}",
     }
