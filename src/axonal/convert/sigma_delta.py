@@ -10,6 +10,7 @@ import copy
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ..nn import Neuron, SigmaDelta
 from ..nn.meter import Meter
 
 State = dict[str, Tensor]
+TORCH = Path(torch.__file__).parent
 INPUT, OUTPUT = "input", "output"
 
 ACTIVATIONS = (nn.ReLU,)
@@ -58,7 +60,7 @@ LINEAR_FUNCTIONS = {
     getattr,
 }
 LINEAR_METHODS = {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "size"}
-LINEAR_METHODS |= {"mean", "sum", "add", "sub", "squeeze", "unsqueeze", "neg"}
+LINEAR_METHODS |= {"mean", "sum", "squeeze", "unsqueeze", "neg"}
 
 
 class DeltaNetwork(nn.Module):
@@ -79,6 +81,7 @@ class DeltaNetwork(nn.Module):
         self.still = tuple(tensor[:1] for tensor in still)
         self.register_buffer("rest", torch.zeros_like(example[:1]))
         self.encoder = SigmaDelta(0.0, rectify=False)
+        self.set_thresholds(dict.fromkeys(self.neurons, 0.0))
 
     @property
     def neurons(self) -> dict[str, SigmaDelta]:
@@ -102,11 +105,11 @@ class DeltaNetwork(nn.Module):
                 raise InputError(f"no neurons named {name!r}; there are {', '.join(neurons)}")
             if not bool((value >= 0).all() and value.isfinite().all()):
                 raise InputError(f"the threshold of {name} must be finite and at least 0")
-            neurons[name].threshold = value.to(self.rest.device)
+            neurons[name].threshold = value.to(self.rest)
 
     def sites(self) -> dict[str, int]:
         """How many neurons each population has."""
-        start = self.start(*self.still)
+        start = self._first()
         return {name: start[name][0].numel() for name in self.neurons}
 
     def spread(self, run: Callable[[], Any]) -> dict[str, float]:
@@ -135,7 +138,7 @@ class DeltaNetwork(nn.Module):
         """The synapses of a neuron in each population, averaged over its places."""
         meter, one = Meter(self, "dense", batch_dim=1), self.rest[None]
         with torch.no_grad(), meter:
-            self(one, self.start(*self.still))
+            self(one, self._first())
         synops, sites = meter.counts().by_layer("synops"), self.sites()
         fanouts = dict.fromkeys(self.neurons, 0.0)
         for node in self.delta.graph.nodes:
@@ -144,13 +147,17 @@ class DeltaNetwork(nn.Module):
                     fanouts[name] += synops[f"delta.{node.target}"] / sites[name]
         return fanouts
 
-    def start(self, *static: Tensor) -> State:
+    def _first(self) -> State:
+        return self.start(*(tensor.to(self.rest.device) for tensor in self.still))
+
+    def start(self, *static: Tensor, batch: int = 1) -> State:
         """The state of a network that has seen the input zero for ever; one dense evaluation.
 
         Args:
             static: the inputs that don't move, batch first (a class label, say).
+            batch: how many samples, of a network without such inputs.
         """
-        batch = len(static[0]) if static else 1
+        batch = len(static[0]) if static else batch
         recorder = _Recorder(self.dense, set(self.neurons))
         rest = self.rest.expand(batch, *self.rest.shape[1:])
         output = recorder.run(rest, *static)
@@ -240,13 +247,16 @@ def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
             its line), or has no activation at all.
     """
     dense = _trace(model)
+    if not isinstance(dense.graph.output_node().args[0], fx.Node):
+        raise InputError(f"{type(model).__name__} must return one tensor")
     delta = fx.GraphModule(_shallow(dense), copy.deepcopy(dense.graph))
     moving = _moving(delta.graph)
     replaced = 0
     for node in list(delta.graph.nodes):
         if node not in moving or node.op in ("placeholder", "output"):
             continue
-        if node.op == "call_module" and isinstance(_module(delta, node), ACTIVATIONS):
+        # Asked of `dense`: a neuron may have taken the place of a module that is called again.
+        if node.op == "call_module" and isinstance(_module(dense, node), ACTIVATIONS):
             delta.add_submodule(node.name, SigmaDelta(0.0))
             node.target = node.name
             replaced += 1
@@ -265,8 +275,9 @@ def _trace(model: nn.Module) -> fx.GraphModule:
         graph = _Tracer().trace(model)
     except Exception as error:  # torch.fx raises many kinds for Python that it can't follow
         raise InputError(f"can't trace {type(model).__name__}: {error}") from error
-    dense = fx.GraphModule(model, graph)
+    dense = fx.GraphModule(_shallow(model), graph)
     for node in graph.nodes:
+        _undo_in_place(dense, node)
         if node.op == "call_function" and node.target in (F.relu, torch.relu):
             dense.add_submodule(node.name, nn.ReLU())
             node.op, node.target, node.args, node.kwargs = (
@@ -277,6 +288,17 @@ def _trace(model: nn.Module) -> fx.GraphModule:
             )
     dense.recompile()
     return dense
+
+
+def _undo_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Make an in-place ReLU an ordinary one, whose result later readers of its input read too."""
+    module = _module(graph, node) if node.op == "call_module" else None
+    if node.kwargs.get("inplace") or (isinstance(module, nn.ReLU) and module.inplace):
+        source = node.all_input_nodes[0]
+        source.replace_all_uses_with(node, delete_user_cb=lambda user: node < user)
+    for child in module.modules() if module else ():
+        if isinstance(child, nn.ReLU):
+            child.inplace = False
 
 
 def _shallow(module: nn.Module) -> nn.Module:
@@ -306,8 +328,9 @@ def _moving(graph: fx.Graph) -> set[fx.Node]:
 def _to_changes(graph: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> None:
     """Make `node` act on changes: biases and standing summands have none."""
     standing = [source for source in node.all_input_nodes if source not in moving]
-    target = node.target
-    if node.op == "call_module" and isinstance(module := _module(graph, node), LINEAR_MODULES):
+    target, module = node.target, _module(graph, node) if node.op == "call_module" else None
+    # Without running statistics a batch norm takes the batch's, which is no linear map.
+    if isinstance(module, LINEAR_MODULES) and getattr(module, "running_mean", 0) is not None:
         if getattr(module, "bias", None) is not None:
             module._parameters["bias"] = None
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -319,7 +342,9 @@ def _to_changes(graph: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> N
         _keep_moving_summand(graph.graph, node, moving)
         return
     known = target in LINEAR_FUNCTIONS or (node.op == "call_method" and target in LINEAR_METHODS)
-    scaled = target in SCALES and node.args[0] in moving and not isinstance(node.args[1], fx.Node)
+    known = known and not (target is F.pad and (node.kwargs.get("value") or any(node.args[3:])))
+    scaled = target in SCALES and node.args[0] in moving and not node.kwargs
+    scaled = scaled and not isinstance(node.args[1], fx.Node)
     if standing or not (known or scaled):
         raise InputError(
             f"no rule to send changes through {node.name} ({_describe(graph, node)}){_line(node)}; "
@@ -364,5 +389,5 @@ def _describe(graph: fx.GraphModule, node: fx.Node) -> str:
 def _line(node: fx.Node) -> str:
     """Where the call stands in the user's code, if the trace recorded it."""
     lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
-    places = [line for line in lines if line.startswith("File ")]
+    places = [x for x in lines if x.startswith("File ") and str(TORCH) not in x]
     return f" at {places[-1]}" if places else ""

@@ -1,7 +1,7 @@
 """The scan on CPUs: each thread takes a block of neurons through all of time, in cache.
 
 The backward pass runs its block forward again and keeps what it needs in the block's scratch, so
-training stores nothing that the caller does not already hold. Loops over a row are split by the
+training stores its inputs alone. Loops over a row are split by the
 step of the equations they compute: short loops over few arrays vectorise.
 
 Arithmetic follows `reference.py` operation by operation, so spikes are equal to the last bit.
@@ -20,7 +20,7 @@ from ..surrogate import SURROGATES
 EMITS, RESETS = ("binary", "integer", "delta"), ("subtract", "zero", "none")
 BINARY, INTEGER, DELTA = range(3)
 SUBTRACT, ZERO, _ = range(3)
-SCRATCH = 2**14  # values of one scratch array, [T, width]: three of them fit a core's L2 cache
+SCRATCH = 2**16  # values of one scratch array, [T, width]: three of them fit a core's L2 cache
 
 compiled = njit(error_model="numpy")  # a check for division by zero would stop vectorisation
 
@@ -69,7 +69,7 @@ for _code, _row in enumerate(SURROGATES.values()):
 
 @compiled
 def _copy(out, a):
-    for n in range(out.size):  # twice as fast as out[:] = a, which first looks for overlap
+    for n in range(out.size):  # out[:] = a would first look for overlap
         out[n] = a[n]
 
 
