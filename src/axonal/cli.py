@@ -13,10 +13,12 @@ app = App(
     name="axonal",
     help="Makes neural networks spike, and proves what that saves.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
 )
 bench = App(name="bench", help="Measure the README's figures again on this machine.")
 app.command(bench)
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+# Brackets and colons in messages are paths and shapes, not markup.
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 @app.command
@@ -104,7 +106,8 @@ def main() -> None:
     try:
         app()
     except AxonalError as error:
-        console.print(f"[red]axonal:[/red] {error}", markup=True)
+        console.print("axonal:", style="red", end=" ")
+        console.print(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("\nInterrupted; what was finished is kept, and the same command goes on.")

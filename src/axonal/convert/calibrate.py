@@ -17,6 +17,7 @@ from ..nn.meter import Meter
 from .certificate import Certificate, LayerCertificate
 from .sigma_delta import INPUT, DeltaNetwork
 
+TINY = 1e-30  # stands for no work and no error, which have no logarithm
 Run = Callable[[DeltaNetwork], Tensor]
 
 
@@ -109,7 +110,8 @@ class _Trial:
         value = {}
         for name in thresholds:
             e, w = self.measure({**thresholds, name: 2 * thresholds[name]})
-            value[name] = max(work - w, 1e-6 * work) / max(e - error, 1e-6 * error)
+            saved, spoiled = max(work - w, 1e-6 * work), max(e - error, 1e-6 * error)
+            value[name] = max(saved, TINY) / max(spoiled, TINY)
         centre = sum(map(math.log, value.values())) / len(value)
         step = {k: max(-1.0, min(1.0, 0.3 * (math.log(v) - centre))) for k, v in value.items()}
         return {name: thresholds[name] * math.exp(step[name]) for name in thresholds}

@@ -47,10 +47,7 @@ class Meter:
         self._handles: list[Any] = []
 
     def __enter__(self) -> "Meter":
-        self._handles = [
-            self.network.register_forward_pre_hook(self._begin),
-            self.network.register_forward_hook(self._end, always_call=True),
-        ]
+        self._handles = [self.network.register_forward_pre_hook(self._begin)]
         for name, module in self.network.named_modules():
             if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
                 hook = self._layer_hook(name)
@@ -59,6 +56,8 @@ class Meter:
             else:
                 continue
             self._handles.append(module.register_forward_hook(hook))
+        # Last, because the network may itself be a layer.
+        self._handles.append(self.network.register_forward_hook(self._end, always_call=True))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +133,7 @@ class Meter:
         if key not in self._fanouts:
             ones = copy.copy(layer)
             with torch.inference_mode(False), torch.enable_grad():
-                ones._parameters = {"weight": torch.ones_like(layer.weight), "bias": None}
+                ones._parameters = {"weight": torch.ones_like(layer.weight).float(), "bias": None}
                 probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
                 (fanout,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
             self._fanouts[key] = fanout[0].round().double()
