@@ -1,6 +1,7 @@
 """Images from a generator, conventional or spiking, with the counts of what was executed."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Generator:
         Raises:
             InputError: nothing of that name or budget. FileError: its files are damaged.
         """
-        folder = Path(name) if Path(name).is_dir() else ASSETS / str(name)
+        folder = ASSETS / str(name) if str(name) in pretrained() else Path(name)
         if not (folder / "config.json").exists() or "classifier" in folder.name:
             raise InputError(f"no generator {str(name)!r}; there are {', '.join(pretrained())}")
         model = FlowUNet.load(folder)
@@ -123,9 +124,7 @@ class Generator:
         """
         labels = self._labels(classes)
         steps, sampler = steps if steps is not None else self.steps, sampler or self.sampler
-        noise = torch.randn(
-            (len(labels), *self.shape), generator=torch.Generator().manual_seed(seed)
-        )
+        noise = self._noise(len(labels), seed)
         began, parts, dense, skipping = time.perf_counter(), [], [], []
         with torch.inference_mode():
             starts, spent = self._starts(labels)
@@ -144,6 +143,12 @@ class Generator:
             sum(skipping[1:], skipping[0]) if skipping else None,
             time.perf_counter() - began,
         )
+
+    def _noise(self, count: int, seed: int) -> Tensor:
+        # torch draws by sixteens, and what is left over differs with the count.
+        size, generator = math.prod(self.shape), torch.Generator().manual_seed(seed)
+        drawn = torch.randn((count, -(-size // 16) * 16), generator=generator)
+        return drawn[:, :size].reshape(count, *self.shape)
 
     @property
     def _mode(self) -> tuple:
