@@ -104,7 +104,7 @@ def bench_generate(
 def main() -> None:
     """Run the command line; what went wrong is told in a sentence, with exit status 1."""
     try:
-        app()
+        app(sys.argv[1:])
     except AxonalError as error:
         console.print("axonal:", style="red", end=" ")
         console.print(str(error))

@@ -66,50 +66,32 @@ def cat_residual():
 
 
 NETWORKS = {
-    "unet": (unet, (1, 8, 8)),
-    "deep unet": (lambda: unet(patch=2, widths=(3, 4, 5), depths=(1, 0, 2)), (1, 8, 8)),
-    "plain": (plain, (2, 8, 8)),
-    "cat": (cat_residual, (2, 8, 8)),
-    "functional": (
-        lambda: Net(lambda m, x: m.b(F.relu(m.a(x))), a=conv(2, 3), b=conv(3, 1)),
-        (2, 8, 8),
+    "unet": unet,
+    "deep unet": lambda: unet(patch=2, widths=(3, 4, 5), depths=(1, 0, 2)),
+    "plain": plain,
+    "cat": cat_residual,
+    "functional": lambda: Net(lambda m, x: m.b(F.relu(m.a(x))), a=conv(2, 3), b=conv(3, 1)),
+    "torch.relu": lambda: Net(lambda m, x: torch.relu(m.a(x)), a=conv(2, 3)),
+    "still": StillLabel,
+    "constants": lambda: middle(lambda m, h: (1 - h * 2) / 3 + 0.5),
+    "shuffle": lambda: middle(lambda m, h: torch.pixel_unshuffle(F.pixel_shuffle(h, 2), 2)),
+    "nearest": lambda: middle(lambda m, h: F.interpolate(h, scale_factor=2.0)),
+    "bilinear": lambda: middle(lambda m, h: F.interpolate(h, scale_factor=1.5, mode="bilinear")),
+    "pad and slice": lambda: middle(lambda m, h: F.pad(h, (1, 0))[..., :-1]),
+    "in place": lambda: Net(
+        lambda m, x: (lambda h: h + m.b(m.act(h)))(m.a(x)),
+        a=conv(2, 3),
+        b=conv(3, 3),
+        act=nn.ReLU(inplace=True),
     ),
-    "torch.relu": (lambda: Net(lambda m, x: torch.relu(m.a(x)), a=conv(2, 3)), (2, 8, 8)),
-    "still": (StillLabel, (2, 8, 8)),
-    "constants": (lambda: middle(lambda m, h: (1 - h * 2) / 3 + 0.5), (2, 8, 8)),
-    "shuffle": (
-        lambda: middle(lambda m, h: torch.pixel_unshuffle(F.pixel_shuffle(h, 2), 2)),
-        (2, 8, 8),
+    "one ReLU twice": lambda: Net(
+        lambda m, x: m.act(m.b(m.act(m.a(x)))), a=conv(2, 3), b=conv(3, 3), act=nn.ReLU()
     ),
-    "nearest": (lambda: middle(lambda m, h: F.interpolate(h, scale_factor=2.0)), (2, 8, 8)),
-    "bilinear": (
-        lambda: middle(lambda m, h: F.interpolate(h, scale_factor=1.5, mode="bilinear")),
-        (2, 8, 8),
-    ),
-    "pad and slice": (lambda: middle(lambda m, h: F.pad(h, (1, 0))[..., :-1]), (2, 8, 8)),
-    "in place": (
-        lambda: Net(
-            lambda m, x: (lambda h: h + m.b(m.act(h)))(m.a(x)),
-            a=conv(2, 3),
-            b=conv(3, 3),
-            act=nn.ReLU(inplace=True),
-        ),
-        (2, 8, 8),
-    ),
-    "one ReLU twice": (
-        lambda: Net(
-            lambda m, x: m.act(m.b(m.act(m.a(x)))), a=conv(2, 3), b=conv(3, 3), act=nn.ReLU()
-        ),
-        (2, 8, 8),
-    ),
-    "sizes": (
-        lambda: Net(
-            lambda m, x: m.l(m.act(m.a(x)).view(x.size(0), -1)),
-            a=conv(2, 3),
-            l=nn.Linear(192, 2),
-            act=nn.ReLU(),
-        ),
-        (2, 8, 8),
+    "sizes": lambda: Net(
+        lambda m, x: m.l(m.act(m.a(x)).view(x.size(0), -1)),
+        a=conv(2, 3),
+        l=nn.Linear(192, 2),
+        act=nn.ReLU(),
     ),
 }
 
@@ -117,8 +99,8 @@ NETWORKS = {
 def trained(name, seed=0):
     """The network with every parameter and statistic away from its start, and a walk for it."""
     torch.manual_seed(seed)
-    make, shape = NETWORKS[name]
-    model = make().eval()
+    model = NETWORKS[name]().eval()
+    shape = (1 if isinstance(model, FlowUNet) else 2, 8, 8)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.15 * torch.randn_like(parameter))
@@ -177,9 +159,8 @@ def no_grad():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_without_thresholds_it_computes_what_the_network_does(name):
     model, twin, walk, start, still = unfolded(name)
-    torch.testing.assert_close(
-        twin(walk, start)[0], dense(model, walk, still), rtol=1e-4, atol=2e-5
-    )
+    expected = dense(model, walk, still)
+    torch.testing.assert_close(twin(walk, start)[0], expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -307,11 +288,11 @@ def test_thresholds_without_meaning_are_refused(thresholds, message):
         twin.set_thresholds(thresholds)
 
 
-def test_other_shapes_are_refused():
+@pytest.mark.parametrize("shape", [(3, 2, 8, 8), (5, 3, 2, 8, 7), (5, 3, 1, 8, 8)])
+def test_other_shapes_are_refused(shape):
     _, twin, walk, start, _ = unfolded("cat")
-    for x in (walk[0], walk[..., :7], walk[:, :, :1]):
-        with pytest.raises(InputError, match=r"it must be \[T, B, \*\(2, 8, 8\)\]"):
-            twin(x, start)
+    with pytest.raises(InputError, match=r"it must be \[T, B, \*\(2, 8, 8\)\]"):
+        twin(torch.zeros(shape), start)
     with pytest.raises(InputError, match="x has batch 2 but the state 3; call start"):
         twin(walk[:, :2], start)
 
@@ -357,7 +338,7 @@ def test_what_is_not_linear_is_refused_by_name(run, parts, message):
 
 
 def test_a_network_without_activation_is_refused():
-    with pytest.raises(InputError, match="Conv2d has no activation|Sequential has no activation"):
+    with pytest.raises(InputError, match="Sequential has no activation"):
         sigma_delta(nn.Sequential(conv(2, 2)), torch.zeros(1, 2, 8, 8))
 
 
@@ -376,7 +357,6 @@ def test_several_outputs_are_refused():
 def test_sites_are_the_neurons_of_a_sample():
     assert unfolded("cat")[1].sites() == {"input": 128, "act": 256, "act2": 256}
     assert unfolded("plain")[1].sites() == {"input": 128, "_2": 64, "_7": 5}
-    assert unfolded("unet")[1].sites()["input"] == 64
 
 
 def test_fanouts_count_the_synapses_up_to_the_edge():

@@ -13,7 +13,8 @@ from axonal.generate.quality import REFERENCE, Moments, Reference, measure
 from axonal.learn.loop import fit
 from axonal.learn.losses import cross_entropy
 from axonal.models.classifier import Classifier
-from axonal.recipes.classifiers import cifar10_classifier, mnist_classifier, ship
+from axonal.recipes import training
+from axonal.recipes.classifiers import cifar10_classifier, mnist_classifier, save_classifier
 
 
 @pytest.fixture
@@ -48,17 +49,23 @@ def test_the_recipe_learns(bars, tmp_path):
     assert (guess == test.labels).all()
 
 
-def test_what_ships_is_measured_on_what_was_stored(bars, tmp_path):
-    card = ship(short(3), tmp_path / "run", tmp_path / "asset")
-    assert card == json.loads((tmp_path / "asset" / "card.json").read_text())
-    features = network_features(Classifier.load(tmp_path / "asset"))
-    stored = Reference.load(tmp_path / "asset" / REFERENCE, features)
+def test_what_ships_is_measured_on_what_was_stored(bars, tmp_path, monkeypatch):
+    named = training.Training(lambda seed: short(3), save_classifier)
+    monkeypatch.setattr(training, "TRAININGS", {"mnist-classifier": named})
+    folder = training.train("mnist-classifier", tmp_path)
+    card = json.loads((folder / training.CARD).read_text())
+    network = Classifier.load(folder)
+    features = network_features(network)
+    stored = Reference.load(folder / REFERENCE, features)
     rows = features(bars("test").pixels)
     np.testing.assert_array_equal(stored.moments.mean, Moments.of(rows).mean)
     np.testing.assert_array_equal(stored.rows, rows.astype(np.float16))
     # All the training images are the floor's sample, so only their order depends on the seed.
     floor = measure(bars("train").pixels, Reference.of(bars("test").pixels, features), 1)
     assert card["floor"]["fd"][0] == pytest.approx(floor["fd"].value, rel=1e-4)
+    with torch.no_grad():
+        guess = network(torch.tensor(bars("test").pixels).float() / 127.5 - 1).argmax(1).numpy()
+    assert card["test_accuracy"] == (guess == bars("test").labels).mean()
     assert (card["floor_images"], card["floor_rows"], card["reference_rows"]) == (64, 32, 32)
 
 

@@ -144,6 +144,6 @@ def _certify(
         budget=budget,
         calibration_error=calibration_error,
         output_error=output_error,
-        samples=len(check.exact),
+        samples=counts.samples,
         layers=tuple(layers),
     )

@@ -26,6 +26,9 @@ class LayerCertificate(Config):
     share: float
     synops: float
 
+    def __post_init__(self):
+        _check(self.name, self.threshold, self.error, self.share, self.synops)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate(Config):
@@ -45,12 +48,15 @@ class Certificate(Config):
     samples: int
     layers: tuple[LayerCertificate, ...]
 
+    def __post_init__(self):
+        _check("", self.budget, self.calibration_error, self.output_error, self.samples)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What `to_dict` wrote.
 
         Raises:
-            InputError: a field is missing or unknown.
+            InputError: a field is missing, unknown or of another type.
         """
         try:
             rows = tuple(LayerCertificate.from_dict(row) for row in values["layers"])
@@ -62,3 +68,8 @@ class Certificate(Config):
     def thresholds(self) -> dict[str, float]:
         """The thresholds by population, as `DeltaNetwork.set_thresholds` takes them."""
         return {layer.name: layer.threshold for layer in self.layers}
+
+
+def _check(name: str, *figures: float) -> None:
+    if not (isinstance(name, str) and all(type(x) in (int, float) and x >= 0 for x in figures)):
+        raise InputError(f"Certificate: {name!r} with {figures}; they must be a name and numbers")

@@ -1,9 +1,9 @@
 """The exceptions Axonal raises; every message says what is wrong, where, and what to do.
 
-    AxonalError
-    ├── InputError    (ValueError)    an argument or a recipe is wrong
-    ├── FileError     (OSError)       a file is missing, damaged, or can't be written
-    └── MissingExtra  (ImportError)   an optional dependency is not installed
+AxonalError
+├── InputError    (ValueError)    an argument or a recipe is wrong
+├── FileError     (OSError)       a file is missing, damaged, or can't be written
+└── MissingExtra  (ImportError)   an optional dependency is not installed
 """
 
 

@@ -1,6 +1,7 @@
 """Generators side by side: the same noise, classes and measures for every one of them."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from .images import Generator
 from .quality import Reference, measure
 
 SHOWN = 40  # images of each run that are kept to look at
+METERED = 1000  # images of each run whose operations are counted: counting takes time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,12 @@ def evaluate(
     generator = Generator.from_pretrained(setting.generator, setting.budget)
     classes = torch.arange(samples) % generator.model.config.classes
     made = generator(
-        classes, steps=setting.steps, sampler=setting.sampler, seed=seed, advance=advance
+        classes,
+        steps=setting.steps,
+        sampler=setting.sampler,
+        seed=seed,
+        metered=METERED,
+        advance=advance,
     )
     quality = measure(made.images, reference, seed)
     run = Run(
@@ -152,7 +159,7 @@ def _save(path: Path, run: Run, draws: np.ndarray) -> None:
 def _read(path: Path, setting: Setting) -> Evaluated | None:
     """What `_save` wrote; None if it is not there or not readable, to be made again."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             about, images, draws = json.loads(str(kept["about"])), kept["images"], kept["draws"]
         skipping = about["zero_skipping"]
         run = Run(

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -105,6 +106,7 @@ class Generator:
         seed: int = 0,
         sampler: str | None = None,
         batch: int = 250,
+        metered: int | None = None,
         advance=lambda images: None,
     ) -> Generated:
         """Generate one image for each entry of `classes`.
@@ -117,6 +119,8 @@ class Generator:
             steps, sampler: of the solver; None for this generator's own.
             seed: of the noise.
             batch: images at once.
+            metered: count the operations of so many images, rounded up to whole batches, and
+                run the others unwatched; None counts all.
             advance: called with the number of images done after each batch.
 
         Raises:
@@ -129,17 +133,21 @@ class Generator:
         with torch.inference_mode():
             starts, spent = self._starts(labels)
             for rows in torch.arange(len(labels)).split(batch):
-                with Meter(self.network, *self._mode) as meter, Meter(self.model, "zeros") as zeros:
+                watched = metered is None or rows[0] < metered
+                meters = (Meter(self.network, *self._mode), Meter(self.model, "zeros"))
+                with ExitStack() as stack:
+                    for meter in meters if watched else ():
+                        stack.enter_context(meter)
                     x = self._run(noise[rows], labels[rows], starts, steps, sampler)
                 parts.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
-                dense.append(meter.counts())
-                if zeros.steps:
-                    skipping.append(zeros.counts())
+                for meter, found in zip(meters, (dense, skipping), strict=True):
+                    if meter.steps:
+                        found.append(meter.counts())
                 advance(len(rows))
         counts = sum(dense[1:], dense[0])
         return Generated(
             np.concatenate(parts),
-            counts if spent is None else _with_start(counts, spent),
+            counts if spent is None else _with_start(counts, spent, counts.samples / len(labels)),
             sum(skipping[1:], skipping[0]) if skipping else None,
             time.perf_counter() - began,
         )
@@ -170,9 +178,9 @@ class Generator:
             return {}, None
         classes = labels.unique()
         with Meter(self.network.dense) as meter:
-            made = self.network.start(classes)
+            self.network.dense(torch.zeros(len(classes), *self.shape), classes)
         state = {}
-        for name, value in made.items():
+        for name, value in self.network.start(classes).items():
             state[name] = value.new_zeros(len(value), self.model.config.classes, *value.shape[2:])
             state[name][:, classes] = value
         return state, meter.counts()
@@ -215,18 +223,21 @@ def read_certificates(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         found["certificates"] = [Certificate.from_dict(c) for c in found["certificates"]]
+        for key, kind in {"sampler": str, "steps": int, "default": int | float}.items():
+            if not isinstance(found[key], kind):
+                raise ValueError(f"{key} is {found[key]!r}")
         return {key: found[key] for key in ("sampler", "steps", "default", "certificates")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"can't read {path} ({error}); convert the generator again") from error
 
 
-def _with_start(counts: Counts, spent: Counts) -> Counts:
-    """`counts` with a first step that holds what the first states took, shared by all samples.
+def _with_start(counts: Counts, spent: Counts, share: float) -> Counts:
+    """`counts` with a first step that holds their `share` of what the first states took.
 
     Dense evaluations name their layers as the module does; sigma-delta ones below "delta.".
     """
     first = np.zeros((1, len(counts.layers), len(FIELDS)))
     for layer, row in zip(spent.layers, spent.table[0], strict=True):
         first[0, counts.layers.index(f"delta.{layer}")] = row
-    table = np.concatenate([first, counts.table])
+    table = np.concatenate([share * first, counts.table])
     return Counts(counts.layers, table, counts.samples)

@@ -68,24 +68,35 @@ def _moved(image: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     return padded.movedim(1, -1)[each, down[:, :, None], right[:, None, :]].movedim(-1, 1)
 
 
-def distilled_changes(unfold: Unfold, tolerance: Callable[[float], float], penalty: float):
-    """Distil a dense trajectory into a network whose changes along it are few.
+def distilled_changes(
+    unfold: Unfold,
+    tolerance: Callable[[float], float],
+    penalty: float,
+    steps: int,
+    teacher: Callable[[Tensor, float, Tensor], Tensor] | None = None,
+):
+    """Distil fine trajectories into a network that takes few steps and changes little in them.
 
-    The sigma-delta twin of the network walks along a finely computed trajectory in fewer steps,
-    thresholds and all. In each it is held to the mean velocity that leads to the next point (as
-    in Salimans and Ho 2022, arXiv 2202.00512), and every change d that it sends past a threshold
-    h costs |d| / (|d| + h) for each synapse it reaches: a smooth count that favours no change
-    over small ones. Gradients pass straight through the thresholds.
+    The sigma-delta twin of the network walks from noise to image, thresholds and all. In each
+    step it is held to the mean velocity that leads to the next point of a fine trajectory
+    (as in Salimans and Ho 2022, arXiv 2202.00512): one computed beforehand, or the teacher's from
+    where the network's own steps have led (Ross et al. 2011, arXiv 1011.0686). Walks of the first
+    kind are faster, of the second learn not to drift. Every change d that is sent past a
+    threshold h costs |d| / (|d| + h) for each synapse it reaches: a smooth count that favours no
+    change over small ones. Gradients pass straight through the thresholds.
 
     Args:
         unfold: makes of the network the twin that shares its weights, with `start`, `neurons`,
             `sites` and `fanouts` as `convert.sigma_delta.DeltaNetwork` has them.
         tolerance: what multiplies the thresholds at time t.
         penalty: what the synaptic operations of one dense evaluation cost.
+        steps: T, of a walk.
+        teacher: the next point from (point, t, label); None to read it from the batch.
 
     Returns:
-        (network, {"path" [B, T + 1, ...], "label" [B]}, generator) -> (loss, figures): "distance",
-        the squared error of the velocity, and "work", changes in dense evaluations per walk.
+        (network, {"path", "label" [B]}, generator) -> (loss, figures). "path" is [B, T + 1, ...]
+        or, with a teacher, [B, 1, ...], the noise. Figures: "distance", the squared error of the
+        velocity, and "work", changes in dense evaluations per walk.
     """
     twins: dict[nn.Module, tuple] = {}
 
@@ -95,23 +106,23 @@ def distilled_changes(unfold: Unfold, tolerance: Callable[[float], float], penal
             fanouts, sites = twin.fanouts(), twin.sites()
             twins[network] = twin, fanouts, sum(fanouts[name] * sites[name] for name in fanouts)
         twin, fanouts, dense = twins[network]
-        path, state = batch["path"].transpose(0, 1), twin.start(batch["label"])
-        steps, distance, work, sent = len(path) - 1, 0.0, 0.0, 0.0
+        path, label = batch["path"].transpose(0, 1), batch["label"]
+        x, state, distance, work, sent = path[0], twin.start(label), 0.0, 0.0, 0.0
         for i in range(steps):
             t = i / steps
+            goal = path[i + 1] if teacher is None else teacher(x, t, label)
             with _recorded(twin.neurons) as spikes:
-                estimate, state = twin(path[i : i + 1], state, tolerance(t))
-            velocity = (path[i + 1] - path[i]) * steps
-            distance = distance + ((estimate[0] - path[i]) / (1 - t) - velocity).square().mean()
+                estimate, state = twin(x[None], state, tolerance(t))
+            velocity = (estimate[0] - x) / (1 - t)
+            distance = distance + (velocity - (goal - x) * steps).square().mean()
+            x = goal if teacher is None else x + velocity.detach() / steps
             for name, changes in spikes.items():
                 size, threshold = changes.abs(), twin.neurons[name].threshold * tolerance(t)
                 work = work + fanouts[name] * (size / (size + threshold + 1e-9)).sum()
                 sent = sent + fanouts[name] * torch.count_nonzero(changes)
-        scale, distance = dense * len(batch["label"]), distance / steps
-        return distance + penalty * work / scale, {
-            "distance": distance.detach(),
-            "work": sent / scale,
-        }
+        scale, distance = dense * len(label), distance / steps
+        figures = {"distance": distance.detach(), "work": sent / scale}
+        return distance + penalty * work / scale, figures
 
     return loss
 

@@ -97,7 +97,7 @@ class Meter:
 
     def _neuron_hook(self, name: str):
         def hook(neuron: Neuron, args: tuple, output: tuple[Tensor, Tensor]) -> None:
-            moved, spikes = args[0], output[0]
+            moved, spikes = args[0], output[0].detach()
             binary = neuron.dynamics.emit != "delta"
             if binary:
                 self._spikes[spikes.untyped_storage().data_ptr()] = spikes

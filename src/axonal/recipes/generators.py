@@ -14,8 +14,10 @@ from ..learn.loop import Batch, Recipe
 from ..models.flow import FlowConfig, FlowUNet
 from .batches import images
 
+WALKS = 2048  # of the teacher's trajectories that a sigma-delta generator learns from
 THRESHOLD = 0.35
-MOMENTS, FINER = 8, 8  # steps of a sigma-delta generator, and of its teacher for each of them
+MOMENTS = 8  # steps of a sigma-delta generator
+FINER, SHORT = 8, 3  # steps of its teacher for each of them, beforehand and along the way
 
 
 def mnist(seed: int = 0) -> Recipe:
@@ -60,14 +62,22 @@ def mnist_spiking(seed: int = 0) -> Recipe:
         mnist(seed),
         name="mnist-spiking",
         build=lambda: _with_spiking_core(FlowUNet.load(ASSETS / "mnist")),
-        steps=3500,
+        steps=2000,
         lr=1e-3,
     )
 
 
-def mnist_sigma_delta(seed: int = 0) -> Recipe:
-    """The MNIST generator tuned to change little between its steps."""
-    return sigma_delta_tuning(ASSETS / "mnist", name="mnist-sigma-delta", seed=seed)
+def mnist_guided(seed: int = 0) -> Recipe:
+    """The MNIST generator tuned to change little along the trajectories that it had."""
+    teacher = ASSETS / "mnist"
+    recipe = _tuning("mnist-guided", teacher, teacher, seed, penalty=0.1, free=False)
+    return replace(recipe, steps=1400)
+
+
+def mnist_sigma_delta(seed: int, start: Path) -> Recipe:
+    """The guided generator, in the folder `start`, tuned further where its own steps lead."""
+    recipe = _tuning("mnist-sigma-delta", ASSETS / "mnist", start, seed, penalty=0.06, free=True)
+    return replace(recipe, steps=500)
 
 
 def _with_spiking_core(model: FlowUNet) -> FlowUNet:
@@ -81,39 +91,35 @@ def _with_spiking_core(model: FlowUNet) -> FlowUNet:
     return spiking
 
 
-def sigma_delta_tuning(
-    teacher: Path,
-    *,
-    name: str,
-    seed: int = 0,
-    walks: int = 2048,
-    moments: int = MOMENTS,
-    penalty: float = 0.1,
-    steps: int = 1400,
+def _tuning(
+    name: str, teacher: Path, start: Path, seed: int, *, penalty: float, free: bool
 ) -> Recipe:
-    """Fine-tune the generator in the folder `teacher` so that little changes between its steps.
+    """Fine-tune the generator in `start` towards the one in `teacher`, changing little."""
+    model = FlowUNet.load(teacher)
 
-    Args:
-        name: of the run.
-        seed: of the noise that the walks begin with, and of the order.
-        walks: how many of the teacher's trajectories to learn from.
-        moments: evaluations in each; the teacher takes `FINER` times as many.
-        penalty: what the synaptic operations of one dense evaluation cost.
-        steps: of the optimiser.
-    """
+    def next_point(x: Tensor, t: float, label: Tensor) -> Tensor:
+        finer = MOMENTS * SHORT
+        with torch.no_grad():
+            for i in range(SHORT):
+                x = x + (model(x, label) - x) / (1 - t - i / finer) / finer
+        return x
 
     def data() -> Batch:
-        return trajectories(FlowUNet.load(teacher), walks, moments, seed)
-
-    def begin(network: nn.Module) -> DeltaNetwork:
-        return unfold(network, FlowUNet.load(teacher), moments, seed)
+        walks = trajectories(model, WALKS, MOMENTS, seed, 1 if free else FINER)
+        return walks | {"path": walks["path"][:, :1]} if free else walks
 
     return Recipe(
         name=name,
-        build=lambda: FlowUNet.load(teacher),
+        build=lambda: FlowUNet.load(start),
         data=data,
-        loss=losses.distilled_changes(begin, tolerance, penalty),
-        steps=steps,
+        loss=losses.distilled_changes(
+            lambda network: unfold(network, model, seed),
+            tolerance,
+            penalty,
+            MOMENTS,
+            next_point if free else None,
+        ),
+        steps=1,
         batch=16,
         lr=8e-4,
         warmup=50,
@@ -123,13 +129,13 @@ def sigma_delta_tuning(
     )
 
 
-def unfold(network: nn.Module, teacher: FlowUNet, moments: int, seed: int) -> DeltaNetwork:
+def unfold(network: nn.Module, teacher: FlowUNet, seed: int) -> DeltaNetwork:
     """The sigma-delta twin of `network`, with thresholds as it is tuned to.
 
     They are `THRESHOLD` times the spread of the teacher's activations, so that a run that is
     resumed has those that it began with.
     """
-    batch = trajectories(teacher, 20, moments, seed + 1)
+    batch = trajectories(teacher, 20, MOMENTS, seed + 1)
     path, label = batch["path"].transpose(0, 1), batch["label"]
     model, twin = (sigma_delta(each, path[0], label) for each in (teacher, network))
     spread = model.spread(lambda: model(path, model.start(label)))
@@ -137,8 +143,10 @@ def unfold(network: nn.Module, teacher: FlowUNet, moments: int, seed: int) -> De
     return twin
 
 
-def trajectories(network: FlowUNet, count: int, moments: int, seed: int) -> Batch:
-    """Every `FINER`-th point of the way of `network` from noise to image, classes in turn."""
+def trajectories(
+    network: FlowUNet, count: int, moments: int, seed: int, finer: int = FINER
+) -> Batch:
+    """Every `finer`-th point of the way of `network` from noise to image, classes in turn."""
     config = network.config
     shape = (config.channels, config.size, config.size)
     noise = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
@@ -146,10 +154,10 @@ def trajectories(network: FlowUNet, count: int, moments: int, seed: int) -> Batc
     for rows in torch.arange(count).split(256):
 
         def walk(x: Tensor, t: float, state: None, rows=rows) -> tuple[Tensor, None]:
-            if (step := round(t * moments * FINER)) % FINER == 0:
-                path[rows, step // FINER] = x
+            if (step := round(t * moments * finer)) % finer == 0:
+                path[rows, step // finer] = x
             return network(x, labels[rows]), None
 
         with torch.no_grad():
-            path[rows, moments] = SAMPLERS["euler"](walk, noise[rows], None, moments * FINER)
+            path[rows, moments] = SAMPLERS["euler"](walk, noise[rows], None, moments * finer)
     return {"path": path, "label": labels}

@@ -23,7 +23,7 @@ from ..generate.images import Generator, read_certificates
 from ..generate.quality import Reference, reference
 
 ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
-SAMPLERS = ("euler", "heun", "multistep")
+SAMPLERS, ANN_STEPS = ("euler", "multistep", "heun"), (2, 4, 8, 16, 32, 64)
 TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 
@@ -45,12 +45,11 @@ def bench_settings() -> list[Setting]:
     baselines: whichever is cheaper at a quality counts.
     """
     sampler, steps, budgets = _converted()
-    counts = (2, 4, 8, 16, 32, 64)
     return (
-        [Setting(generator=ANN, sampler=s, steps=n) for s in SAMPLERS for n in counts]
-        + [Setting(generator=TUNED, sampler=sampler, steps=n) for n in (8, 16)]
-        + [_sigma_delta(sampler, steps, budget) for budget in budgets]
-        + [Setting(generator=SPIKING, sampler=sampler, steps=n) for n in (8, 16)]
+        [_sigma_delta(sampler, steps, budget) for budget in budgets]
+        + [Setting(generator=SPIKING, sampler=s, steps=16) for s in ("euler", "multistep")]
+        + [Setting(generator=TUNED, sampler=sampler, steps=n) for n in (steps, 2 * steps)]
+        + [Setting(generator=ANN, sampler=s, steps=n) for n in ANN_STEPS for s in SAMPLERS]
     )
 
 

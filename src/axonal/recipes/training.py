@@ -43,7 +43,7 @@ def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     """
     save_model(network, recipe, folder)
     teacher, runs, targets = FlowUNet.load(ASSETS / "mnist"), [], []
-    delta = generators.unfold(FlowUNet.load(folder), teacher, STEPS, recipe.seed)
+    delta = generators.unfold(FlowUNet.load(folder), teacher, recipe.seed)
     for walks, seed in ((CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)):
         batch = generators.trajectories(teacher, walks, STEPS, seed)
         path, label = batch["path"].transpose(0, 1), batch["label"]
@@ -71,16 +71,23 @@ def velocity(delta: DeltaNetwork, path: torch.Tensor, label: torch.Tensor) -> to
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe, and how its result is written."""
+    """A recipe, how its result is written, and the training whose result it starts from.
 
-    recipe: Callable[[int], Recipe]
+    The recipe is made from the seed and, if there is an `after`, the folder of that result.
+    """
+
+    recipe: Callable[..., Recipe]
     save: Callable[[nn.Module, Recipe, Path], dict[str, Any]]
     data: str = MNIST_LICENCE
+    after: str | None = None
 
 
 TRAININGS: Mapping[str, Training] = {
     "mnist": Training(generators.mnist, save_model),
-    "mnist-sigma-delta": Training(generators.mnist_sigma_delta, save_sigma_delta),
+    "mnist-guided": Training(generators.mnist_guided, save_model),
+    "mnist-sigma-delta": Training(
+        generators.mnist_sigma_delta, save_sigma_delta, after="mnist-guided"
+    ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
     "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
     "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
@@ -101,10 +108,15 @@ def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
     """
     if name not in TRAININGS:
         raise InputError(f"no recipe {name!r}; there are {', '.join(TRAININGS)}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here; leave out --device to train on the CPU")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # how torch refuses, by version and device
+        raise InputError(
+            f"there is no device {device!r} here; leave out --device to train on the CPU"
+        ) from error
     training, folder = TRAININGS[name], out / "model"
-    recipe = training.recipe(seed)
+    start = [train(training.after, out / training.after, seed, device)] if training.after else []
+    recipe = training.recipe(seed, *start)
     network = fit(recipe, out, device).cpu()
     figures = training.save(network, recipe, folder)
     last = json.loads((out / LOG).read_text().splitlines()[-1])
