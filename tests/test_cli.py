@@ -19,6 +19,8 @@ COMMANDS = [["demo"], ["generate"], ["train"], ["bench"], ["bench", "generate"]]
 def axonal(monkeypatch, capsys):
     """Runs `axonal` with arguments: (exit status, stdout, stderr)."""
 
+    monkeypatch.setenv("COLUMNS", "200")
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["axonal", *map(str, arguments)])
         try:
@@ -55,7 +57,7 @@ def test_help(axonal, command):
 @pytest.mark.parametrize("command", ["demo", "generate", "train"])
 def test_help_tells_what_each_option_is(axonal, command):
     _, out, _ = axonal(command, "--help")
-    assert ("--seed" in out and "of the noise" in out) or "of everything random" in out
+    assert "of the noise" in out or "of everything random" in out
 
 
 def test_the_version_is_told(axonal):
@@ -95,18 +97,12 @@ def test_unknown_names_are_told_as_they_were_typed(axonal, tmp_path, name):
     assert refused(axonal("train", name, "--out", tmp_path / "run"), f"no recipe {name!r}")
 
 
-@pytest.mark.parametrize("command", [["generate"], ["demo"], ["bench", "generate"], ["train"]])
+@pytest.mark.parametrize("command", [["demo"], ["bench", "generate"], ["generate"]], ids=" ".join)
 def test_folders_that_can_not_be_written_are_told(axonal, tmp_path, tiny, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AXONAL_DATA", str(tmp_path))
     (tmp_path / "file").write_text("")
-    place = "file/a.png" if command == ["generate"] else "file"
-    name = {"generate": [tiny], "train": ["mnist"]}.get(command[0], [])
-    status, out, err = axonal(*command, *name, "--out", place)
-    if command == ["train"]:  # reads the data set first
-        assert status == 1 and err.startswith("axonal: ") and err.count("\n") == 1
-    else:
-        assert refused((status, out, err), "can't write file")
+    options = [tiny, "--out", "file/a.png"] if command == ["generate"] else ["--out", "file"]
+    assert refused(axonal(*command, *options), "can't write file")
 
 
 @pytest.mark.parametrize("part", [0, 0.5, 0.99])
@@ -126,7 +122,7 @@ def test_other_devices_are_told(axonal, tmp_path):
 @pytest.mark.parametrize("command", [["paint"], ["generate", "--steps", "many"], ["train"]])
 def test_commands_that_are_none_fail(axonal, command):
     status, _, err = axonal(*command)
-    assert status == 1 and "Traceback" not in err
+    assert status in (1, 2) and "Traceback" not in err  # cyclopts 4 ends with 1, 5 with 2
 
 
 def test_ctrl_c_is_told_and_ends_with_130(axonal, monkeypatch):

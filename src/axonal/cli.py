@@ -25,11 +25,10 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, em
 def demo(out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0) -> None:
     """Generate digits with every form of the generator, and write a report with pictures.
 
-    Parameters
-    ----------
-    out: folder for the report.
-    samples: images of each run; more make the quality figures firmer.
-    seed: of the noise.
+    Args:
+        out: folder for the report.
+        samples: images of each run; more make the quality figures firmer.
+        seed: of the noise.
     """
     from .recipes import showcase
 
@@ -49,15 +48,14 @@ def generate(
 ) -> None:
     """Generate images: a PNG grid, and a JSON of what was executed beside it.
 
-    Parameters
-    ----------
-    name: generator: mnist, mnist-sigma-delta, mnist-spiking, or a folder that train made.
-    classes: one for each image; ten of every class by default.
-    steps: of the sampler.
-    sampler: euler, heun or multistep.
-    budget: output error of a sigma-delta generator; its card lists them.
-    seed: of the noise.
-    out: the picture.
+    Args:
+        name: generator: mnist, mnist-sigma-delta, mnist-spiking, or a folder that train made.
+        classes: one for each image; ten of every class by default.
+        steps: of the sampler.
+        sampler: euler, heun or multistep.
+        budget: output error of a sigma-delta generator; its card lists them.
+        seed: of the noise.
+        out: the picture.
     """
     from .recipes import showcase
 
@@ -70,12 +68,11 @@ def generate(
 def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "cpu") -> None:
     """Run a training, or go on with one that was interrupted.
 
-    Parameters
-    ----------
-    name: recipe: mnist, mnist-sigma-delta, mnist-spiking, cifar10, mnist-classifier, ...
-    out: folder of the run; runs/NAME by default.
-    seed: of everything random.
-    device: cpu or cuda.
+    Args:
+        name: recipe: mnist, mnist-sigma-delta, mnist-spiking, cifar10, mnist-classifier, ...
+        out: folder of the run; runs/NAME by default.
+        seed: of everything random.
+        device: cpu or cuda.
     """
     from .recipes import training
 
@@ -89,11 +86,10 @@ def bench_generate(
 ) -> None:
     """Every sampler, step count and error budget of the generators; about an hour on two cores.
 
-    Parameters
-    ----------
-    out: folder for generate.json and the report; the README's table is renewed if it is here.
-    samples: images of each run.
-    seed: of the noise.
+    Args:
+        out: folder for generate.json and the report; the README's table is renewed if it is here.
+        samples: images of each run.
+        seed: of the noise.
     """
     from .recipes import readme, showcase
 

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -7,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.generate.samplers import SAMPLERS, sample, tolerance
+from axonal.generate.samplers import SAMPLERS, sample
 
 ORDERS = {"euler": 1, "heun": 2, "multistep": 2}
 MEAN, SPREAD = 1.5, 0.4
@@ -90,8 +88,3 @@ def test_steps_that_are_no_count_are_refused(steps):
 def test_unknown_samplers_are_refused():
     with pytest.raises(InputError, match="unknown sampler 'ddim'; choose one of euler, heun"):
         sample(gaussian, torch.zeros(1), steps=2, sampler="ddim")
-
-
-def test_tolerance_falls_from_one_to_nothing():
-    assert (tolerance(0), tolerance(1), tolerance(1 + 1e-9)) == (1, 0, 0)
-    assert tolerance(0.5) == math.sqrt(0.5)
