@@ -20,7 +20,7 @@ from ..core.meter import FIELDS, Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
 from .features import ASSETS
-from .samplers import Network, sample, tolerance
+from .samplers import Network, sample
 
 CERTIFICATES = "certificates.json"
 
@@ -198,10 +198,10 @@ class Generator:
 
 
 def by_changes(network: DeltaNetwork) -> Network:
-    """A sigma-delta network as the samplers take one, its thresholds as `tolerance` allows."""
+    """A sigma-delta network as the samplers take one."""
 
     def step(x: Tensor, t: float, state: State) -> tuple[Tensor, State]:
-        y, state = network(x[None], state, tolerance(t))
+        y, state = network(x[None], state)
         return y[0], state
 
     return step

@@ -78,15 +78,6 @@ def sample(
     return SAMPLERS[sampler](network, noise, state, steps)
 
 
-def tolerance(t: float) -> float:
-    """How much coarser than at the end a sigma-delta network may be at time t: sqrt(1 - t).
-
-    What is wrong with an estimate at t reaches the image only in so far as the steps that follow
-    don't correct it; the root of the noise that is left was the best of the powers tried.
-    """
-    return math.sqrt(max(1 - t, 0.0))
-
-
 def _grid(steps: int) -> Iterator[tuple[float, float]]:
     return ((i / steps, (i + 1) / steps) for i in range(steps))
 

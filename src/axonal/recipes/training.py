@@ -22,7 +22,7 @@ from ..models.flow import FlowUNet
 from . import classifiers, generators
 
 CARD = "card.json"
-BUDGETS, DEFAULT_BUDGET = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16), 0.06
+BUDGETS, DEFAULT_BUDGET = (0.18, 0.2, 0.22, 0.26), 0.22
 SAMPLER, STEPS = "euler", generators.MOMENTS
 CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
 MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"

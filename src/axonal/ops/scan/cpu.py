@@ -21,6 +21,7 @@ EMITS, RESETS = ("binary", "integer", "delta"), ("subtract", "zero", "none")
 BINARY, INTEGER, DELTA = range(3)
 SUBTRACT, ZERO, _ = range(3)
 SCRATCH = 2**16  # values of one scratch array, [T, width]: three of them fit a core's L2 cache
+THREADS = numba.get_num_threads()  # the most that Numba was started with
 
 compiled = njit(error_model="numpy")  # a check for division by zero would stop vectorisation
 
@@ -45,7 +46,7 @@ class Rules(NamedTuple):
 
 def _link(code, derivative, otherwise):
     """`otherwise`, preceded by a test for the surrogate `code`: the table as a chain of ifs."""
-    g = njit(derivative, error_model="numpy", fastmath=True)
+    g = njit(error_model="numpy", fastmath=True)(derivative)
 
     @compiled
     def fill(surrogate, slope, h, threshold, out):
@@ -232,7 +233,7 @@ def _launch(kernel, rules: Rules, x: Tensor, *tensors: Tensor) -> None:
     steps, batch, neurons = x.shape
     width = max(1, min(neurons, max(16, SCRATCH // steps)))
     tasks = batch * -(-neurons // width)
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(torch.get_num_threads(), THREADS))
     arrays = [tensor.detach().contiguous().numpy() for tensor in (x, *tensors)]
     kernel(rules, width, tasks, *arrays)
 
