@@ -24,7 +24,10 @@ METERED = 1000  # images of each run whose operations are counted: counting take
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(Config):
-    """One generator, one sampler, one step count: what a `Run` comes from."""
+    """One generator, one sampler, one step count: what a `Run` comes from.
+
+    A sigma-delta generator has an error budget; 0 runs its network densely.
+    """
 
     generator: str
     sampler: str
@@ -34,17 +37,16 @@ class Setting(Config):
     @property
     def family(self) -> Family:
         """What computes."""
-        if self.budget is not None:
+        if self.budget:
             return "sigma_delta"
         return "trained_spiking" if self.generator.endswith("-spiking") else "ann"
 
     @property
     def name(self) -> str:
-        """For people; unique among settings."""
-        if self.budget is not None:
-            return f"sigma-delta {self.budget:g}, {self.sampler} {self.steps}"
-        form = self.generator.removeprefix("mnist").strip("-")
-        return f"ANN{' ' + form if form else ''}, {self.sampler} {self.steps}"
+        """For people; unique among settings of one data set."""
+        form = {"sigma_delta": f"sigma-delta {self.budget}", "trained_spiking": "spiking core"}
+        tuned = "ANN" if self.budget is None else "ANN tuned"
+        return f"{form.get(self.family, tuned)}, {self.sampler} {self.steps}"
 
 
 @dataclass(frozen=True)

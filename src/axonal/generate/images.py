@@ -77,8 +77,8 @@ class Generator:
 
         Args:
             name: "mnist" (conventional), "mnist-sigma-delta", "mnist-spiking", or a folder.
-            budget: of a sigma-delta generator, the output error to choose; None for the
-                default of its card.
+            budget: of a sigma-delta generator, the output error to choose; None for its default,
+                0 for the network as it is, run densely.
 
         Raises:
             InputError: nothing of that name or budget. FileError: its files are damaged.
@@ -92,6 +92,8 @@ class Generator:
                 raise InputError(f"{name} is no sigma-delta generator; it has no error budget")
             return cls(model)
         found = read_certificates(folder)
+        if budget == 0:
+            return cls(model, sampler=found["sampler"], steps=found["steps"])
         certificates = {c.budget: c for c in found["certificates"]}
         if (budget := found["default"] if budget is None else budget) not in certificates:
             known = ", ".join(f"{b:g}" for b in certificates)

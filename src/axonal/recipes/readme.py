@@ -8,6 +8,7 @@ from typing import Any
 from ..core import files
 from ..core.errors import FileError
 
+KEYS = ("figures", "compared", "machine", "versions", "seed", "command")
 MARK = re.compile(r"(<!-- bench:generate -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
 
 
@@ -30,19 +31,17 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text())
-        return {key: found[key] for key in ("figures", "machine", "versions", "seed", "command")}
+        return {key: found[key] for key in KEYS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"can't read {path} ({error}); run the bench again") from error
 
 
 def table(results: dict[str, Any]) -> str:
     """The table of `axonal bench generate`, in Markdown."""
-    figures = results["figures"]
-    spiking, ann = figures["spiking_run"], figures["ann_run"]
-    best = min((k for k in figures if k.startswith("fd [ANN")), key=lambda k: _value(figures[k]))
+    figures, compared = results["figures"], results["compared"]
     rows = [
-        ("operations saved at equal quality", _percent(figures["saving_at_equal_quality"])),
-        ("… against an ANN that skips zeros", _percent(figures["saving_vs_zero_skipping"])),
+        ("operations saved at equal quality", _percent(figures.get("saving_at_equal_quality"))),
+        ("… against an ANN that skips zeros", _percent(figures.get("saving_vs_zero_skipping"))),
         ("its Fréchet distance / the best ANN's", _number(figures["fd_ratio"])),
         ("lowest spiking Fréchet distance / the best ANN's", _number(figures["fd_ratio_best"])),
         ("seconds for `axonal demo`", f"{figures['demo_seconds']:.0f}"),
@@ -54,27 +53,27 @@ def table(results: dict[str, Any]) -> str:
     ]
     names = [key[4:-1] for key in figures if key.startswith("fd [")]
     shown = [
-        n for n in names if n in (spiking, ann, best[4:-1]) or n.startswith(("ANN, m", "ANN s"))
+        n
+        for n in names
+        if n in compared.values() or n.startswith(("ANN, m", "ANN tuned", "spiking"))
     ]
     shown += [n for n in names if n.startswith("sigma-delta") and n not in shown]
     for name in sorted(shown, key=names.index):
         skipped = figures.get(f"mmac skipping zeros [{name}]")
         work, fd = figures[f"mmac [{name}]"], _number(figures[f"fd [{name}]"])
-        bold = "**" if name == spiking else ""
+        bold = "**" if name == compared["spiking"] else ""
         zeros = "–" if skipped is None else f"{skipped:.1f}"
         lines.append(f"| {bold}{name}{bold} | {work:.1f} | {zeros} | {fd} |")
     lines += ["", f"Measured by `{results['command']}` on {results['machine']}.", ""]
     return "\n".join(lines)
 
 
-def _value(figure: Any) -> float:
-    return figure["value"] if isinstance(figure, dict) else figure
-
-
 def _number(figure: dict[str, float]) -> str:
     return f"{figure['value']:.2f} ({figure['low']:.2f}–{figure['high']:.2f})"
 
 
-def _percent(figure: dict[str, float]) -> str:
+def _percent(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return "no ANN run reaches this quality"
     low, high = 100 * figure["low"], 100 * figure["high"]
     return f"{100 * figure['value']:.1f} % ({low:.1f}–{high:.1f})"
