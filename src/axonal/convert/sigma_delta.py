@@ -25,7 +25,7 @@ State = dict[str, Tensor]
 TORCH = Path(torch.__file__).parent
 INPUT, OUTPUT = "input", "output"
 
-ACTIVATIONS = (nn.ReLU,)
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 LINEAR_MODULES = (
     nn.Linear,
     nn.modules.conv._ConvNd,
@@ -80,7 +80,7 @@ class DeltaNetwork(nn.Module):
         example, *still = example
         self.still = tuple(tensor[:1] for tensor in still)
         self.register_buffer("rest", torch.zeros_like(example[:1]))
-        self.encoder = SigmaDelta(0.0, rectify=False)
+        self.encoder = SigmaDelta(0.0, negative_slope=1.0)
         self.set_thresholds(dict.fromkeys(self.neurons, 0.0))
 
     @property
@@ -161,7 +161,7 @@ class DeltaNetwork(nn.Module):
         recorder = _Recorder(self.dense, set(self.neurons))
         rest = self.rest.expand(batch, *self.rest.shape[1:])
         output = recorder.run(rest, *static)
-        state = {name: torch.stack([h, h.relu()]) for name, h in recorder.seen.items()}
+        state = {name: torch.stack(seen) for name, seen in recorder.seen.items()}
         return state | {INPUT: torch.stack([rest, rest]), OUTPUT: output[None]}
 
     def forward(self, x: Tensor, state: State, scale: float = 1.0) -> tuple[Tensor, State]:
@@ -192,16 +192,18 @@ class DeltaNetwork(nn.Module):
 
 
 class _Recorder(fx.Interpreter):
-    """Runs the dense graph and keeps what each activation read."""
+    """Runs the dense graph and keeps what each activation read and returned."""
 
     def __init__(self, graph: fx.GraphModule, names: set[str]):
         super().__init__(graph)
         self.names, self.seen = names, {}
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.name in self.names:
-            self.seen[n.name] = self.env[n.args[0]]
-        return super().run_node(n)
+        read = self.env[n.args[0]] if n.name in self.names else None
+        result = super().run_node(n)
+        if read is not None:
+            self.seen[n.name] = read, result
+        return result
 
 
 class _Stepper(fx.Interpreter):
@@ -233,7 +235,7 @@ class _Tracer(fx.Tracer):
 
 
 def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
-    """Convert `model`, a torch module of linear maps and ReLU, into a sigma-delta network.
+    """Convert `model`, a torch module of linear maps and (leaky) ReLU, into a sigma-delta network.
 
     Its first argument becomes the moving input; the others stand still during a run. Thresholds
     begin at 0, where the result computes what `model` does; `calibrate` sets them.
@@ -257,7 +259,8 @@ def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
             continue
         # Asked of `dense`: a neuron may have taken the place of a module that is called again.
         if node.op == "call_module" and isinstance(_module(dense, node), ACTIVATIONS):
-            delta.add_submodule(node.name, SigmaDelta(0.0))
+            slope = getattr(_module(dense, node), "negative_slope", 0.0)
+            delta.add_submodule(node.name, SigmaDelta(0.0, negative_slope=slope))
             node.target = node.name
             replaced += 1
         else:
@@ -293,11 +296,11 @@ def _trace(model: nn.Module) -> fx.GraphModule:
 def _undo_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
     """Make an in-place ReLU an ordinary one, whose result later readers of its input read too."""
     module = _module(graph, node) if node.op == "call_module" else None
-    if node.kwargs.get("inplace") or (isinstance(module, nn.ReLU) and module.inplace):
+    if node.kwargs.get("inplace") or (isinstance(module, ACTIVATIONS) and module.inplace):
         source = node.all_input_nodes[0]
         source.replace_all_uses_with(node, delete_user_cb=lambda user: node < user)
     for child in module.modules() if module else ():
-        if isinstance(child, nn.ReLU):
+        if isinstance(child, ACTIVATIONS):
             child.inplace = False
 
 

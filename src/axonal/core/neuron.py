@@ -28,8 +28,9 @@ class Dynamics(Config):
         delta     d = a(h) - r_{t-1},  s = d [|d| >= threshold],  r_t = r_{t-1} + s
 
     A delta neuron (sigma-delta; Lava's `SigmaDelta`, Intel, BSD-3) is fed changes, sums them in
-    h (so it wants decay 1 and reset "none"), and sends how far its activation a(h), a ReLU if
-    `rectify`, has moved since it last sent. What it holds back stays in a(h) - r and is sent later.
+    h (so it wants decay 1 and reset "none"), and sends how far its activation, a(h) = h above 0
+    and `negative_slope` h below, has moved since it last sent. What it holds back stays in
+    a(h) - r and is sent later.
 
     The state is [K, B, ...] with K = `state_size`: v, and r for delta neurons.
 
@@ -40,7 +41,8 @@ class Dynamics(Config):
         threshold: > 0 (delta: >= 0), in the unit of the membrane.
         reset: what a spike does to the membrane, in the step of the spike.
         levels: the largest integer spike.
-        rectify: whether a delta neuron's activation is a ReLU (else the identity).
+        negative_slope: of a delta neuron's activation below 0, in [0, 1]: 0 for a ReLU, 1 for the
+            identity, between them a leaky ReLU.
         detach_reset: whether gradients ignore the path through the reset.
 
     Raises:
@@ -53,7 +55,7 @@ class Dynamics(Config):
     threshold: float = 1.0
     reset: Reset = "subtract"
     levels: int = 1
-    rectify: bool = True
+    negative_slope: float = 0.0
     detach_reset: bool = True
 
     def __post_init__(self):
@@ -69,6 +71,8 @@ class Dynamics(Config):
             raise InputError(
                 f"Dynamics: threshold {self.threshold} and gain {self.gain} must be finite"
             )
+        if not 0 <= self.negative_slope <= 1:
+            raise InputError(f"Dynamics: negative_slope {self.negative_slope} is outside [0, 1]")
         if self.levels < 1 or (self.levels > 1 and self.emit != "integer"):
             raise InputError(f"Dynamics: {self.levels} levels with {self.emit} spikes")
         if self.emit == "delta" and self.reset != "none":

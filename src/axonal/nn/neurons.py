@@ -145,7 +145,7 @@ class SigmaDelta(Neuron):
         threshold: the change worth sending, >= 0, in the unit of the activation: one for all
             neurons, or a tensor that broadcasts to one sample's neurons ([C, 1, 1] for images).
             A buffer: it moves with the module and is saved with it.
-        rectify: whether the activation is a ReLU, else the identity.
+        negative_slope: of the activation below 0: 0 for a ReLU, 1 for the identity.
 
     Raises:
         InputError: a threshold is negative or not finite.
@@ -153,12 +153,14 @@ class SigmaDelta(Neuron):
 
     threshold: Tensor
 
-    def __init__(self, threshold: float | Tensor, *, rectify: bool = True):
+    def __init__(self, threshold: float | Tensor, *, negative_slope: float = 0.0):
         value = torch.as_tensor(threshold, dtype=torch.get_default_dtype()).detach().clone()
         if not bool(((value >= 0) & value.isfinite()).all()):
             raise InputError("SigmaDelta: every threshold must be finite and at least 0")
         largest = float(value.max()) if value.numel() else 0.0
-        super().__init__(Dynamics(emit="delta", reset="none", rectify=rectify, threshold=largest))
+        super().__init__(
+            Dynamics(emit="delta", reset="none", negative_slope=negative_slope, threshold=largest)
+        )
         self.threshold = value
 
     def forward(

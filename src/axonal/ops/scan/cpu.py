@@ -32,15 +32,15 @@ class Rules(NamedTuple):
     emit: int
     reset: int
     levels: int
-    rectify: bool
+    negative_slope: float
     detach_reset: bool
     surrogate: int
     slope: float
 
     @classmethod
-    def of(cls, emit, reset, levels, rectify, detach_reset, surrogate, slope) -> "Rules":
+    def of(cls, emit, reset, levels, negative_slope, detach_reset, surrogate, slope) -> "Rules":
         """The rules that these names stand for."""
-        codes = EMITS.index(emit), RESETS.index(reset), levels, rectify, detach_reset
+        codes = EMITS.index(emit), RESETS.index(reset), levels, negative_slope, detach_reset
         return cls(*codes, list(SURROGATES).index(surrogate), slope)
 
 
@@ -88,8 +88,9 @@ def _step(rules, x, v, r, decay, gain, threshold, h, s):
         for n in range(h.size):
             s[n] = min(max(np.floor(h[n] / threshold[n] + half), zero), most)
     else:
+        below = h.dtype.type(rules.negative_slope)
         for n in range(h.size):
-            change = (max(h[n], zero) if rules.rectify else h[n]) - r[n]
+            change = (h[n] if h[n] > 0 else below * h[n]) - r[n]
             s[n] = change if abs(change) >= threshold[n] else zero
             r[n] += s[n]
     if rules.reset == SUBTRACT:
@@ -116,7 +117,7 @@ def _fire_backward(rules, h, threshold, by_h, by_threshold):
             by_threshold[n] = -by_h[n] * u
     else:
         for n in range(h.size):
-            by_h[n] = h[n] > 0 or not rules.rectify
+            by_h[n] = 1 if h[n] > 0 else rules.negative_slope
             by_threshold[n] = 0
 
 

@@ -23,13 +23,13 @@ def fused(
     emit: str,
     reset: str,
     levels: int,
-    rectify: bool,
+    negative_slope: float,
     detach_reset: bool,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
     """x [T, B, N], state [K, B, N], parameters [N], then `cpu.Rules` -> (spikes, state)."""
-    rules = cpu.Rules.of(emit, reset, levels, rectify, detach_reset, surrogate, slope)
+    rules = cpu.Rules.of(emit, reset, levels, negative_slope, detach_reset, surrogate, slope)
     spikes, final = cpu.forward(rules, x, state, decay, gain, threshold)
     if bad := int(final.isnan().sum()):  # a membrane that was ever NaN stays NaN
         names = ("x", "the state", "decay", "gain", "threshold")
@@ -59,13 +59,13 @@ def fused_backward(
     emit: str,
     reset: str,
     levels: int,
-    rectify: bool,
+    negative_slope: float,
     detach_reset: bool,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, state, decay, gain and threshold, given those of `fused`'s outputs."""
-    rules = cpu.Rules.of(emit, reset, levels, rectify, detach_reset, surrogate, slope)
+    rules = cpu.Rules.of(emit, reset, levels, negative_slope, detach_reset, surrogate, slope)
     return cpu.backward(rules, grad_spikes, grad_final, x, state, decay, gain, threshold)
 
 
@@ -105,8 +105,8 @@ def scan(
         binary    ds/dh = g(h - threshold) = -ds/dthreshold, g the surrogate
         integer   ds/dh = 1/threshold, ds/dthreshold = -h/threshold^2 where
                   -1/2 < h/threshold < levels + 1/2, else 0 (rectangular straight-through)
-        delta     that of d = a(h) - r, as if always sent; ds/dthreshold = 0; da/dh = [h > 0]
-                  if `rectify`
+        delta     that of d = a(h) - r, as if always sent; ds/dthreshold = 0; da/dh = 1 if h > 0,
+                  else `negative_slope`
 
     "subtract" gives threshold its direct gradient -s besides. With `detach_reset` the s in the
     reset is a constant; without it, "zero" is h (1 - min(s, 1)), with gradient where s <= 1.
@@ -149,7 +149,7 @@ def scan(
     if x.device.type != "cpu" or x.dtype not in FUSED:
         return reference.scan(x, state, *parameters, dynamics, surrogate, slope)
     d = dynamics
-    rules = (d.emit, d.reset, d.levels, d.rectify, d.detach_reset, surrogate, slope)
+    rules = (d.emit, d.reset, d.levels, d.negative_slope, d.detach_reset, surrogate, slope)
     flat = (p.reshape(-1) for p in parameters)
     spikes, final = fused(_in_rows(x), _in_rows(state), *flat, *rules)
     return spikes.reshape(x.shape), final.reshape(state.shape)

@@ -25,7 +25,7 @@ def _fire(h: Tensor, r: Tensor, threshold: Tensor, d: Dynamics, surrogate: str, 
         u = h / threshold
         inside = (u > -0.5) & (u < d.levels + 0.5)
         return _through(torch.floor(u + 0.5).clamp(0, d.levels), inside * u)
-    change = (torch.relu(h) if d.rectify else h) - r
+    change = torch.where(h > 0, h, d.negative_slope * h) - r
     return _through(change * (change.abs() >= threshold), change)
 
 
