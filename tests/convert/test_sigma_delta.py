@@ -211,7 +211,7 @@ def test_what_is_held_back_stays_below_the_threshold(name):
     for _, state in [twin(walk, start), twin(walk[:2], start)]:
         for key, neuron in twin.neurons.items():
             v, sent = state[key]
-            held = (v.relu() if neuron.dynamics.rectify else v) - sent
+            held = torch.where(v > 0, v, neuron.dynamics.negative_slope * v) - sent
             assert held.abs().max() <= thresholds[key] + 1e-6, key
 
 
@@ -380,3 +380,11 @@ def test_a_change_that_two_layers_read_meets_both():
         act=nn.ReLU(),
     )
     assert sigma_delta(model, torch.zeros(1, 2)).fanouts() == {"input": 3, "act": 10}
+
+
+def test_leaky_activations_keep_their_slope():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 9), nn.LeakyReLU(0.2), nn.Linear(9, 2)).eval()
+    delta, x = sigma_delta(net, torch.zeros(1, 4)), torch.randn(6, 3, 4)
+    y, _ = delta(x, delta.start(batch=3))
+    torch.testing.assert_close(y, net(x), atol=1e-5, rtol=0)

@@ -212,7 +212,7 @@ def test_a_sigma_delta_network_spends_its_changes():
 
 
 def test_negative_changes_are_events_too():
-    net = Sequential(SigmaDelta(0.0, rectify=False), nn.Linear(2, 3))
+    net = Sequential(SigmaDelta(0.0, negative_slope=1.0), nn.Linear(2, 3))
     with torch.no_grad(), Meter(net, "events", batch_dim=1) as meter:
         net(torch.tensor([[[1.0, -1.0]]]))
     assert meter.counts().total("synops") == 6

@@ -16,7 +16,7 @@ NEURONS = [
     LIF.from_tau(20.0, dt=5.0, gain=0.5, reset="none"),
     IntegerLIF(levels=3),
     SigmaDelta(0.3),
-    SigmaDelta(torch.rand(4), rectify=False),
+    SigmaDelta(torch.rand(4), negative_slope=1.0),
     SigmaDelta(torch.rand(3, 1)),
 ]
 

@@ -12,7 +12,7 @@ def network() -> Sequential:
         nn.Conv2d(1, 3, 3),
         LIF(0.9),
         nn.Flatten(),
-        Sequential(nn.Linear(48, 5), IF()),
+        Sequential(nn.Linear(48, 5), IF(0.2)),
         nn.Linear(5, 2),
     )
 
@@ -45,7 +45,7 @@ def test_training_reaches_every_weight():
 
 def test_a_sigma_delta_chain_sums_to_the_dense_answer():
     linear = nn.Linear(4, 3, bias=False)
-    net = Sequential(SigmaDelta(0.0, rectify=False), linear, SigmaDelta(0.0))
+    net = Sequential(SigmaDelta(0.0, negative_slope=1.0), linear, SigmaDelta(0.0))
     x = torch.randn(5, 2, 4)
     torch.testing.assert_close(net(x)[0].cumsum(0), linear(x.cumsum(0)).relu())
 
