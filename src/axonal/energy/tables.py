@@ -143,10 +143,9 @@ def _row(where: str, row: Any) -> Row:
 
 def _number(row: dict[str, Any], key: str, where: str) -> float:
     value = row.get(key)
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    if not numeric or not 0 <= value < math.inf:
-        raise InputError(f"{where}: {key} = {value!r} is no energy; give a number >= 0")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise InputError(f"{where}: {key} = {value!r} is no energy; give a number >= 0")
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:

@@ -133,7 +133,10 @@ class Meter:
         if key not in self._fanouts:
             ones = copy.copy(layer)
             with torch.inference_mode(False), torch.enable_grad():
-                ones._parameters = {"weight": torch.ones_like(layer.weight).float(), "bias": None}
+                ones._parameters = {
+                    "weight": torch.ones_like(layer.get_parameter("weight")).float(),
+                    "bias": None,
+                }
                 probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
                 (fanout,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
             self._fanouts[key] = fanout[0].round().double()
