@@ -2,65 +2,23 @@
 
 Every activation becomes a delta neuron, which sends a graded spike when its activation has moved
 by its threshold since it last sent; every linear map acts on those changes alone, its bias spent
-once. Equations: `core.neuron.Dynamics`, emit "delta"; the idea: Yoon 2017 (arXiv 1611.02024),
-O'Connor and Welling 2017 (arXiv 1611.02024's companion 1602.08323), Intel's Lava.
+once. Equations: `core.neuron.Dynamics`, emit "delta"; the idea: O'Connor and Welling 2017, Sigma
+delta quantized networks (arXiv 1611.02024), and Intel's Lava.
 """
 
-import copy
-import operator
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..core.errors import InputError
 from ..nn import Neuron, SigmaDelta
 from ..nn.meter import Meter
+from .changes import graph_of_changes, sources, trace
 
 State = dict[str, Tensor]
-TORCH = Path(torch.__file__).parent
-INPUT, OUTPUT = "input", "output"
-
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
-LINEAR_MODULES = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.dropout._DropoutNd,
-    nn.Upsample,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Identity,
-)
-SUMS = {operator.add, operator.sub, operator.iadd, torch.add, torch.sub}
-SCALES = {operator.mul, operator.truediv, torch.mul, torch.div}
-LINEAR_FUNCTIONS = {
-    torch.cat,
-    torch.flatten,
-    torch.reshape,
-    torch.permute,
-    torch.mean,
-    torch.sum,
-    torch.pixel_shuffle,
-    torch.pixel_unshuffle,
-    F.interpolate,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-    F.pad,
-    operator.neg,
-    operator.getitem,
-    getattr,
-}
-LINEAR_METHODS = {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "size"}
-LINEAR_METHODS |= {"mean", "sum", "squeeze", "unsqueeze", "neg"}
+INPUT, OUTPUT = "input", "(output)"
 
 
 class DeltaNetwork(nn.Module):
@@ -143,7 +101,7 @@ class DeltaNetwork(nn.Module):
         fanouts = dict.fromkeys(self.neurons, 0.0)
         for node in self.delta.graph.nodes:
             if f"delta.{node.target}" in synops and node.target not in fanouts:
-                for name in _sources(node, set(fanouts)):
+                for name in sources(node, set(fanouts), INPUT):
                     fanouts[name] += synops[f"delta.{node.target}"] / sites[name]
         return fanouts
 
@@ -225,15 +183,6 @@ class _Stepper(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-class _Tracer(fx.Tracer):
-    """Keeps whole what the conversion has a rule for, and notes the line of every call."""
-
-    record_stack_traces = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Neuron) or super().is_leaf_module(m, module_qualified_name)
-
-
 def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
     """Convert `model`, a torch module of linear maps and (leaky) ReLU, into a sigma-delta network.
 
@@ -248,149 +197,5 @@ def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
         InputError: the module can't be traced, holds an operation without a rule (named with
             its line), or has no activation at all.
     """
-    dense = _trace(model)
-    if not isinstance(dense.graph.output_node().args[0], fx.Node):
-        raise InputError(f"{type(model).__name__} must return one tensor")
-    delta = fx.GraphModule(_shallow(dense), copy.deepcopy(dense.graph))
-    moving = _moving(delta.graph)
-    replaced = 0
-    for node in list(delta.graph.nodes):
-        if node not in moving or node.op in ("placeholder", "output"):
-            continue
-        # Asked of `dense`: a neuron may have taken the place of a module that is called again.
-        if node.op == "call_module" and isinstance(_module(dense, node), ACTIVATIONS):
-            slope = getattr(_module(dense, node), "negative_slope", 0.0)
-            delta.add_submodule(node.name, SigmaDelta(0.0, negative_slope=slope))
-            node.target = node.name
-            replaced += 1
-        else:
-            _to_changes(delta, node, moving)
-    if not replaced:
-        raise InputError(f"{type(model).__name__} has no activation to turn into neurons")
-    _drop_static(delta.graph, moving)
-    delta.delete_all_unused_submodules()
-    delta.recompile()
-    return DeltaNetwork(dense, delta, example).eval()
-
-
-def _trace(model: nn.Module) -> fx.GraphModule:
-    try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # torch.fx raises many kinds for Python that it can't follow
-        raise InputError(f"can't trace {type(model).__name__}: {error}") from error
-    dense = fx.GraphModule(_shallow(model), graph)
-    for node in graph.nodes:
-        _undo_in_place(dense, node)
-        if node.op == "call_function" and node.target in (F.relu, torch.relu):
-            dense.add_submodule(node.name, nn.ReLU())
-            node.op, node.target, node.args, node.kwargs = (
-                "call_module",
-                node.name,
-                node.args[:1],
-                {},
-            )
-    dense.recompile()
-    return dense
-
-
-def _undo_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Make an in-place ReLU an ordinary one, whose result later readers of its input read too."""
-    module = _module(graph, node) if node.op == "call_module" else None
-    if node.kwargs.get("inplace") or (isinstance(module, ACTIVATIONS) and module.inplace):
-        source = node.all_input_nodes[0]
-        source.replace_all_uses_with(node, delete_user_cb=lambda user: node < user)
-    for child in module.modules() if module else ():
-        if isinstance(child, ACTIVATIONS):
-            child.inplace = False
-
-
-def _shallow(module: nn.Module) -> nn.Module:
-    """A copy of the tree of modules that shares parameters and buffers, and has its own hooks."""
-    twin = copy.copy(module)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called"):
-        setattr(twin, hooks, OrderedDict())
-    twin._parameters, twin._buffers = dict(module._parameters), dict(module._buffers)
-    twin._modules = {name: _shallow(child) for name, child in module._modules.items()}
-    return twin
-
-
-def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module:
-    return graph.get_submodule(str(node.target))
-
-
-def _moving(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that depend on the first argument."""
-    moving: set[fx.Node] = set()
-    for node in graph.nodes:
-        first = node.op == "placeholder" and not moving
-        if first or any(source in moving for source in node.all_input_nodes):
-            moving.add(node)
-    return moving
-
-
-def _to_changes(graph: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> None:
-    """Make `node` act on changes: biases and standing summands have none."""
-    standing = [source for source in node.all_input_nodes if source not in moving]
-    target, module = node.target, _module(graph, node) if node.op == "call_module" else None
-    # Without running statistics a batch norm takes the batch's, which is no linear map.
-    if isinstance(module, LINEAR_MODULES) and getattr(module, "running_mean", 0) is not None:
-        if getattr(module, "bias", None) is not None:
-            module._parameters["bias"] = None
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module._buffers["running_mean"] = torch.zeros_like(module.running_mean)
-        return
-    if (
-        target in SUMS or (node.op == "call_method" and target in ("add", "sub"))
-    ) and not node.kwargs:
-        _keep_moving_summand(graph.graph, node, moving)
-        return
-    known = target in LINEAR_FUNCTIONS or (node.op == "call_method" and target in LINEAR_METHODS)
-    known = known and not (target is F.pad and (node.kwargs.get("value") or any(node.args[3:])))
-    scaled = target in SCALES and node.args[0] in moving and not node.kwargs
-    scaled = scaled and not isinstance(node.args[1], fx.Node)
-    if standing or not (known or scaled):
-        raise InputError(
-            f"no rule to send changes through {node.name} ({_describe(graph, node)}){_line(node)}; "
-            "build it of linear maps and ReLU, or leave this part of the network out"
-        )
-
-
-def _keep_moving_summand(graph: fx.Graph, node: fx.Node, moving: set[fx.Node]) -> None:
-    first, second = node.args
-    if first in moving and second in moving:
-        return
-    kept, negative = (first, False) if first in moving else (second, "sub" in str(node.target))
-    if negative:
-        with graph.inserting_before(node):
-            kept = graph.call_function(operator.neg, (kept,))
-            moving.add(kept)
-    node.replace_all_uses_with(kept)
-    graph.erase_node(node)
-
-
-def _drop_static(graph: fx.Graph, moving: set[fx.Node]) -> None:
-    for node in reversed(list(graph.nodes)):
-        if node not in moving and node.op != "output":
-            graph.erase_node(node)
-
-
-def _sources(node: fx.Node, neurons: set[str]) -> set[str]:
-    """The populations whose changes `node` reads, through maps without weights."""
-    found = set()
-    for source in node.all_input_nodes:
-        name = INPUT if source.op == "placeholder" else str(source.target)
-        found |= {name} if name in neurons else _sources(source, neurons)
-    return found
-
-
-def _describe(graph: fx.GraphModule, node: fx.Node) -> str:
-    if node.op == "call_module":
-        return f"{type(_module(graph, node)).__name__} {node.target}"
-    return getattr(node.target, "__name__", str(node.target))
-
-
-def _line(node: fx.Node) -> str:
-    """Where the call stands in the user's code, if the trace recorded it."""
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
-    places = [x for x in lines if x.startswith("File ") and str(TORCH) not in x]
-    return f" at {places[-1]}" if places else ""
+    dense = trace(model)
+    return DeltaNetwork(dense, graph_of_changes(dense), example).eval()

@@ -99,6 +99,7 @@ def _tuning(
 
     def next_point(x: Tensor, t: float, label: Tensor) -> Tensor:
         finer = MOMENTS * SHORT
+        model.to(x.device)
         with torch.no_grad():
             for i in range(SHORT):
                 x = x + (model(x, label) - x) / (1 - t - i / finer) / finer
@@ -124,6 +125,7 @@ def _tuning(
         lr=8e-4,
         warmup=50,
         seed=seed,
+        compile=False,  # torch.fx can't trace what torch.compile has wrapped
         checkpoint_every=100,
         log_every=10,
     )
@@ -144,9 +146,10 @@ def unfold(network: nn.Module, teacher: FlowUNet, seed: int) -> DeltaNetwork:
     They are `THRESHOLD` times the spread of the teacher's activations, so that a run that is
     resumed has those that it began with.
     """
-    batch = trajectories(teacher, 20, MOMENTS, seed + 1)
-    path, label = batch["path"].transpose(0, 1), batch["label"]
-    model, twin = (sigma_delta(each, path[0], label) for each in (teacher, network))
+    batch = trajectories(teacher.cpu(), 20, MOMENTS, seed + 1)
+    device = next(network.parameters()).device
+    path, label = batch["path"].transpose(0, 1).to(device), batch["label"].to(device)
+    model, twin = (sigma_delta(each, path[0], label) for each in (teacher.to(device), network))
     spread = model.spread(lambda: model(path, model.start(label)))
     twin.set_thresholds({name: THRESHOLD * value for name, value in spread.items()})
     return twin
