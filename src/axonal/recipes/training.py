@@ -15,7 +15,7 @@ from ..convert.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
-from ..generate.images import CERTIFICATES, by_changes
+from ..generate.images import CERTIFICATES, by_changes, default_certificate
 from ..learn.loop import LOG, Recipe, fit
 from ..models.base import Model
 from ..models.flow import FlowUNet
@@ -28,14 +28,16 @@ CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
 MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
 
 
-def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def save_model(network: nn.Module, recipe: Recipe, folder: Path, *start: Path) -> dict[str, Any]:
     """Write a generator in float16; returns its card's figures."""
     assert isinstance(network, Model)
     network.save(folder, torch.float16)
     return {}
 
 
-def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def save_sigma_delta(
+    network: nn.Module, recipe: Recipe, folder: Path, *start: Path
+) -> dict[str, Any]:
     """Write a generator, and the thresholds and the certificate of every budget in `BUDGETS`.
 
     The output that the budget is about is the velocity, and the error its distance from the
@@ -44,6 +46,8 @@ def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     save_model(network, recipe, folder)
     teacher, runs, targets = FlowUNet.load(ASSETS / "mnist"), [], []
     delta = generators.unfold(FlowUNet.load(folder), teacher, recipe.seed)
+    if start and (start[0] / CERTIFICATES).exists():
+        delta.set_thresholds(default_certificate(start[0]).thresholds)
     for walks, seed in ((CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)):
         batch = generators.trajectories(teacher, walks, STEPS, seed)
         path, label = batch["path"].transpose(0, 1), batch["label"]
@@ -77,7 +81,7 @@ class Training:
     """
 
     recipe: Callable[..., Recipe]
-    save: Callable[[nn.Module, Recipe, Path], dict[str, Any]]
+    save: Callable[..., dict[str, Any]]
     data: str = MNIST_LICENCE
     after: str | None = None
 
@@ -85,8 +89,9 @@ class Training:
 TRAININGS: Mapping[str, Training] = {
     "mnist": Training(generators.mnist, save_model),
     "mnist-guided": Training(generators.mnist_guided, save_model),
+    "mnist-free": Training(generators.mnist_free, save_sigma_delta, after="mnist-guided"),
     "mnist-sigma-delta": Training(
-        generators.mnist_sigma_delta, save_sigma_delta, after="mnist-guided"
+        generators.mnist_sigma_delta, save_sigma_delta, after="mnist-free"
     ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
     "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
@@ -118,7 +123,7 @@ def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
     start = [train(training.after, out / training.after, seed, device)] if training.after else []
     recipe = training.recipe(seed, *start)
     network = fit(recipe, out, device).cpu()
-    figures = training.save(network, recipe, folder)
+    figures = training.save(network, recipe, folder, *start)
     last = json.loads((out / LOG).read_text().splitlines()[-1])
     card = {
         "recipe": name,
