@@ -233,19 +233,6 @@ def read_certificates(folder: Path) -> dict[str, Any]:
         raise FileError(f"can't read {path} ({error}); convert the generator again") from error
 
 
-def default_certificate(folder: Path) -> Certificate:
-    """The certificate of a sigma-delta generator's default budget.
-
-    Raises:
-        FileError: as `read_certificates`, or there is none of that budget.
-    """
-    found = read_certificates(folder)
-    for certificate in found["certificates"]:
-        if certificate.budget == found["default"]:
-            return certificate
-    raise FileError(f"{folder / CERTIFICATES} has no budget {found['default']}; convert it again")
-
-
 def _with_start(counts: Counts, spent: Counts, share: float) -> Counts:
     """`counts` with a first step that holds their `share` of what the first states took.
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..convert.sigma_delta import DeltaNetwork, sigma_delta
 from ..generate.features import ASSETS
-from ..generate.images import default_certificate
 from ..generate.samplers import SAMPLERS
 from ..learn import losses
 from ..learn.loop import Batch, Recipe
@@ -75,21 +74,10 @@ def mnist_guided(seed: int = 0) -> Recipe:
     return replace(recipe, steps=1400)
 
 
-def mnist_free(seed: int, start: Path) -> Recipe:
-    """The guided generator, in the folder `start`, tuned further where its own steps lead."""
-    recipe = _tuning("mnist-free", ASSETS / "mnist", start, seed, penalty=0.06, free=True)
-    return replace(recipe, steps=500)
-
-
 def mnist_sigma_delta(seed: int, start: Path) -> Recipe:
-    """The free generator, in `start`, settled on its calibrated thresholds.
-
-    They stand still, and changes cost little: what is learnt is to be right with them.
-    """
-    recipe = _tuning(
-        "mnist-sigma-delta", ASSETS / "mnist", start, seed, penalty=0.02, free=True, settled=True
-    )
-    return replace(recipe, steps=240, lr=4e-4)
+    """The guided generator, in the folder `start`, tuned further where its own steps lead."""
+    recipe = _tuning("mnist-sigma-delta", ASSETS / "mnist", start, seed, penalty=0.06, free=True)
+    return replace(recipe, steps=500)
 
 
 def _with_spiking_core(model: FlowUNet) -> FlowUNet:
@@ -104,28 +92,13 @@ def _with_spiking_core(model: FlowUNet) -> FlowUNet:
 
 
 def _tuning(
-    name: str,
-    teacher: Path,
-    start: Path,
-    seed: int,
-    *,
-    penalty: float,
-    free: bool,
-    settled: bool = False,
+    name: str, teacher: Path, start: Path, seed: int, *, penalty: float, free: bool
 ) -> Recipe:
     """Fine-tune the generator in `start` towards the one in `teacher`, changing little.
 
-    Args:
-        free: whether it walks where its own steps lead.
-        settled: whether its thresholds are those of its certificate, the same in all steps.
+    It walks along trajectories of the teacher's or, if `free`, where its own steps lead.
     """
     model = FlowUNet.load(teacher)
-
-    def begin(network: nn.Module) -> DeltaNetwork:
-        twin = unfold(network, model, seed)
-        if settled:
-            twin.set_thresholds(default_certificate(start).thresholds)
-        return twin
 
     def next_point(x: Tensor, t: float, label: Tensor) -> Tensor:
         finer = MOMENTS * SHORT
@@ -144,8 +117,8 @@ def _tuning(
         build=lambda: FlowUNet.load(start),
         data=data,
         loss=losses.distilled_changes(
-            begin,
-            (lambda t: 1.0) if settled else tolerance,
+            lambda network: unfold(network, model, seed),
+            tolerance,
             penalty,
             MOMENTS,
             next_point if free else None,
