@@ -34,17 +34,22 @@ def picture(run: Run) -> Markup:
 
 
 def quality_chart(runs: Sequence[Run]) -> dict[str, Any]:
-    """Frechet distance against work: a series a sampler, and for sigma-delta a step count."""
+    """Frechet distance against work: a series a network and sampler, for sigma-delta a step count.
+
+    Networks of one family go by what their runs' names say before the comma.
+    """
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        steps = run.steps if run.family == "sigma_delta" else None
-        groups.setdefault((run.family, run.sampler, steps), []).append(run)
+        changes = run.family == "sigma_delta"
+        kind = FAMILIES[run.family] if changes else run.name.split(",")[0]
+        steps = run.steps if changes else None
+        groups.setdefault((run.family, kind, run.sampler, steps), []).append(run)
     series, used = [], dict.fromkeys(TONES, 0)
-    for (family, sampler, steps), members in sorted(groups.items(), key=_order):
+    for (family, kind, sampler, steps), members in sorted(groups.items(), key=_order):
         members = sorted(members, key=lambda run: run.work)
         rank = used[family]
         used[family] += 1
-        name = f"{FAMILIES[family]}, {sampler}" + (f", {steps} steps" if steps else "")
+        name = f"{kind}, {sampler}" + (f", {steps} steps" if steps else "")
         points = tuple(_point(run) for run in members)
         series.append(svg.Series(name, points, f"{TONES[family]}-{rank % 3}", _mark(family, rank)))
     names = "synaptic operations an image", "Fréchet distance"
@@ -73,8 +78,8 @@ def step_chart(run: Run, dense: Run) -> dict[str, Any]:
 
 
 def _order(item: tuple[tuple, list[Run]]) -> tuple:
-    family, sampler, steps = item[0]
-    return list(TONES).index(family), sampler, steps or 0
+    family, kind, sampler, steps = item[0]
+    return list(TONES).index(family), kind, sampler, steps or 0
 
 
 def _mark(family: str, rank: int) -> int:

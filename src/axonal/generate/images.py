@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ..convert.certificate import Certificate
 from ..convert.sigma_delta import DeltaNetwork, State, sigma_delta
 from ..core.errors import FileError, InputError
-from ..core.meter import FIELDS, Counts
+from ..core.meter import Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
 from .features import ASSETS
 from .samplers import Network, sample
 
-CERTIFICATES = "certificates.json"
+CERTIFICATES, START = "certificates.json", "start"
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Generated:
 
     Attributes:
         images: [N, C, H, W] uint8.
-        counts: of the run, by step and layer. A sigma-delta network's first step, "start",
-            holds the one dense evaluation a class that its first state comes from.
+        counts: of the run, by step and layer. A sigma-delta network's first step and layer,
+            "start", hold the one dense evaluation a class that its first state comes from.
         zero_skipping: what the same run costs if zero inputs are skipped; None for sigma-delta
             networks, which never carry any.
         seconds: wall time of sampling, counting included.
@@ -234,12 +234,9 @@ def read_certificates(folder: Path) -> dict[str, Any]:
 
 
 def _with_start(counts: Counts, spent: Counts, share: float) -> Counts:
-    """`counts` with a first step that holds their `share` of what the first states took.
-
-    Dense evaluations name their layers as the module does; sigma-delta ones below "delta.".
-    """
-    first = np.zeros((1, len(counts.layers), len(FIELDS)))
-    for layer, row in zip(spent.layers, spent.table[0], strict=True):
-        first[0, counts.layers.index(f"delta.{layer}")] = row
-    table = np.concatenate([share * first, counts.table])
-    return Counts(counts.layers, table, counts.samples)
+    """`counts` with a layer and a first step, "start", that hold a `share` of `spent`."""
+    steps, layers, fields = counts.table.shape
+    table = np.zeros((steps + 1, layers + 1, fields))
+    table[0, 0] = share * spent.table.sum((0, 1))
+    table[1:, 1:] = counts.table
+    return Counts((START, *counts.layers), table, counts.samples)

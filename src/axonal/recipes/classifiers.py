@@ -40,9 +40,7 @@ def cifar10_classifier(seed: int = 0) -> Recipe:
     return _classifier("cifar10", ClassifierConfig(channels=3, size=32, width=32), seed)
 
 
-def save_classifier(
-    network: nn.Module, recipe: Recipe, folder: Path, *start: Path
-) -> dict[str, Any]:
+def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Write a classifier in float16, and the test set's `Reference` as that network sees it.
 
     Returns:
