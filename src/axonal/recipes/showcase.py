@@ -25,7 +25,7 @@ from ..generate.quality import Reference, reference
 
 ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
-SAMPLERS = {"euler": 64, "multistep": 64, "heun": 32}  # the most steps: 64 or 63 evaluations
+SAMPLERS = {"euler": 64, "multistep": 64, "heun": 16}  # the most steps of each
 TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 
@@ -47,9 +47,11 @@ def bench_settings() -> list[Setting]:
     baselines: whichever is cheaper at a quality counts.
     """
     sampler, steps, budgets = _converted()
+    default = read_certificates(ASSETS / TUNED)["default"]
     return (
         [_sigma_delta(sampler, steps, budget) for budget in budgets]
-        + [Setting(generator=SPIKING, sampler=s, steps=16) for s in ("euler", "multistep")]
+        + [_sigma_delta("multistep", steps, default), _sigma_delta(sampler, steps + 2, default)]
+        + [Setting(generator=SPIKING, sampler="euler", steps=16)]
         + [_sigma_delta(sampler, count, 0.0) for count in (steps, 2 * steps)]
         + [
             Setting(generator=ANN, sampler=name, steps=count)
