@@ -133,7 +133,7 @@ class Meter:
         if key not in self._fanouts:
             ones = copy.copy(layer)
             with torch.inference_mode(False), torch.enable_grad():
-                ones._parameters = {
+                vars(ones)["_parameters"] = {
                     "weight": torch.ones_like(layer.get_parameter("weight")).float(),
                     "bias": None,
                 }
