@@ -50,7 +50,8 @@ def bench_settings() -> list[Setting]:
     default = read_certificates(ASSETS / TUNED)["default"]
     return (
         [_sigma_delta(sampler, steps, budget) for budget in budgets]
-        + [_sigma_delta("multistep", steps, default), _sigma_delta(sampler, steps + 2, default)]
+        + [_sigma_delta(sampler, steps + more, default) for more in (2, 4, 8)]
+        + [_sigma_delta("multistep", steps, default)]
         + [Setting(generator=SPIKING, sampler="euler", steps=16)]
         + [_sigma_delta(sampler, count, 0.0) for count in (steps, 2 * steps)]
         + [
