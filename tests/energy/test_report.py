@@ -14,7 +14,7 @@ CERTIFICATE = {
     "output_error": 0.02,
     "layers": [{"name": "act", "threshold": 0.125, "error": 0.01, "share": 0.5}, {"name": "out"}],
 }
-FACTS = {"machine": "two cores", "seed": 7}
+FACTS = {"machine": "two cores", "seed": 7, "versions": {"axonal": "0.1", "numpy": "2.0"}}
 
 
 @pytest.fixture
@@ -63,7 +63,14 @@ def test_report_is_self_contained_and_well_formed(runs):
 
 def test_report_names_every_run_fact_and_omission(runs):
     text = unescape(report.render(runs, CERTIFICATE, "A report", FACTS))
-    for wanted in (*(run.name for run in runs), "two cores", "0.125", "Horowitz", "static"):
+    for wanted in (
+        *(run.name for run in runs),
+        "two cores",
+        "axonal 0.1, numpy 2.0",
+        "0.125",
+        "Horowitz",
+        "static",
+    ):
         assert wanted in text
     assert "Spiking pays in operations" in text and "20% of the synaptic operations" in text
 
