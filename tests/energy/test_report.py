@@ -114,6 +114,8 @@ def test_report_refuses(runs, make_run):
         report.render(runs[:2], {}, "A report", {})
     with pytest.raises(InputError, match="same name"):
         report.render([*runs, make_run("core")], {}, "A report", {})
+    with pytest.raises(InputError, match="idle counts no"):
+        report.render([*runs, make_run("idle", factor=0)], {}, "A report", {})
 
 
 def test_write(runs, tmp_path):

@@ -57,7 +57,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """Choose what to compare.
 
     Raises:
-        InputError: no ANN run, no spiking run, or two runs of one name.
+        InputError: no ANN run, no spiking run, two runs of one name, or one without operations.
     """
     anns = [run for run in runs if run.family == "ann"]
     spiking = [run for run in runs if run.family != "ann"]
@@ -65,6 +65,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         raise InputError(f"report: {len(anns)} ANN and {len(spiking)} spiking runs; give both")
     if len({run.name for run in runs}) < len(runs):
         raise InputError("report: two runs have the same name; names must tell them apart")
+    if idle := [run.name for run in runs if run.work == 0]:
+        raise InputError(f"report: {idle[0]} counts no synaptic operations; meter the run")
     top = best(anns)
     able = [run for run in spiking if run.fd.value <= TOLERANCE * top.fd.value]
     chosen = min(able, key=lambda run: run.work) if able else best(spiking)

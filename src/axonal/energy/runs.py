@@ -27,7 +27,7 @@ class Run:
     """One network, one sampler, one setting.
 
     Attributes:
-        name: for people; unique in a report.
+        name: for people, unique in a report: the network, a comma, its setting ("ANN, euler 8").
         family: what computes.
         sampler: "euler", "heun", ...
         steps: of the sampler.

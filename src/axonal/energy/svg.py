@@ -197,7 +197,7 @@ def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
     x, y = frame.x, frame.y
     parts = []
     if x.log:
-        places = ticks(x.low, x.high, True, max(3, int((x.end - x.start) / 85)))
+        places = ticks(x.low, x.high, True, max(4, int((x.end - x.start) / 85)))
     else:
         stride = max(1, math.ceil(x.high / max(4, (x.end - x.start) / 34)))
         places = [float(i) for i in range(1, int(x.high) + 1) if i == 1 or i % stride == 0]
