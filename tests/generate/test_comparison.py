@@ -117,8 +117,8 @@ def test_damaged_evaluations_are_made_again(assets, real, tmp_path, damage):
     ("values", "family", "name"),
     [
         ({"generator": "mnist"}, "ann", "ANN, euler 4"),
-        ({"generator": "mnist-spiking"}, "trained_spiking", "ANN spiking, euler 4"),
-        ({"generator": "mnist-sigma-delta"}, "ann", "ANN sigma-delta, euler 4"),
+        ({"generator": "mnist-spiking"}, "trained_spiking", "spiking core, euler 4"),
+        ({"generator": "mnist-sigma-delta", "budget": 0.0}, "ann", "ANN tuned, euler 4"),
         (
             {"generator": "mnist-sigma-delta", "budget": 0.06},
             "sigma_delta",
