@@ -81,7 +81,11 @@ def demo(out: Path, samples: int = 1000, seed: int = 0) -> str:
         kind = "spiking" if run is choice.spiking else "ann"
         files.write(out / f"{kind}.png", png.encode(png.grid(run.images, 10)))
     took = time.monotonic() - began
-    return f"{report.verdict(choice)} The report is {page.resolve()} (made in {took:.0f} s)."
+    return (
+        f"{report.verdict(choice)} The report is {page.resolve()} (made in {took:.0f} s). "
+        f"Distances of {samples} images and a few ANN runs are rough; "
+        "`axonal bench generate` has them all."
+    )
 
 
 def bench(
