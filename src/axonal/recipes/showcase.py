@@ -140,7 +140,6 @@ def bench_figures(found: Sequence[Evaluated]) -> dict[str, Any]:
         figures[f"mmac [{run.name}]"] = run.work / 1e6
         if run.skipping_work is not None:
             figures[f"mmac skipping zeros [{run.name}]"] = run.skipping_work / 1e6
-        figures[f"ms an image [{run.name}]"] = 1e3 * run.seconds
     return {name: _plain(value) for name, value in figures.items() if value is not None}
 
 
