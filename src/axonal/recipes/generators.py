@@ -17,7 +17,7 @@ from .batches import images
 WALKS = 2048  # of the teacher's trajectories that a sigma-delta generator learns from
 THRESHOLD = 0.35
 MOMENTS = 8  # steps of a sigma-delta generator
-FINER = 8  # steps of its teacher for each of them
+FINER, SHORT = 8, 3  # steps of its teacher for each of them, beforehand and along the way
 
 
 def mnist(seed: int = 0) -> Recipe:
@@ -101,10 +101,10 @@ def _tuning(
     model = FlowUNet.load(teacher)
 
     def next_point(x: Tensor, t: float, label: Tensor) -> Tensor:
-        finer = MOMENTS * FINER
+        finer = MOMENTS * SHORT
         model.to(x.device)
         with torch.no_grad():
-            for i in range(FINER):
+            for i in range(SHORT):
                 x = x + (model(x, label) - x) / (1 - t - i / finer) / finer
         return x
 
