@@ -101,6 +101,8 @@ def test_a_saved_network_paints_the_same(tmp_path):
         ({"classes": 0}, "every size must be at least 1"),
         ({"patch": 0}, "every size must be at least 1|not a multiple"),
         ({"size": 30}, "size 30 is not a multiple of 4"),
+        ({"depths": (1, -1)}, "depths must be at least 0"),
+        ({"levels": 0}, "levels 1"),
         ({"core": "lif"}, "core 'lif' is not 'relu' or 'spiking'"),
     ],
 )

@@ -60,7 +60,17 @@ def test_figures_are_those_of_the_runs(found):
 def test_a_spiking_run_better_than_every_ann_has_no_saving_to_tell(found):
     found[2] = evaluated("sigma-delta 0.1, euler 8", "sigma_delta", 30, 2.0)
     figures = showcase.bench_figures(found)
+    assert "saving_of_lowest_fd" not in figures and figures["fd_ratio_best"]["value"] == 0.5
+    assert figures["saving_at_equal_quality"]["value"] == pytest.approx(1 - 20 / 300, abs=1e-4)
+    figures = showcase.bench_figures(found[:3])
     assert "saving_at_equal_quality" not in figures and figures["fd_ratio"]["value"] == 0.5
+
+
+def test_untuned_and_tuned_runs_have_names_of_their_own():
+    names = [setting.name for setting in showcase.bench_settings()]
+    assert len(set(names)) == len(names)
+    assert {"sigma-delta 0.2, euler 8", "sigma-delta untuned 0.3, euler 32"} <= set(names)
+    assert {"ANN, heun 64", "ANN tuned, euler 8", "spiking core, euler 16"} <= set(names)
 
 
 def test_the_readme_is_renewed_between_its_marks(found, tmp_path):

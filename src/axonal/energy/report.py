@@ -16,7 +16,7 @@ from .runs import Run, Saving, best, saving
 from .svg import si
 from .tables import Table, load
 
-TOLERANCE = 1.05
+TOLERANCE = 1.05  # Frechet distances within this factor are of equal quality
 REUSES = (1, 16, 64)
 DATAPATHS = {8: "int8", 32: "fp32"}
 
@@ -26,8 +26,8 @@ class Comparison:
     """The runs that the report is about.
 
     Attributes:
-        spiking: the cheapest spiking run whose Frechet distance is within `TOLERANCE` of the best
-            ANN's; where there is none, the spiking run with the lowest.
+        spiking: the spiking run that saves most at equal quality; where every one is better than
+            all ANN runs, the spiking run with the lowest Frechet distance.
         best: the ANN run with the lowest Frechet distance.
         equal: against the cheapest ANN run of the spiking run's quality; None: none reaches it.
         skipping: the same against ANNs that skip zero activations.
@@ -68,8 +68,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     if idle := [run.name for run in runs if run.work == 0]:
         raise InputError(f"report: {idle[0]} counts no synaptic operations; meter the run")
     top = best(anns)
-    able = [run for run in spiking if run.fd.value <= TOLERANCE * top.fd.value]
-    chosen = min(able, key=lambda run: run.work) if able else best(spiking)
+    savings = [(found.saving, run) for run in spiking if (found := saving(run, anns, TOLERANCE))]
+    chosen = max(savings, key=lambda pair: pair[0])[1] if savings else best(spiking)
     trained = [run for run in spiking if run.family == "trained_spiking"]
     return Comparison(
         chosen,

@@ -26,7 +26,7 @@ METERED = 1000  # images of each run whose operations are counted: counting take
 class Setting(Config):
     """One generator, one sampler, one step count: what a `Run` comes from.
 
-    A sigma-delta generator has an error budget; 0 runs its network densely.
+    With an error budget it runs in its sigma-delta form; without one, or with 0, densely.
     """
 
     generator: str
@@ -44,9 +44,13 @@ class Setting(Config):
     @property
     def name(self) -> str:
         """For people; unique among settings of one data set."""
-        form = {"sigma_delta": f"sigma-delta {self.budget}", "trained_spiking": "spiking core"}
-        tuned = "ANN" if self.budget is None else "ANN tuned"
-        return f"{form.get(self.family, tuned)}, {self.sampler} {self.steps}"
+        tuned = self.generator.endswith("-sigma-delta")
+        form = {
+            "sigma_delta": f"sigma-delta {'' if tuned else 'untuned '}{self.budget}",
+            "trained_spiking": "spiking core",
+            "ann": "ANN tuned" if tuned else "ANN",
+        }
+        return f"{form[self.family]}, {self.sampler} {self.steps}"
 
 
 @dataclass(frozen=True)

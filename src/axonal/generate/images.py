@@ -77,8 +77,8 @@ class Generator:
 
         Args:
             name: "mnist" (conventional), "mnist-sigma-delta", "mnist-spiking", or a folder.
-            budget: of a sigma-delta generator, the output error to choose; None for its default,
-                0 for the network as it is, run densely.
+            budget: the output error of its sigma-delta form; None for its default ("mnist" has
+                0), 0 for the network as it is, run densely.
 
         Raises:
             InputError: nothing of that name or budget. FileError: its files are damaged.
@@ -89,16 +89,17 @@ class Generator:
         model = FlowUNet.load(folder)
         if not (folder / CERTIFICATES).exists():
             if budget is not None:
-                raise InputError(f"{name} is no sigma-delta generator; it has no error budget")
+                raise InputError(f"{name} has no sigma-delta form; leave out the error budget")
             return cls(model)
         found = read_certificates(folder)
-        if budget == 0:
-            return cls(model, sampler=found["sampler"], steps=found["steps"])
+        options = {"sampler": found["sampler"], "steps": found["steps"]}
+        if (budget := found["default"] if budget is None else budget) == 0:
+            return cls(model, **options)
         certificates = {c.budget: c for c in found["certificates"]}
-        if (budget := found["default"] if budget is None else budget) not in certificates:
+        if budget not in certificates:
             known = ", ".join(f"{b:g}" for b in certificates)
             raise InputError(f"{name} has no thresholds for budget {budget:g}; choose of {known}")
-        return cls(model, certificates[budget], sampler=found["sampler"], steps=found["steps"])
+        return cls(model, certificates[budget], **options)
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
 - Predicts the clean image x1 from x_t = t x1 + (1 - t) x0; the samplers turn that into a flow.
 - No time embedding: the noise level is read off the image (Sun et al. 2025, arXiv 2502.13129),
   so that nothing inside moves between two steps but what the image moves.
-- No normalisation: residual branches start at zero (Zhang et al. 2019, Fixup).
+- No normalisation: residual branches start with weights of zero (Zhang et al. 2019, Fixup).
 - Every weight but the stem's reads a ReLU, so the whole network turns into sigma-delta events.
 - `core="spiking"` puts integer-LIF neurons in the inner levels: a spiking core in an ANN shell.
 
@@ -54,6 +54,8 @@ class FlowConfig(Config):
             raise InputError(f"FlowConfig: {len(self.widths)} widths but {len(self.depths)} depths")
         if min(self.channels, self.size, self.patch, self.classes, *self.widths) < 1:
             raise InputError("FlowConfig: every size must be at least 1")
+        if min(self.depths) < 0 or self.levels < 1 or not self.threshold > 0:
+            raise InputError("FlowConfig: depths must be at least 0, levels 1, threshold above 0")
         if self.size % stride:
             raise InputError(f"FlowConfig: size {self.size} is not a multiple of {stride}")
         if self.core not in ("relu", "spiking"):
@@ -61,7 +63,7 @@ class FlowConfig(Config):
 
 
 class Block(nn.Module):
-    """x + conv(act(conv(act(x)) + class bias)), the last convolution starting at zero."""
+    """x + conv(act(conv(act(x)) + class bias)), the last convolution's weights starting at zero."""
 
     def __init__(self, width: int, classes: int, activation):
         super().__init__()

@@ -44,6 +44,7 @@ def table(results: dict[str, Any]) -> str:
         ("… against an ANN that skips zeros", _percent(figures.get("saving_vs_zero_skipping"))),
         ("its Fréchet distance / the best ANN's", _number(figures["fd_ratio"])),
         ("lowest spiking Fréchet distance / the best ANN's", _number(figures["fd_ratio_best"])),
+        ("operations that this run saves", _percent(figures.get("saving_of_lowest_fd"))),
         ("seconds for `axonal demo`", f"{figures['demo_seconds']:.0f}"),
     ]
     lines = ["| | figure (95 % interval) |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]

@@ -10,8 +10,8 @@ import rich.status
 import torch
 from torch import nn
 
-from ..convert.calibrate import calibrate
-from ..convert.sigma_delta import DeltaNetwork
+from ..convert.calibrate import Run, calibrate
+from ..convert.sigma_delta import DeltaNetwork, sigma_delta
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
@@ -22,8 +22,17 @@ from ..models.flow import FlowUNet
 from . import classifiers, generators
 
 CARD = "card.json"
-BUDGETS, DEFAULT_BUDGET = (0.18, 0.2, 0.22, 0.26), 0.2  # errors of the velocity
-SAMPLER, STEPS = "euler", generators.MOMENTS
+SAMPLER = "euler"
+UNTUNED: dict[str, Any] = {
+    "steps": 32,
+    "budgets": (0.15, 0.3),
+    "default": 0,
+}  # budgets: errors of the velocity
+TUNED: dict[str, Any] = {
+    "steps": generators.MOMENTS,
+    "budgets": (0.18, 0.2, 0.22, 0.26),
+    "default": 0.2,
+}
 CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
 MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
 
@@ -35,26 +44,57 @@ def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, An
     return {}
 
 
-def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator, and the thresholds and the certificate of every budget in `BUDGETS`.
+def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a generator, and certificates of its sigma-delta form as it is, without tuning.
 
-    The output that the budget is about is the velocity, and the error its distance from the
+    The output that a budget is about is the velocity, along the generator's own trajectories.
+    """
+    save_model(network, recipe, folder)
+    model, steps = FlowUNet.load(folder), UNTUNED["steps"]
+    runs = []
+    for walks, seed in _samples(recipe):
+        batch = generators.trajectories(model, walks, steps, seed, finer=1)
+        runs.append(_along(batch["path"].transpose(0, 1), batch["label"]))
+    shape = (model.config.channels, model.config.size, model.config.size)
+    delta = sigma_delta(model, torch.zeros(1, *shape), torch.zeros(1).long())
+    return _save_certificates(delta, runs, None, UNTUNED, folder)
+
+
+def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a tuned generator and its certificates.
+
+    The output that a budget is about is the velocity, and the error its distance from the
     velocity of the generator that this one was tuned from, along that one's trajectories.
     """
     save_model(network, recipe, folder)
     teacher, runs, targets = FlowUNet.load(ASSETS / "mnist"), [], []
     delta = generators.unfold(FlowUNet.load(folder), teacher, recipe.seed)
-    for walks, seed in ((CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)):
-        batch = generators.trajectories(teacher, walks, STEPS, seed)
-        path, label = batch["path"].transpose(0, 1), batch["label"]
-        runs.append(lambda delta, path=path, label=label: velocity(delta, path, label))
-        targets.append(torch.diff(path, dim=0) * STEPS)
+    for walks, seed in _samples(recipe):
+        batch = generators.trajectories(teacher, walks, TUNED["steps"], seed)
+        path = batch["path"].transpose(0, 1)
+        runs.append(_along(path, batch["label"]))
+        targets.append(torch.diff(path, dim=0) * TUNED["steps"])
+    return _save_certificates(delta, runs, (targets[0], targets[1]), TUNED, folder)
+
+
+def _samples(recipe: Recipe) -> list[tuple[int, int]]:
+    """How many samples calibrate and how many check, and the seeds of their noise."""
+    return [(CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)]
+
+
+def _along(path: torch.Tensor, label: torch.Tensor) -> Run:
+    return lambda delta: velocity(delta, path, label)
+
+
+def _save_certificates(
+    delta: DeltaNetwork, runs: list[Run], target: Any, about: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     found = []
-    for budget in BUDGETS:
+    for budget in about["budgets"]:
         with rich.status.Status(f"thresholds for an error of {budget:g}"):
-            found.append(calibrate(delta, *runs, budget, (targets[0], targets[1])))
-    about = {"sampler": SAMPLER, "steps": STEPS, "default": DEFAULT_BUDGET}
-    table = about | {"certificates": [certificate.to_dict() for certificate in found]}
+            found.append(calibrate(delta, runs[0], runs[1], budget, target))
+    table = {"sampler": SAMPLER, "steps": about["steps"], "default": about["default"]}
+    table |= {"certificates": [certificate.to_dict() for certificate in found]}
     files.write(folder / CERTIFICATES, json.dumps(table, indent=1) + "\n")
     return {"error": {c.budget: c.output_error for c in found}}
 
@@ -83,7 +123,7 @@ class Training:
 
 
 TRAININGS: Mapping[str, Training] = {
-    "mnist": Training(generators.mnist, save_model),
+    "mnist": Training(generators.mnist, save_convertible),
     "mnist-guided": Training(generators.mnist_guided, save_model),
     "mnist-sigma-delta": Training(
         generators.mnist_sigma_delta, save_sigma_delta, after="mnist-guided"
