@@ -80,7 +80,7 @@ def test_pictures_are_made(axonal, tiny, tmp_path):
         (["--classes", "3"], "class 3 does not exist; classes are 0 to 2"),
         (["--classes", "0", "--steps", "0"], "steps is 0; it must be an integer of at least 1"),
         (["--classes", "0", "--sampler", "ddim"], "unknown sampler 'ddim'; choose one of euler"),
-        (["--classes", "0", "--budget", "0.1"], "is no sigma-delta generator"),
+        (["--classes", "0", "--budget", "0.1"], "has no sigma-delta form"),
         (["--classes", "0", "--out", "picture.jpg"], "picture.jpg is no name for a picture"),
     ],
 )

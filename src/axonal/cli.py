@@ -84,7 +84,7 @@ def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "c
 def bench_generate(
     *, out: Path = Path("benchmarks/results"), samples: int = 10_000, seed: int = 0
 ) -> None:
-    """Every sampler, step count and error budget of the generators; an hour and a half on two cores.
+    """Every sampler, step count and error budget of the generators; 1.5 hours on 2 cores.
 
     Args:
         out: folder for generate.json and the report; the README's table is renewed if it is here.
