@@ -26,8 +26,8 @@ from ..generate.quality import Reference, reference
 ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
 SAMPLERS = ("euler", "multistep", "heun")
-BUDGETS = {0.18: (16,), 0.2: (8, 12, 16, 24), 0.22: (8, 16), 0.26: (8,)}  # error: steps
-UNTUNED = {0.15: (32, 64), 0.3: (32, 64)}
+BUDGETS = {0.2: (8, 16, 24), 0.22: (8,), 0.26: (8,)}  # error: steps
+UNTUNED = {0.15: (64,), 0.3: (32,)}
 TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 
@@ -50,11 +50,10 @@ def bench_settings() -> list[Setting]:
     """
     sampler, steps, _ = _converted()
     return (
-        [_sigma_delta(sampler, n, budget) for budget, counts in BUDGETS.items() for n in counts]
-        + [_sigma_delta("multistep", steps, 0.2)]
-        + [
-            Setting(generator=ANN, sampler=sampler, steps=n, budget=budget)
-            for budget, counts in UNTUNED.items()
+        [
+            Setting(generator=name, sampler=sampler, steps=n, budget=budget)
+            for name, table in ((ANN, UNTUNED), (TUNED, BUDGETS))
+            for budget, counts in table.items()
             for n in counts
         ]
         + [Setting(generator=SPIKING, sampler="euler", steps=16)]
