@@ -27,7 +27,7 @@ ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
 SAMPLERS = ("euler", "multistep", "heun")
 BUDGETS = {0.2: (8, 16, 24), 0.22: (8,), 0.26: (8,)}  # error: steps
-UNTUNED = {0.15: (64,), 0.3: (32,)}
+UNTUNED = {0.05: (64,), 0.15: (32,)}
 TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 
