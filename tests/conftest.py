@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch and numba are imported
 os.environ["NUMBA_NUM_THREADS"] = "1"
+os.environ["TRITON_INTERPRET"] = "1"  # kernels of GPUs run here, in Python
 os.environ.pop("AXONAL_DATA", None)
 
 from hypothesis import HealthCheck, settings

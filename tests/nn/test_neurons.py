@@ -5,8 +5,22 @@ import torch
 from torch import fx, nn
 
 from axonal.core.errors import InputError
-from axonal.core.neuron import Dynamics
-from axonal.nn import IF, LIF, IntegerLIF, Neuron, OneStep, SigmaDelta
+from axonal.nn import (
+    IF,
+    LIF,
+    AdaptiveCurrent,
+    AdaptiveThreshold,
+    AdEx,
+    BalancedResonate,
+    Current,
+    IntegerLIF,
+    Izhikevich,
+    Leaky,
+    Neuron,
+    OneStep,
+    Resonate,
+    SigmaDelta,
+)
 from axonal.testing import check_neuron
 
 NEURONS = [
@@ -18,13 +32,28 @@ NEURONS = [
     SigmaDelta(0.3),
     SigmaDelta(torch.rand(4), negative_slope=1.0),
     SigmaDelta(torch.rand(3, 1)),
+    Neuron(Leaky(decay=0.9, emit="ternary", threshold=0.5)),
+    Neuron(Leaky(decay=0.9, emit="multiple", levels=9)),
+    Neuron(Leaky(decay=0.9, emit="graded", levels=4)),
+    Neuron(Leaky(decay=0.9, reset="late", above=True)),
+    Neuron(Leaky(decay=0.9, refractory=2)),
+    Neuron(Leaky(decay=0.9), values={"threshold": torch.rand(4) + 0.2}, learn=["decay"]),
+    Neuron(Current(refractory=1)),
+    Neuron(AdaptiveThreshold()),
+    Neuron(AdaptiveCurrent(threshold=0.2)),
+    Neuron(Resonate()),
+    Neuron(BalancedResonate.at(5.0, dt=0.1, gain=20.0)),
+    Neuron(Izhikevich(gain=100.0)),
+    Neuron(AdEx(gain=2e5)),
 ]
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=repr)
 def test_conformance(neuron):
     torch.manual_seed(0)
-    check_neuron(neuron, torch.randn(9, 3, 3, 4))
+    x = torch.randn(9, 3, 3, 4)
+    check_neuron(neuron, x)
+    assert neuron(x)[0].any(), "a test without spikes shows nothing"
 
 
 class Forgetful(Neuron):
@@ -39,7 +68,7 @@ class Forgetful(Neuron):
 
 def test_conformance_catches_a_hidden_state():
     with pytest.raises(AssertionError, match="differs"):
-        check_neuron(Forgetful(Dynamics(decay=0.9)), torch.rand(6, 2, 3))
+        check_neuron(Forgetful(Leaky(decay=0.9)), torch.rand(6, 2, 3))
 
 
 def test_decay_from_tau():
@@ -73,6 +102,92 @@ def test_thresholds_are_saved_and_follow_the_module():
 def test_a_threshold_out_of_range(threshold):
     with pytest.raises(InputError, match="threshold"):
         SigmaDelta(threshold)
+
+
+def test_learned_constants_are_parameters_in_their_range_and_get_gradients():
+    torch.manual_seed(0)
+    neuron = Neuron(Leaky(decay=0.9, threshold=0.7), learn=["decay", "threshold", "gain"])
+    assert sorted(dict(neuron.named_parameters())) == ["decay", "gain", "threshold"]
+    for name, value in {"decay": 0.9, "threshold": 0.7, "gain": 1.0}.items():
+        assert neuron.value(name).item() == pytest.approx(value)
+    spikes, _ = neuron(torch.rand(20, 3, 5))
+    spikes.sum().backward()
+    assert all(p.grad.abs().item() > 0 for p in neuron.parameters())
+    with torch.no_grad():
+        for parameter in neuron.parameters():
+            parameter -= 100
+    assert 0 <= neuron.value("decay").item() <= 1 and neuron.value("threshold").item() >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learn": ["tau"]}, "no constant 'tau'; there are gain, threshold, decay"),
+        ({"values": {"decay": torch.tensor([0.5, 1.5])}}, r"lie in \[0, 1\]"),
+        ({"values": {"threshold": torch.tensor([0.5, 0.0])}}, "above 0"),
+        ({"values": {"gain": torch.tensor(math.inf)}}, "finite"),
+        ({"values": {"decay": torch.ones(3)}, "learn": ["decay"]}, "learned from 0 or 1"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Neuron(Leaky(decay=0.9), **arguments)
+
+
+def train_of(neuron, drive: float, steps: int) -> list[int]:
+    spikes, _ = neuron(torch.full((steps, 1, 1), drive, dtype=torch.float64))
+    return (spikes.flatten().nonzero().flatten() + 1).tolist()
+
+
+def test_a_refractory_neuron_waits_and_holds_its_membrane():
+    neuron = Neuron(Leaky(refractory=3, reset="zero"))
+    assert train_of(neuron, 1.0, 12) == [1, 5, 9]
+    _, state = neuron(torch.ones(2, 1, 1))
+    assert state.flatten().tolist() == [0.0, 2.0]
+
+
+def test_the_regular_spiking_cell_of_izhikevich_adapts():
+    train = train_of(Neuron(Izhikevich()), 10.0, 2000)  # 1 s at 10, the published tonic drive
+    intervals = torch.tensor(train).diff()
+    assert 10 < len(train) < 60
+    assert intervals[0] < intervals[-1] and intervals[-3:].diff().abs().max() <= 1
+
+
+def test_adex_fires_tonically_above_rheobase_and_adapts():
+    train = train_of(Neuron(AdEx()), 1000.0, 4000)  # 1 nA for 400 ms
+    intervals = torch.tensor(train).diff()
+    assert len(train) > 5 and intervals[0] < intervals[-1]
+    assert train_of(Neuron(AdEx()), 100.0, 4000) == []
+
+
+def test_a_resonator_answers_its_own_frequency_alone():
+    omega, t = 0.5, torch.arange(400, dtype=torch.float64)
+    neuron = Neuron(Resonate.at(omega, damping=0.02, threshold=3.0))
+    spikes = [
+        int(neuron(torch.cos(w * t)[:, None, None] * 0.2)[0].sum()) for w in (omega, 2 * omega)
+    ]
+    assert spikes[0] > 5 and spikes[1] == 0
+
+
+def test_an_adaptive_threshold_slows_a_train_down():
+    plain = train_of(LIF(0.9), 0.45, 60)
+    adaptive = train_of(Neuron(AdaptiveThreshold(decay=0.9, rise=0.5)), 0.45, 60)
+    assert plain[0] == adaptive[0] and len(adaptive) < len(plain) / 2
+
+
+def test_graded_spikes_are_the_nearest_power_of_two():
+    neuron = Neuron(Leaky(emit="graded", levels=3))
+    drive = torch.tensor([0.1, 0.18, 0.2, 0.37, 0.4, 0.74, 0.8, 1.4, 5.0, -0.4, -3.0])
+    spikes, state = neuron(drive.reshape(1, 1, -1))
+    expected = [0, 0, 0.25, 0.25, 0.5, 0.5, 1, 1, 1, -0.5, -1]
+    assert spikes.flatten().tolist() == expected
+    torch.testing.assert_close(state.flatten(), drive - torch.tensor(expected))
+
+
+def test_ternary_spikes_carry_a_sign():
+    spikes, state = Neuron(Leaky(emit="ternary"))(torch.tensor([[[1.5, -1.5, 0.5, -1.0]]]))
+    assert spikes.flatten().tolist() == [1, -1, 0, -1]
+    assert state.flatten().tolist() == [0.5, -0.5, 0.5, 0.0]
 
 
 def test_an_unknown_surrogate():

@@ -98,11 +98,11 @@ class Meter:
     def _neuron_hook(self, name: str):
         def hook(neuron: Neuron, args: tuple, output: tuple[Tensor, Tensor]) -> None:
             moved, spikes = args[0], output[0].detach()
-            binary = neuron.dynamics.emit != "delta"
+            binary = not neuron.dynamics.graded
             if binary:
                 self._spikes[spikes.untyped_storage().data_ptr()] = spikes
             touched = _nonzero(moved)
-            sent = float(spikes.sum()) if binary else _nonzero(spikes)
+            sent = float(spikes.abs().sum()) if binary else _nonzero(spikes)
             reads, sites = 2 * touched, spikes.numel() * neuron.dynamics.levels
             self._add(name, adds=reads, state_reads=reads, state_writes=sent)
             self._add(name, spikes=sent, sites=sites)
@@ -149,10 +149,10 @@ def _nonzero(x: Tensor) -> float:
 
 def _carried(events: Tensor, fanout: Tensor, spiking: bool) -> tuple[float, float]:
     """Synaptic operations of `events` [B, ...], each with the fan-out [...] of its place, and
-    how many events there are. A spike of s counts s times, anything else that is not zero once.
+    how many events there are. A spike of s counts |s| times, anything else that is not zero once.
     """
     if events.device.type != "cpu" or events.dtype != torch.float32:
-        carried = (events if spiking else events != 0).sum(0, dtype=torch.float64)
+        carried = (events.abs() if spiking else events != 0).sum(0, dtype=torch.float64)
         return float((carried * fanout).sum()), float(carried.sum())
     rows = events.detach().reshape(len(events), -1).numpy()
     work, count = _carry(rows, fanout.reshape(-1).numpy(), spiking).sum(0)
@@ -166,7 +166,7 @@ def _carry(rows, fanout, spiking):
     for b in prange(len(rows)):
         work, count = 0.0, 0.0
         for n in range(rows.shape[1]):
-            event = rows[b, n] if spiking else np.float32(rows[b, n] != 0)
+            event = abs(rows[b, n]) if spiking else np.float32(rows[b, n] != 0)
             work += event * fanout[n]
             count += event
         sums[b, 0], sums[b, 1] = work, count

@@ -1,43 +1,80 @@
 """Neurons as modules: `y, state = neuron(x, state)`, time first, nothing kept inside.
 
-Each class is a choice of `Dynamics` over the one scan; equations stand in `core.neuron.Dynamics`,
-gradients in `ops.scan`.
+`Neuron` runs any kind of `Dynamics` over the one scan; the classes below are shorthands. Equations
+stand in `core.kinds`, gradients in `core.neuron`.
 """
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ..core.errors import InputError
-from ..core.neuron import Dynamics, Reset
+from ..core.kinds import Delta, Leaky
+from ..core.neuron import Dynamics, Reset, decay_from_tau
 from ..ops.scan import scan
 from ..ops.surrogate import surrogate_named
+from .stateful import Stateful
 
 
-class Neuron(nn.Module):
+class Neuron(Stateful):
     """A population of neurons with the given dynamics.
 
     Args:
-        dynamics: the equations and their constants.
-        surrogate: the surrogate derivative of binary spikes, a row of `ops.surrogate.SURROGATES`.
+        dynamics: the equations and their constants, of any kind in `core.kinds`.
+        surrogate: the surrogate derivative of binary and ternary spikes, a row of
+            `ops.surrogate.SURROGATES`.
         slope: its parameter; None for the row's default.
-
-    Attributes:
-        threshold: a buffer that replaces `dynamics.threshold` where it is not None; broadcastable
-            to one sample's neurons.
+        values: tensors that replace constants of `dynamics` by name, each broadcastable to one
+            sample's neurons ([C, 1, 1] for the channels of images).
+        learn: the constants to train, from their values; PLIF learns its "decay". What must lie
+            in [0, 1] is the sigmoid of the parameter, a threshold its softplus (Fang et al. 2021,
+            arXiv 2007.05785).
 
     Raises:
-        InputError: the surrogate is unknown.
+        InputError: the surrogate or a constant is unknown, or a value out of range.
     """
 
-    threshold: Tensor | None
-
-    def __init__(self, dynamics: Dynamics, surrogate: str = "atan", slope: float | None = None):
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        surrogate: str = "atan",
+        slope: float | None = None,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+        learn: Sequence[str] = (),
+    ):
         super().__init__()
         self.dynamics, self.surrogate = dynamics, surrogate_named(surrogate).name
-        self.slope = slope
-        self.register_buffer("threshold", None)
+        self.slope, self.learned = slope, tuple(learn)
+        constants = dynamics.constants()
+        self.given = tuple(n for n in constants if n in {*(values or {}), *learn})
+        if unknown := [name for name in (*(values or {}), *learn) if name not in constants]:
+            kind = type(dynamics).__name__
+            raise InputError(
+                f"{kind}: no constant {unknown[0]!r}; there are {', '.join(constants)}"
+            )
+        for name in self.given:
+            value = torch.as_tensor((values or {}).get(name, constants[name]))
+            value = value.detach().to(torch.get_default_dtype(), copy=True)
+            self._check(name, value)
+            if name in self.learned:
+                self.register_parameter(name, nn.Parameter(self._free(name, value)))
+            else:
+                self.register_buffer(name, value)
+
+    def value(self, name: str) -> Tensor | float:
+        """The constant `name`, where it is given as a tensor or learned also as it is now."""
+        if name not in self.given:
+            return self.dynamics.constants()[name]
+        value = getattr(self, name)
+        if name not in self.learned:
+            return value
+        if name in self.dynamics.UNIT:
+            return value.sigmoid()
+        return softplus(value) if name == "threshold" else value
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [T, B, ...] and the state of an earlier call -> spikes [T, B, ...] and the state.
@@ -45,22 +82,33 @@ class Neuron(nn.Module):
         Raises:
             InputError: as `ops.scan.scan`.
         """
-        return scan(
-            x,
-            state,
-            self.dynamics,
-            threshold=self.threshold,
-            surrogate=self.surrogate,
-            slope=self.slope,
-        )
+        values: dict[str, Any] = {name: self.value(name) for name in self.given}
+        return scan(x, state, self.dynamics, surrogate=self.surrogate, slope=self.slope, **values)
 
     def extra_repr(self) -> str:
-        shown = "" if self.threshold is None else f", threshold {list(self.threshold.shape)}"
-        return f"{self.dynamics}, {self.surrogate}{shown}"
+        shown = [f"{name} {list(getattr(self, name).shape)}" for name in self.given]
+        return ", ".join([str(self.dynamics), self.surrogate, *shown])
+
+    def _check(self, name: str, value: Tensor) -> None:
+        kind, low = type(self.dynamics).__name__, float(value.min()) if value.numel() else 0.0
+        if not bool(value.isfinite().all()) or (name == "threshold" and low < self.dynamics.LEAST):
+            raise InputError(f"{kind}: every {name} must be finite, and a threshold above 0")
+        if name in self.dynamics.UNIT and not bool(((value >= 0) & (value <= 1)).all()):
+            raise InputError(f"{kind}: every {name} must lie in [0, 1]")
+
+    def _free(self, name: str, value: Tensor) -> Tensor:
+        """The parameter whose sigmoid or softplus is `value`."""
+        if name in self.dynamics.UNIT:
+            found = value.logit()
+        else:
+            found = torch.log(torch.expm1(value)) if name == "threshold" else value
+        if not bool(found.isfinite().all()):
+            raise InputError(f"{name} can't be learned from 0 or 1 on, where its gradient is zero")
+        return found
 
 
 class IF(Neuron):
-    """Integrates without leak and fires: `Dynamics` with decay 1."""
+    """Integrates without leak and fires: `Leaky` with decay 1."""
 
     def __init__(
         self,
@@ -71,7 +119,7 @@ class IF(Neuron):
         surrogate: str = "atan",
         slope: float | None = None,
     ):
-        dynamics = Dynamics(threshold=threshold, reset=reset, detach_reset=detach_reset)
+        dynamics = Leaky(threshold=threshold, reset=reset, detach_reset=detach_reset)
         super().__init__(dynamics, surrogate, slope)
 
 
@@ -94,7 +142,7 @@ class LIF(Neuron):
         surrogate: str = "atan",
         slope: float | None = None,
     ):
-        dynamics = Dynamics(
+        dynamics = Leaky(
             decay=decay, gain=gain, threshold=threshold, reset=reset, detach_reset=detach_reset
         )
         super().__init__(dynamics, surrogate, slope)
@@ -106,7 +154,7 @@ class LIF(Neuron):
         Raises:
             InputError: `tau` or `dt` is not positive.
         """
-        return cls(Dynamics.decay_from_tau(tau, dt), **options)
+        return cls(decay_from_tau(tau, dt), **options)
 
 
 class IntegerLIF(Neuron):
@@ -127,7 +175,7 @@ class IntegerLIF(Neuron):
         detach_reset: bool = True,
     ):
         super().__init__(
-            Dynamics(
+            Leaky(
                 emit="integer",
                 levels=levels,
                 threshold=threshold,
@@ -151,23 +199,19 @@ class SigmaDelta(Neuron):
         InputError: a threshold is negative or not finite.
     """
 
-    threshold: Tensor
-
     def __init__(self, threshold: float | Tensor, *, negative_slope: float = 0.0):
-        value = torch.as_tensor(threshold, dtype=torch.get_default_dtype()).detach().clone()
+        value = torch.as_tensor(threshold, dtype=torch.get_default_dtype())
         if not bool(((value >= 0) & value.isfinite()).all()):
             raise InputError("SigmaDelta: every threshold must be finite and at least 0")
         largest = float(value.max()) if value.numel() else 0.0
-        super().__init__(
-            Dynamics(emit="delta", reset="none", negative_slope=negative_slope, threshold=largest)
-        )
-        self.threshold = value
+        dynamics = Delta(negative_slope=negative_slope, threshold=largest)
+        super().__init__(dynamics, values={"threshold": value})
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """As `Neuron.forward`, with every threshold multiplied by `scale` for this call."""
-        return scan(x, state, self.dynamics, threshold=self.threshold * scale)
+        return scan(x, state, self.dynamics, threshold=self.get_buffer("threshold") * scale)
 
 
 class OneStep(nn.Module):

@@ -2,20 +2,43 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .neurons import Neuron
+from .recompute import again
+from .stateful import Stateful
 
 State = tuple[Any, ...]
+# What would not be the same when it runs a second time.
+UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
-class Sequential(nn.Sequential):
+class Sequential(nn.Sequential, Stateful):
     """`y, state = net(x, state)`: neurons run over time, other layers on every step at once.
 
-    A layer with state is a `Neuron` or another `Sequential`; any other takes [T x B, ...], as it
-    would a batch. The state is a tuple with one entry for each layer, None for those without.
+    `Stateful` layers (neurons, delays, another `Sequential`) are handed their state; any other
+    takes [T x B, ...], as it would a batch. The state is a tuple with one entry for each layer,
+    None for those without.
+
+    Args:
+        layers: as of `torch.nn.Sequential`.
+        recompute: train in little memory: between neurons keep one bit for each spike, and run
+            the layers from one neuron to the next again in the backward pass.
+
+    Raises:
+        InputError: `recompute` with layers that a second run changes.
     """
+
+    def __init__(self, *layers: Any, recompute: bool = False):
+        super().__init__(*layers)
+        self.recompute = recompute
+        if recompute and (found := [m for m in self.modules() if isinstance(m, UNSTEADY)]):
+            raise InputError(
+                f"Sequential: {type(found[0]).__name__} differs when it runs again; "
+                "leave out recompute"
+            )
 
     def forward(self, input: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """input [T, B, ...] and the state of an earlier call (None: rest) -> output, state.
@@ -31,13 +54,41 @@ class Sequential(nn.Sequential):
                 f"Sequential: the state must be a tuple of {len(self)} entries, one a layer; "
                 "pass back what the last call returned, or None"
             )
-        y, after = input, []
+        y, after, waiting = input, [], []
+        keep = self.recompute and torch.is_grad_enabled()
         for index, (layer, before) in enumerate(zip(self, state, strict=True)):
-            if isinstance(layer, Neuron | Sequential):
-                y, before = layer(y, before)
+            if isinstance(layer, Neuron) and keep:
+                given = () if before is None else (before,)
+                y, (before,) = again(_Segment(waiting, layer), y, given)
+                waiting = []
+            elif isinstance(layer, Stateful):
+                y, before = layer(_each_step(waiting, y), before)
+                waiting = []
             elif before is None:
-                y = layer(y.flatten(0, 1)).unflatten(0, y.shape[:2])
+                waiting.append(layer)
             else:
                 raise InputError(f"Sequential: layer {index} keeps no state; its entry is None")
             after.append(before)
-        return y, tuple(after)
+        return _each_step(waiting, y), tuple(after)
+
+
+class _Segment:
+    """Layers without state, then neurons: what runs again as one."""
+
+    def __init__(self, layers: list[nn.Module], neuron: Neuron):
+        self.layers, self.neuron = layers, neuron
+        modules = nn.ModuleList([*layers, neuron])
+        self.parameters = [p for p in modules.parameters() if p.requires_grad]
+
+    def __call__(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        y, after = self.neuron(_each_step(self.layers, x), *state)
+        return y, (after,)
+
+
+def _each_step(layers: list[nn.Module], x: Tensor) -> Tensor:
+    if not layers:
+        return x
+    steps, x = x.shape[:2], x.flatten(0, 1)
+    for layer in layers:
+        x = layer(x)
+    return x.unflatten(0, steps)

@@ -1,10 +1,7 @@
 """The table of surrogate derivatives: what stands in for the derivative of a spike's step.
 
-Each row is one formula in operators that torch tensors and Numba scalars both have (`abs` and
-`**`, no `torch.exp`), so the reference and the kernels differentiate the same thing.
-
-A row added here reaches every neuron. After changing a row, save `scan/cpu.py` too: Numba's
-cache of compiled kernels watches the file of the kernel alone.
+Each row is one formula in operators and the functions of a `core.neuron.Algebra`, so that the
+reference and the kernels differentiate the same thing. A row added here reaches every neuron.
 """
 
 import math
@@ -21,38 +18,62 @@ class Surrogate:
 
     Attributes:
         name: what users call it.
-        derivative: g(x, slope) for x = h - threshold, of any shape; keeps the dtype of x.
+        derivative: g(m, x, slope) for x = h - threshold, m the algebra of x.
         slope: the default of the formula's parameter.
         peak: g(0, slope) for that default.
         source: where the formula and its default come from.
     """
 
     name: str
-    derivative: Callable[[Any, Any], Any]
+    derivative: Callable[[Any, Any, Any], Any]
     slope: float
     peak: float
     source: str
 
 
-def _atan(x, alpha):
+def _atan(m, x, alpha):
     return alpha / 2 / (1 + (math.pi * alpha / 2 * x) ** 2)
 
 
-def _sigmoid(x, alpha):
-    z = math.e ** (-alpha * abs(x))  # of -|x|: never overflows
+def _sigmoid(m, x, alpha):
+    z = m.exp(-alpha * abs(x))  # of -|x|: never overflows
     return alpha * z / (1 + z) ** 2
 
 
-def _fast_sigmoid(x, beta):
+def _fast_sigmoid(m, x, beta):
     return 1 / (beta * abs(x) + 1) ** 2
 
 
-def _triangle(x, gamma):
-    return (gamma - abs(x)) * (abs(x) < gamma) / gamma**2
+def _triangle(m, x, gamma):
+    return m.where(abs(x) < gamma, (gamma - abs(x)) / gamma**2, 0.0)
 
 
-def _boxcar(x, width):
-    return (abs(x) < width / 2) / (width + 0 * x)  # 0 * x: a comparison alone has lost x's dtype
+def _boxcar(m, x, width):
+    return m.where(abs(x) < width / 2, 1 / width, 0.0)
+
+
+def _exponential(m, x, width):
+    return m.exp(-abs(x) / width)
+
+
+def _super_spike(m, x, alpha):
+    return alpha / (1 + abs(x)) ** 2
+
+
+def _soft_sign(m, x, alpha):
+    return alpha / (2 * (1 + abs(alpha * x)) ** 2)
+
+
+def _scaled_triangle(m, x, peak):
+    return m.where(abs(x) < 1, peak * (1 - abs(x)), 0.0)
+
+
+def _narrow_triangle(m, x, k):
+    return m.where(abs(k * x) < 1, 1 - abs(k * x), 0.0)
+
+
+def _spyx_arctan(m, x, k):
+    return 1 / (math.pi * (1 + (math.pi * k * x) ** 2))
 
 
 SURROGATES: dict[str, Surrogate] = {
@@ -85,6 +106,48 @@ SURROGATES: dict[str, Surrogate] = {
             slope=1.0,
             peak=1.0,
             source="max(0, g - |x|) / g^2, area 1; Deng et al. 2022, TET (arXiv 2202.11946)",
+        ),
+        Surrogate(
+            name="e_prop",
+            derivative=_scaled_triangle,
+            slope=0.3,
+            peak=0.3,
+            source="s max(0, 1 - |x|), for a threshold of 1; Bellec et al. 2020; so in Norse",
+        ),
+        Surrogate(
+            name="spyx_triangle",
+            derivative=_narrow_triangle,
+            slope=2.0,
+            peak=1.0,
+            source="max(0, 1 - |kx|), as in Spyx",
+        ),
+        Surrogate(
+            name="spyx_arctan",
+            derivative=_spyx_arctan,
+            slope=2.0,
+            peak=1 / math.pi,
+            source="1 / (pi (1 + (pi k x)^2)), as in Spyx",
+        ),
+        Surrogate(
+            name="super_spike",
+            derivative=_super_spike,
+            slope=1.0,
+            peak=1.0,
+            source="a / (1 + |x|)^2: SpikingJelly's SuperSpike, not that of Zenke & Ganguli",
+        ),
+        Surrogate(
+            name="soft_sign",
+            derivative=_soft_sign,
+            slope=2.0,
+            peak=1.0,
+            source="a / (2 (1 + |ax|)^2), as in SpikingJelly",
+        ),
+        Surrogate(
+            name="exponential",
+            derivative=_exponential,
+            slope=0.5,
+            peak=1.0,
+            source="e^(-|x| / w); Shrestha & Orchard 2018 (arXiv 1810.08646); w as in Sinabs",
         ),
         Surrogate(
             name="boxcar",

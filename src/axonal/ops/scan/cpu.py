@@ -1,263 +1,290 @@
-"""The scan on CPUs: each thread takes a block of neurons through all of time, in cache.
+"""The scan on CPUs: each thread takes blocks of neurons through all of time, in cache.
 
-The backward pass runs its block forward again and keeps what it needs in the block's scratch, so
-training stores its inputs alone. Loops over a row are split by the
-step of the equations they compute: short loops over few arrays vectorise.
-
-Arithmetic follows `reference.py` operation by operation, so spikes are equal to the last bit.
+A kernel is a `Program` printed into one of the two frames below and compiled by Numba. The
+backward pass runs its block forward again and keeps the states in the block's scratch, so that
+training stores its inputs alone. Arithmetic follows the reference operation by operation, so
+that spikes are equal to the last bit (but for kinds with an exponential).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import count
 
-import numba
+import llvmlite.binding
 import numpy as np
 import torch
-from numba import njit, prange
 from torch import Tensor
 
-from ..surrogate import SURROGATES
+from ..generated import module
+from .program import Program, program
 
-EMITS, RESETS = ("binary", "integer", "delta"), ("subtract", "zero", "none")
-BINARY, INTEGER, DELTA = range(3)
-SUBTRACT, ZERO, _ = range(3)
-SCRATCH = 2**16  # values of one scratch array, [T, width]: three of them fit a core's L2 cache
-THREADS = numba.get_num_threads()  # the most that Numba was started with
+SCRATCH = 2**17  # values of one scratch array, [T, width]: a few of them fit a core's L2 cache
+LANES = 64  # neurons that blocks come in multiples of: whole vector registers, whole cache lines
+ALONE = 2**15  # values up to which a second thread costs more than it brings
+SHARES = 8  # of the work, for each thread
+# LLVM vectorises a loop over more arrays than its default only if it may check for more overlaps.
+llvmlite.binding.set_option("axonal", "-runtime-memory-check-threshold=128")
 
-compiled = njit(error_model="numpy")  # a check for division by zero would stop vectorisation
+HEAD = """
+import numpy as np
+from numba import njit
 
-
-class Rules(NamedTuple):
-    """What the kernels branch on, as numbers: the parts of `Dynamics`, and the surrogate."""
-
-    emit: int
-    reset: int
-    levels: int
-    negative_slope: float
-    detach_reset: bool
-    surrogate: int
-    slope: float
-
-    @classmethod
-    def of(cls, emit, reset, levels, negative_slope, detach_reset, surrogate, slope) -> "Rules":
-        """The rules that these names stand for."""
-        codes = EMITS.index(emit), RESETS.index(reset), levels, negative_slope, detach_reset
-        return cls(*codes, list(SURROGATES).index(surrogate), slope)
+F = np.{dtype}
 
 
-def _link(code, derivative, otherwise):
-    """`otherwise`, preceded by a test for the surrogate `code`: the table as a chain of ifs."""
-    g = njit(error_model="numpy", fastmath=True)(derivative)
+@njit(error_model="numpy", nogil=True, cache=True)
+def {name}(first, last, width, {arguments}):
+    steps, _, neurons = x.shape
+    blocks = -(-neurons // width)
+    {constants}
+    for task in range(first, last):
+        b, lo = task // blocks, task % blocks * width
+        hi = min(lo + width, neurons)
+        size = hi - lo
+        {begin}
+        for t in range(steps):
+            {rows}
+            for n in range(size):
+                {loads}
+                {forward}
+                {stores}
+            {after}
+        {end}
+"""
 
-    @compiled
-    def fill(surrogate, slope, h, threshold, out):
-        if surrogate == code:
-            for n in range(out.size):
-                out[n] = g(h[n] - threshold[n], slope)
+BACK = """
+        {begin}
+        for t in range(steps - 1, -1, -1):
+            {rows}
+            for n in range(size):
+                {loads}
+                {backward}
+                {stores}
+            {after}
+        {end}
+"""
+
+
+def frame(text: str, **parts: list[str] | str) -> str:
+    """`text` with lists of statements in the places of lines that name them, as indented there."""
+    found = []
+    for line in text.splitlines():
+        key = line.strip()[1:-1]
+        if line.strip() == f"{{{key}}}" and isinstance(part := parts.get(key), list):
+            indent = line[: len(line) - len(line.lstrip())]
+            found += [indent + statement for statement in part]
         else:
-            otherwise(surrogate, slope, h, threshold, out)
-
-    return fill
-
-
-@compiled
-def _fill(surrogate, slope, h, threshold, out):
-    out[:] = np.nan
+            for name, part in parts.items():
+                line = line.replace(f"{{{name}}}", part) if isinstance(part, str) else line
+            found.append(line)
+    return "\n".join(found) + "\n"
 
 
-for _code, _row in enumerate(SURROGATES.values()):
-    _fill = _link(_code, _row.derivative, _fill)
+def _constants(p: Program) -> list[str]:
+    return [f"{name}_ = fixed[{i}]" for i, name in enumerate(("slope", *p.fixed))]
 
 
-@compiled
-def _copy(out, a):
-    for n in range(out.size):  # out[:] = a would first look for overlap
-        out[n] = a[n]
+def _begin(p: Program) -> list[str]:
+    """Local copies of the state, and views of the constants that vary."""
+    states = [f"all_{name} = state[{k}, b, lo:hi].copy()" for k, name in enumerate(p.states)]
+    return states + [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
 
 
-@compiled
-def _step(rules, x, v, r, decay, gain, threshold, h, s):
-    """Charge into h, fire into s, reset v and r in place."""
-    zero = h.dtype.type(0)
-    for n in range(h.size):
-        h[n] = decay[n] * v[n] + gain[n] * x[n]
-    if rules.emit == BINARY:
-        for n in range(h.size):
-            s[n] = h[n] >= threshold[n]
-    elif rules.emit == INTEGER:
-        half, most = h.dtype.type(0.5), h.dtype.type(rules.levels)
-        for n in range(h.size):
-            s[n] = min(max(np.floor(h[n] / threshold[n] + half), zero), most)
-    else:
-        below = h.dtype.type(rules.negative_slope)
-        for n in range(h.size):
-            change = (h[n] if h[n] > 0 else below * h[n]) - r[n]
-            s[n] = change if abs(change) >= threshold[n] else zero
-            r[n] += s[n]
-    if rules.reset == SUBTRACT:
-        for n in range(h.size):
-            v[n] = h[n] - threshold[n] * s[n]
-    elif rules.reset == ZERO:
-        for n in range(h.size):
-            v[n] = h[n] if s[n] == 0 else 0
-    else:
-        _copy(v, h)
+def _loads(names: tuple[str, ...]) -> list[str]:
+    return [f"{name}_ = all_{name}[n]" for name in names]
 
 
-@compiled
-def _fire_backward(rules, h, threshold, by_h, by_threshold):
-    """ds/dh and ds/dthreshold of one row."""
-    if rules.emit == BINARY:
-        _fill(rules.surrogate, rules.slope, h, threshold, by_h)
-        for n in range(h.size):
-            by_threshold[n] = -by_h[n]
-    elif rules.emit == INTEGER:
-        for n in range(h.size):
-            u = h[n] / threshold[n]
-            by_h[n] = 1 / threshold[n] if -0.5 < u < rules.levels + 0.5 else 0
-            by_threshold[n] = -by_h[n] * u
-    else:
-        for n in range(h.size):
-            by_h[n] = 1 if h[n] > 0 else rules.negative_slope
-            by_threshold[n] = 0
+# bfloat16 is the upper half of a float32: kernels read it as bits, and round to even (as torch).
+def _open(row: str, source: str, half: bool, step: str = "t") -> list[str]:
+    """Statements that make `row` the float values of `source`, at a step."""
+    if not half:
+        return [f"{row} = {source}[{step}, b, lo:hi]"]
+    return [
+        f"bits = {source}[{step}, b, lo:hi]",
+        "for n in range(size):",
+        f"    wide_{row}[n] = np.uint32(bits[n]) << np.uint32(16)",
+    ]
 
 
-@compiled
-def _send_backward(rules, h, s, threshold, grad_v, grad_r, grad_s):
-    """Adds to grad_s, the gradient of the spikes, what reached them through the next state."""
-    if rules.emit == DELTA:
-        for n in range(h.size):
-            grad_s[n] += grad_r[n]
-            grad_r[n] -= grad_s[n]
-    if rules.detach_reset:
+def _close(row: str, target: str, half: bool) -> list[str]:
+    """Statements that hand what `row` holds to `target`, at step t."""
+    if not half:
+        return []
+    return [
+        f"bits = {target}[t, b, lo:hi]",
+        "for n in range(size):",
+        f"    u = wide_{row}[n]",
+        "    even = (u >> np.uint32(16)) & np.uint32(1)",
+        "    bits[n] = (u + np.uint32(0x7FFF) + even) >> np.uint32(16)",
+    ]
+
+
+def _wide(half: bool, *rows: str) -> list[str]:
+    """Statements that make room for the float values of `rows`."""
+    return [
+        statement
+        for row in rows * half
+        for statement in (f"wide_{row} = np.empty(size, np.uint32)", f"{row} = wide_{row}.view(F)")
+    ]
+
+
+def forward_source(p: Program, dtype: str) -> str:
+    """The text of the module with the kernel `forward`."""
+    half = dtype == "bfloat16"
+    return frame(
+        HEAD,
+        dtype="float32" if half else dtype,
+        name="forward",
+        arguments="fixed, varying, x, state, spikes, final",
+        constants=_constants(p),
+        begin=[*_begin(p), *_wide(half, "all_x", "all_s")],
+        rows=_open("all_x", "x", half) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
+        loads=_loads(("x", *p.states, *p.varying)),
+        forward=list(p.forward),
+        stores=["all_s[n] = s_", *(f"all_{name}[n] = next_{name}" for name in p.states)],
+        after=_close("all_s", "spikes", half),
+        end=[f"final[{k}, b, lo:hi] = all_{name}" for k, name in enumerate(p.states)],
+    )
+
+
+def backward_source(p: Program, dtype: str) -> str:
+    """The text of the module with the kernel `backward`."""
+    half = dtype == "bfloat16"
+    return _again(p, half, "float32" if half else dtype) + _through(p, half)
+
+
+def _again(p: Program, half: bool, dtype: str) -> str:
+    """Forward, keeping the states before each step."""
+    return frame(
+        HEAD,
+        dtype=dtype,
+        name="backward",
+        arguments="fixed, varying, x, state, grad_spikes, grad_state, to_x, to_varying",
+        constants=_constants(p),
+        begin=[
+            *_begin(p),
+            f"kept = np.empty(({len(p.states)}, steps, size), F)",
+            *_wide(half, "all_x", "grads_s", "out"),
+        ],
+        rows=[
+            *_open("all_x", "x", half),
+            *(f"kept_{name} = kept[{k}, t]" for k, name in enumerate(p.states)),
+        ],
+        loads=_loads(("x", *p.states, *p.varying)),
+        forward=list(p.forward),
+        stores=[
+            statement
+            for name in p.states
+            for statement in (f"kept_{name}[n] = {name}_", f"all_{name}[n] = next_{name}")
+        ],
+        after=[],
+        end=[],
+    )
+
+
+def _through(p: Program, half: bool) -> str:
+    """Backward through all steps."""
+    return frame(
+        BACK,
+        begin=[
+            *(f"grads_{n} = grad_state[{k}, b, lo:hi].copy()" for k, n in enumerate(p.states)),
+            *(f"sum_{name} = np.zeros(size, F)" for name in p.varying),
+        ],
+        rows=[
+            *_open("all_x", "x", half),
+            *_open("grads_s", "grad_spikes", half, "min(t, len(grad_spikes) - 1)"),
+            *([] if half else ["out = to_x[t, b, lo:hi]"]),
+            *(f"all_{name} = kept[{k}, t]" for k, name in enumerate(p.states)),
+        ],
+        loads=[
+            *_loads(("x", *p.states, *p.varying)),
+            "grad_s = grads_s[n]",
+            *(f"grad_{name} = grads_{name}[n]" for name in p.states),
+        ],
+        backward=list(p.backward),
+        stores=[
+            "out[n] = grad_x",
+            *(f"grads_{name}[n] = before_{name}" for name in p.states),
+            *(f"sum_{name}[n] += part_{name}" for name in p.varying),
+        ],
+        after=_close("out", "to_x", half),
+        end=[
+            *(f"grad_state[{k}, b, lo:hi] = grads_{n}" for k, n in enumerate(p.states)),
+            *(f"to_varying[{i}, b, lo:hi] = sum_{name}" for i, name in enumerate(p.varying)),
+        ],
+    )
+
+
+Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
+
+
+@lru_cache(maxsize=1024)
+def _kernel(name: str, rules: Rules, dtype: torch.dtype) -> tuple[Callable[..., None], np.ndarray]:
+    """The compiled kernel, and the values of the constants that don't vary."""
+    p, number = program(*rules[:3]), str(dtype).removeprefix("torch.")
+    source = {"forward": forward_source, "backward": backward_source}[name](p, number)
+    exact = "float64" if dtype == torch.float64 else "float32"
+    return getattr(module(source), name), np.array([rules[3], *p.fixed.values()], exact)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """The memory of a tensor; bfloat16, which numpy lacks, as its bits."""
+    bits = tensor.dtype == torch.bfloat16
+    return (tensor.detach().view(torch.uint16) if bits else tensor.detach()).numpy()
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="axonal-scan")
+
+
+def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
+    """Runs a kernel on the memory of `tensors`, x first, on as many threads as torch's."""
+    kernel, fixed = _kernel(name, rules, tensors[0].dtype)
+    if not len(varying):  # all neurons are alike: the samples are one long row
+        tensors = tuple(tensor.flatten(1).unsqueeze(1) for tensor in tensors)
+    steps, batch, neurons = tensors[0].shape
+    width = max(1, min(neurons, max(LANES, SCRATCH // steps // LANES * LANES)))
+    tasks, threads = batch * -(-neurons // width), torch.get_num_threads()
+    arrays = (width, fixed, *map(_array, (varying, *tensors)))
+    if threads == 1 or tasks == 1 or steps * batch * neurons <= ALONE:
+        kernel(0, tasks, *arrays)
         return
-    if rules.reset == SUBTRACT:
-        for n in range(h.size):
-            grad_s[n] -= threshold[n] * grad_v[n]
-    elif rules.reset == ZERO:
-        for n in range(h.size):
-            grad_s[n] -= h[n] * grad_v[n] if s[n] <= 1 else 0
+    shares, next_share = min(tasks, SHARES * threads), count()
+
+    def work() -> None:
+        while (i := next(next_share)) < shares:
+            kernel(tasks * i // shares, tasks * (i + 1) // shares, *arrays)
+
+    # This thread works, too, and whoever is faster does more: torch's own threads spin for a while
+    # after each of its operations, and leave some cores half free.
+    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        helper.result()
 
 
-@compiled
-def _add_product(out, a, b):
-    for n in range(out.size):
-        out[n] += a[n] * b[n]
-
-
-@compiled
-def _step_backward(rules, x, v, s, decay, gain, by_h, by_threshold, grad_s, grad_v, grad_x, sums):
-    """Through reset and charge: grad_v of the membrane after the step becomes that before it."""
-    if rules.reset == SUBTRACT:
-        for n in range(s.size):
-            sums[2, n] -= s[n] * grad_v[n]
-    elif rules.reset == ZERO:
-        for n in range(s.size):
-            grad_v[n] = grad_v[n] if s[n] == 0 else 0
-    _add_product(sums[2], grad_s, by_threshold)
-    _add_product(grad_v, grad_s, by_h)
-    _add_product(sums[0], grad_v, v)
-    _add_product(sums[1], grad_v, x)
-    for n in range(s.size):
-        grad_x[n] = grad_v[n] * gain[n]
-    for n in range(s.size):
-        grad_v[n] *= decay[n]
-
-
-@compiled
-def _forward_block(rules, at, x, state, decay, gain, threshold, spikes, final):
-    b, lo, hi = at
-    v, r, h = state[0, b, lo:hi].copy(), state[-1, b, lo:hi].copy(), np.empty(hi - lo, x.dtype)
-    for t in range(len(x)):
-        _step(rules, x[t, b, lo:hi], v, r, decay, gain, threshold, h, spikes[t, b, lo:hi])
-    final[-1, b, lo:hi] = r  # first: where v is all the state, it takes this place
-    final[0, b, lo:hi] = v
-
-
-@compiled
-def _backward_block(
-    rules, at, x, state, decay, gain, threshold, grad_spikes, grad_state, grad_x, grads
-):
-    """Runs the block forward into scratch, then backward; grad_state is that of the last state,
-    then of the first. grads [3, B, N] are those of decay, gain and threshold."""
-    b, lo, hi = at
-    v, r = state[0, b, lo:hi].copy(), state[-1, b, lo:hi].copy()
-    before, h = np.empty((len(x), hi - lo), x.dtype), np.empty((len(x), hi - lo), x.dtype)
-    s, sums = np.empty_like(h), np.zeros((3, hi - lo), x.dtype)
-    for t in range(len(x)):
-        _copy(before[t], v)
-        _step(rules, x[t, b, lo:hi], v, r, decay, gain, threshold, h[t], s[t])
-    grad_v, grad_r = grad_state[0, b, lo:hi].copy(), grad_state[-1, b, lo:hi].copy()
-    grad_s, by_h, by_threshold = np.empty_like(v), np.empty_like(v), np.empty_like(v)
-    for t in range(len(x) - 1, -1, -1):
-        _copy(grad_s, grad_spikes[t, b, lo:hi])
-        _send_backward(rules, h[t], s[t], threshold, grad_v, grad_r, grad_s)
-        _fire_backward(rules, h[t], threshold, by_h, by_threshold)
-        row, out = x[t, b, lo:hi], grad_x[t, b, lo:hi]
-        _step_backward(
-            rules, row, before[t], s[t], decay, gain, by_h, by_threshold, grad_s, grad_v, out, sums
-        )
-    grads[:, b, lo:hi] = sums
-    grad_state[-1, b, lo:hi] = grad_r
-    grad_state[0, b, lo:hi] = grad_v
-
-
-@compiled
-def _block(task, shape, width):
-    """Which sample, and which neurons from and to, are the work of `task`."""
-    per_sample = -(-shape[2] // width)
-    lo = task % per_sample * width
-    return task // per_sample, lo, min(lo + width, shape[2])
-
-
-@njit(parallel=True, cache=True)
-def _forward(rules, width, tasks, x, state, decay, gain, threshold, spikes, final):
-    for task in prange(tasks):
-        at = _block(task, x.shape, width)
-        mine = slice(at[1], at[2])
-        a, g, theta = decay[mine], gain[mine], threshold[mine]
-        _forward_block(rules, at, x, state, a, g, theta, spikes, final)
-
-
-@njit(parallel=True, cache=True)
-def _backward(
-    rules, width, tasks, x, state, decay, gain, threshold, grad_spikes, grad_state, grad_x, grads
-):
-    for task in prange(tasks):
-        at = _block(task, x.shape, width)
-        mine = slice(at[1], at[2])
-        a, g, theta = decay[mine], gain[mine], threshold[mine]
-        _backward_block(rules, at, x, state, a, g, theta, grad_spikes, grad_state, grad_x, grads)
-
-
-def _launch(kernel, rules: Rules, x: Tensor, *tensors: Tensor) -> None:
-    """Runs `kernel` on the memory of x [T, B, N] and `tensors`, on as many threads as torch's."""
-    steps, batch, neurons = x.shape
-    width = max(1, min(neurons, max(16, SCRATCH // steps)))
-    tasks = batch * -(-neurons // width)
-    numba.set_num_threads(min(torch.get_num_threads(), THREADS))
-    arrays = [tensor.detach().contiguous().numpy() for tensor in (x, *tensors)]
-    kernel(rules, width, tasks, *arrays)
-
-
-def forward(rules: Rules, x: Tensor, state: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-    """The scan of x [T, B, N] from state [K, B, N]; parameters are decay, gain, threshold [N].
+def forward(rules: Rules, x: Tensor, state: Tensor, varying: Tensor) -> tuple[Tensor, Tensor]:
+    """The scan of x [T, B, N] from state [K, B, N] with constants varying [P, N].
 
     Returns:
         Spikes [T, B, N] and the last state [K, B, N].
     """
-    spikes = torch.empty(x.shape, dtype=x.dtype)
-    final = torch.empty(state.shape, dtype=x.dtype)
-    _launch(_forward, rules, x, state, *parameters, spikes, final)
+    x, state, varying = (tensor.contiguous() for tensor in (x, state, varying))
+    spikes, final = torch.empty_like(x), torch.empty_like(state)
+    _launch("forward", rules, varying, x, state, spikes, final)
     return spikes, final
 
 
 def backward(
-    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, *inputs: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x and of `inputs`: the first state, decay, gain and threshold."""
-    grad_x = torch.empty(x.shape, dtype=x.dtype)
+    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, state: Tensor, varying: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, of the first state and of the constants that vary."""
+    if not grad_spikes.stride(0):  # a mean or sum over time sends every step the same
+        grad_spikes = grad_spikes[:1]
+    x, state, varying, sent = (t.contiguous() for t in (x, state, varying, grad_spikes))
     grad_state = grad_final.clone(memory_format=torch.contiguous_format)
-    grads = torch.empty((3, *x.shape[1:]), dtype=x.dtype)
-    _launch(_backward, rules, x, *inputs, grad_spikes, grad_state, grad_x, grads)
-    decay, gain, threshold = (grad.sum(0) for grad in grads)  # an operator's outputs share nothing
-    return grad_x, grad_state, decay, gain, threshold
+    grad_x, grads = torch.empty_like(x), state.new_empty(len(varying), *x.shape[1:])
+    _launch("backward", rules, varying, x, state, sent, grad_state, grad_x, grads)
+    return grad_x, grad_state, grads.sum(1)

@@ -8,38 +8,39 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.neuron import Dynamics
 from ..surrogate import surrogate_named
-from . import cpu, reference
+from . import cpu, parallel, reference, triton
 
-FUSED = (torch.float32, torch.float64)
+FUSED = {
+    "cpu": (torch.float64, torch.float32, torch.bfloat16),
+    "cuda": (torch.float64, torch.float32, torch.bfloat16, torch.float16),
+}
 
 
 @torch.library.custom_op("axonal::scan", mutates_args=(), device_types="cpu")
 def fused(
     x: Tensor,
     state: Tensor,
-    decay: Tensor,
-    gain: Tensor,
-    threshold: Tensor,
-    emit: str,
-    reset: str,
-    levels: int,
-    negative_slope: float,
-    detach_reset: bool,
+    varying: Tensor,
+    dynamics: str,
+    names: str,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    """x [T, B, N], state [K, B, N], parameters [N], then `cpu.Rules` -> (spikes, state)."""
-    rules = cpu.Rules.of(emit, reset, levels, negative_slope, detach_reset, surrogate, slope)
-    spikes, final = cpu.forward(rules, x, state, decay, gain, threshold)
-    if bad := int(final.isnan().sum()):  # a membrane that was ever NaN stays NaN
-        names = ("x", "the state", "decay", "gain", "threshold")
-        tensors = (x, state, decay, gain, threshold)
-        found = [n for n, t in zip(names, tensors, strict=True) if not t.isfinite().all()]
+    """x [T, B, N], state [K, B, N], constants that vary [P, N], `cpu.Rules` -> spikes, state."""
+    spikes, final = cpu.forward((dynamics, names, surrogate, slope), x, state, varying)
+    if bad := int(final[0].isnan().sum()):  # a membrane that was ever NaN stays NaN
+        tensors = {"x": x, "the state": state, "a parameter": varying}
+        found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         raise InputError(
             f"scan: {bad} membranes turned NaN, from {' and '.join(found) or 'an overflow'}; "
             "look for the first layer whose output is not finite"
         )
     return spikes, final
+
+
+@fused.register_kernel("cuda")
+def _(x, state, varying, *rules):
+    return triton.forward(rules, x, state, varying)
 
 
 @fused.register_fake
@@ -53,30 +54,30 @@ def fused_backward(
     grad_final: Tensor,
     x: Tensor,
     state: Tensor,
-    decay: Tensor,
-    gain: Tensor,
-    threshold: Tensor,
-    emit: str,
-    reset: str,
-    levels: int,
-    negative_slope: float,
-    detach_reset: bool,
+    varying: Tensor,
+    dynamics: str,
+    names: str,
     surrogate: str,
     slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, state, decay, gain and threshold, given those of `fused`'s outputs."""
-    rules = cpu.Rules.of(emit, reset, levels, negative_slope, detach_reset, surrogate, slope)
-    return cpu.backward(rules, grad_spikes, grad_final, x, state, decay, gain, threshold)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, state and varying, given those of `fused`'s outputs."""
+    rules = dynamics, names, surrogate, slope
+    return cpu.backward(rules, grad_spikes, grad_final, x, state, varying)
+
+
+@fused_backward.register_kernel("cuda")
+def _(grad_spikes, grad_final, x, state, varying, *rules):
+    return triton.backward(rules, grad_spikes, grad_final, x, state, varying)
 
 
 @fused_backward.register_fake
-def _(grad_spikes, grad_final, *inputs):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in inputs[:5])
+def _(grad_spikes, grad_final, x, state, varying, *_):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, state, varying))
 
 
 def _keep(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:5])
-    ctx.rules = inputs[5:]
+    ctx.save_for_backward(*inputs[:3])
+    ctx.rules = inputs[3:]
 
 
 def _differentiate(ctx, grad_spikes, grad_final):
@@ -92,36 +93,27 @@ def scan(
     state: Tensor | None,
     dynamics: Dynamics,
     *,
-    decay: Tensor | None = None,
-    gain: Tensor | None = None,
-    threshold: Tensor | None = None,
     surrogate: str = "atan",
     slope: float | None = None,
+    **parameters: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run a population of neurons over time: charge, fire, reset (see `Dynamics`).
 
-    Gradients reach x, state, decay, gain and threshold. Through a spike they follow a stand-in:
+    Gradients reach x, state and the parameters; `Dynamics` says what stands in for a spike's.
 
-        binary    ds/dh = g(h - threshold) = -ds/dthreshold, g the surrogate
-        integer   ds/dh = 1/threshold, ds/dthreshold = -h/threshold^2 where
-                  -1/2 < h/threshold < levels + 1/2, else 0 (rectangular straight-through)
-        delta     that of d = a(h) - r, as if always sent; ds/dthreshold = 0; da/dh = 1 if h > 0,
-                  else `negative_slope`
-
-    "subtract" gives threshold its direct gradient -s besides. With `detach_reset` the s in the
-    reset is a constant; without it, "zero" is h (1 - min(s, 1)), with gradient where s <= 1.
-
-    float32 and float64 on CPUs run fused; anything else runs the reference, on its device and in
-    its dtype. Under autocast the scan is float32: membranes sum many small terms.
+    float64, float32 and bfloat16 run fused on CPUs, all of them and float16 on CUDA devices with
+    Triton; anything else runs the reference, or `parallel` where that suits. Membranes sum many
+    small terms: for inputs of half precision, states and parameters are float32, and spikes have
+    the dtype of the input.
 
     Args:
         x: input, [T, B, ...], floating.
-        state: [K, B, ...] as an earlier call returned it, or None for zeros.
+        state: [K, B, ...] as an earlier call returned it, or None for the neurons' rest.
         dynamics: the equations and their constants.
-        decay, gain, threshold: replace the constant in `dynamics`; broadcastable to the shape of
-            one sample's neurons, x.shape[2:]. Their range is the caller's to keep.
-        surrogate: a row of `SURROGATES`; only binary spikes use it.
+        surrogate: a row of `SURROGATES`; only binary and ternary spikes use it.
         slope: its parameter, > 0; None for the row's default.
+        parameters: tensors that replace constants of `dynamics` by name; broadcastable to the
+            shape of one sample's neurons, x.shape[2:]. Their range is the caller's to keep.
 
     Returns:
         Spikes [T, B, ...] and the state [K, B, ...] to hand to the next call.
@@ -138,21 +130,30 @@ def scan(
         raise InputError(
             f"scan: x is {_describe(x)}; it must be floating, [T, B, ...], with at least one step"
         )
-    if torch.is_autocast_enabled(x.device.type) and x.dtype not in FUSED:
-        x = x.float()
-    state = _checked_state(state, x, dynamics)
-    parameters = (
-        _spread("decay", decay, dynamics.decay, x),
-        _spread("gain", gain, dynamics.gain, x),
-        _spread("threshold", threshold, dynamics.threshold, x),
-    )
-    if x.device.type != "cpu" or x.dtype not in FUSED:
-        return reference.scan(x, state, *parameters, dynamics, surrogate, slope)
-    d = dynamics
-    rules = (d.emit, d.reset, d.levels, d.negative_slope, d.detach_reset, surrogate, slope)
-    flat = (p.reshape(-1) for p in parameters)
-    spikes, final = fused(_in_rows(x), _in_rows(state), *flat, *rules)
+    work = torch.float64 if x.dtype == torch.float64 else torch.float32
+    state = _checked_state(state, x, dynamics, work)
+    constants = dynamics.constants()
+    if unknown := [name for name in parameters if name not in constants]:
+        raise InputError(f"scan: no parameter {unknown[0]!r}; there are {', '.join(constants)}")
+    given = {
+        name: _spread(name, value, x, work)
+        for name in constants
+        if (value := parameters.get(name)) is not None
+    }
+    if not _fused(x):
+        form = parallel if parallel.suits(dynamics) else reference
+        spikes, final = form.scan(x.to(work), state, given, dynamics, surrogate, slope)
+        return spikes.to(x.dtype), final
+    ordered = [value.reshape(-1) for value in given.values()]
+    varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
+    rules = dynamics.text, ",".join(given), surrogate, slope
+    spikes, final = fused(_in_rows(x), _in_rows(state), varying, *rules)
     return spikes.reshape(x.shape), final.reshape(state.shape)
+
+
+def _fused(x: Tensor) -> bool:
+    known = x.dtype in FUSED.get(x.device.type, ())
+    return known and (x.device.type == "cpu" or triton.available())
 
 
 def _in_rows(tensor: Tensor) -> Tensor:
@@ -164,29 +165,32 @@ def _describe(tensor: Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
 
 
-def _checked_state(state: Tensor | None, x: Tensor, dynamics: Dynamics) -> Tensor:
+def _checked_state(
+    state: Tensor | None, x: Tensor, dynamics: Dynamics, work: torch.dtype
+) -> Tensor:
     shape = (dynamics.state_size, *x.shape[1:])
     if state is None:
-        return x.new_zeros(shape)
-    if state.shape != shape or state.dtype != x.dtype or state.device != x.device:
+        if not any(dynamics.rest):
+            return x.new_zeros(shape, dtype=work)
+        rest = x.new_tensor(dynamics.rest, dtype=work)
+        return rest.reshape(-1, *(1 for _ in shape[1:])).expand(shape)
+    if state.shape != shape or state.dtype != work or state.device != x.device:
         raise InputError(
-            f"scan: the state is {_describe(state)} but {list(shape)} is needed for x of "
-            f"{_describe(x)}; pass back the state of the same layer and batch, or None"
+            f"scan: the state is {_describe(state)} but {list(shape)} in {work} is needed for x "
+            f"of {_describe(x)}; pass back the state of the same layer and batch, or None"
         )
     return state
 
 
-def _spread(name: str, value: Tensor | None, constant: float, x: Tensor) -> Tensor:
+def _spread(name: str, value: Tensor, x: Tensor, work: torch.dtype) -> Tensor:
     """The parameter for each neuron, in the shape of one sample."""
     shape = x.shape[2:]
-    if value is None:
-        return x.new_full(shape, constant)
     fits = len(value.shape) <= len(shape) and all(
         mine in (1, full) for mine, full in zip(value.shape[::-1], shape[::-1], strict=False)
     )
-    if not fits or value.dtype != x.dtype or value.device != x.device:
+    if not fits or value.dtype not in (work, x.dtype) or value.device != x.device:
         raise InputError(
             f"scan: {name} is {_describe(value)}; it must broadcast to {list(shape)}, the neurons "
-            f"of one sample, in x's dtype {x.dtype} and on {x.device}"
+            f"of one sample, in {work} and on {x.device}"
         )
-    return value.expand(shape)
+    return value.to(work).expand(shape)

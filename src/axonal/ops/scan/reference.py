@@ -1,8 +1,9 @@
 """Charge, fire and reset over time in plain torch: the definition that every kernel must meet.
 
-The backward pass is autograd's. Where a spike jumps, `_through` gives it the gradient of a
-smooth stand-in; `scan` in `op.py` states the conventions in words.
+The backward pass is autograd's; `Dynamics` says where it follows a stand-in.
 """
+
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -11,45 +12,49 @@ from ...core.neuron import Dynamics
 from ..surrogate import SURROGATES
 
 
-def _through(value: Tensor, gradient: Tensor) -> Tensor:
-    """`value` forward, `gradient` backward (straight-through; Bengio et al. 2013)."""
-    return value.detach() + (gradient - gradient.detach())
+class Tensors:
+    """The `Algebra` of tensors of one dtype and device."""
+
+    exp, floor = staticmethod(torch.exp), staticmethod(torch.floor)
+
+    def __init__(self, like: Tensor, surrogate: str, slope: float):
+        self.like, self.row, self.slope = like, SURROGATES[surrogate], like.new_tensor(slope)
+
+    def where(self, condition: Tensor, yes: Tensor | float, no: Tensor | float) -> Tensor:
+        yes, no = (torch.as_tensor(part).to(self.like) for part in (yes, no))
+        return torch.where(condition, yes, no)
+
+    def hold(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+    def through(self, value: Tensor, gradient: Tensor) -> Tensor:
+        return value.detach() + (gradient - gradient.detach())
+
+    def surrogate(self, x: Tensor) -> Tensor:
+        return self.row.derivative(self, x.detach(), self.slope)
 
 
-def _fire(h: Tensor, r: Tensor, threshold: Tensor, d: Dynamics, surrogate: str, slope: float):
-    if d.emit == "binary":
-        x = h - threshold
-        g = SURROGATES[surrogate].derivative(x.detach(), slope)
-        return _through((h >= threshold).to(h.dtype), g * x)
-    if d.emit == "integer":
-        u = h / threshold
-        inside = (u > -0.5) & (u < d.levels + 0.5)
-        return _through(torch.floor(u + 0.5).clamp(0, d.levels), inside * u)
-    change = torch.where(h > 0, h, d.negative_slope * h) - r
-    return _through(change * (change.abs() >= threshold), change)
+def constants(x: Tensor, parameters: dict[str, Tensor], dynamics: Dynamics) -> SimpleNamespace:
+    """The constants of `dynamics` as tensors like x, or what replaces them, by name."""
+    own = {name: x.new_tensor(value) for name, value in dynamics.constants().items()}
+    return SimpleNamespace(**own | parameters)
 
 
 def scan(
     x: Tensor,
     state: Tensor,
-    decay: Tensor,
-    gain: Tensor,
-    threshold: Tensor,
+    parameters: dict[str, Tensor],
     dynamics: Dynamics,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    """The equations of `Dynamics`: x [T, B, ...], state [K, B, ...] -> (spikes, state)."""
-    v, r, spikes = state[0], state[-1], []
+    """The equations of `dynamics`: x [T, B, ...], state [K, B, ...] -> (spikes, state).
+
+    `parameters` replace constants, each in the shape of one sample's neurons.
+    """
+    m, p = Tensors(x, surrogate, slope), constants(x, parameters, dynamics)
+    spikes, values = [], tuple(state)
     for x_t in x:
-        h = decay * v + gain * x_t
-        s = _fire(h, r, threshold, dynamics, surrogate, slope)
-        sent = s.detach() if dynamics.detach_reset else s
-        if dynamics.reset == "subtract":
-            v = h - threshold * sent
-        else:
-            v = h if dynamics.reset == "none" else h * (1 - sent.clamp(max=1))
-        if dynamics.emit == "delta":
-            r = r + s
+        s, values = dynamics.step(m, x_t, values, p)
         spikes.append(s)
-    return torch.stack(spikes), torch.stack((v, r)[: dynamics.state_size])
+    return torch.stack(spikes), torch.stack(values)
