@@ -3,29 +3,36 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from axonal.recipes import readme
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_table_is_made_from_the_results():
-    results = readme.read(ROOT / "benchmarks/results/generate.json")
-    found = readme.MARK.search(TEXT)
-    assert found and found[2] == readme.table(results)
+RESULTS = sorted((ROOT / "benchmarks/results").glob("*.json"))
 
 
-def test_every_figure_has_what_it_takes_to_make_it_again():
-    results = readme.read(ROOT / "benchmarks/results/generate.json")
+def test_every_result_has_its_table_made_from_it():
+    found = {mark[2]: mark[3] for mark in readme.MARK.finditer(TEXT)}
+    assert set(found) == {path.stem for path in RESULTS}
+    for path in RESULTS:
+        assert found[path.stem] == readme.TABLES[path.stem](readme.read(path))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_figure_has_what_it_takes_to_make_it_again(path):
+    results = readme.read(path)
     for value in results["figures"].values():
         if isinstance(value, dict):
             assert value["low"] <= value["value"] <= value["high"]
-    assert "axonal bench generate" in results["command"] and str(results["seed"]) in TEXT
+    assert f"axonal bench {path.stem}" in results["command"] and str(results["seed"]) in TEXT
 
 
 def test_the_code_runs():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, {})
 

@@ -97,6 +97,44 @@ def bench_generate(
     readme.renew(Path("README.md"), out)
 
 
+@bench.command(name="parity")
+def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> None:
+    """Whether the presets fire as the frameworks they are named after; 3 minutes on 2 cores.
+
+    Args:
+        out: folder for parity.json; the README's table is renewed if it is here.
+        seed: of the drives.
+    """
+    from .recipes import parity, readme
+
+    console.print(parity.bench(out, seed))
+    readme.renew(Path("README.md"), out)
+
+
+@bench.command(name="neurons")
+def bench_neurons(
+    *,
+    out: Path = Path("benchmarks/results"),
+    rounds: int = 7,
+    seed: int = 0,
+    threads: int = 2,
+    compile_limit: float = 0,
+) -> None:
+    """How fast a spiking layer trains, beside other frameworks; 10 minutes on 2 cores.
+
+    Args:
+        out: folder for neurons.json; the README's table is renewed if it is here.
+        rounds: of timing, at least 3.
+        seed: of the drives.
+        threads: of every framework.
+        compile_limit: seconds that torch.compile may take for each of the others; 0: not tried.
+    """
+    from .recipes import neurons, readme
+
+    console.print(neurons.bench(out, rounds, seed, threads=threads, compile_limit=compile_limit))
+    readme.renew(Path("README.md"), out)
+
+
 def main() -> None:
     """Run the command line; what went wrong is told in a sentence, with exit status 1."""
     try:

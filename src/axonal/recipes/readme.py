@@ -8,19 +8,24 @@ from typing import Any
 from ..core import files
 from ..core.errors import FileError
 
-KEYS = ("figures", "compared", "machine", "versions", "seed", "command")
-MARK = re.compile(r"(<!-- bench:generate -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
+KEYS = ("figures", "machine", "versions", "seed", "command")
+MARK = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
 
 
 def renew(readme: Path, results: Path) -> None:
-    """Put the table of `results`/generate.json between the marks in `readme`, if it has any.
+    """Put the table of each bench in `results` between its marks in `readme`, if it has any.
 
     Raises:
-        FileError: the results can't be read, or the file can't be written.
+        FileError: results can't be read, or the file can't be written.
     """
-    if readme.exists() and MARK.search(text := readme.read_text()):
-        made = table(read(results / "generate.json"))
-        files.write(readme, MARK.sub(lambda found: found[1] + made + found[3], text))
+
+    def made(found: re.Match) -> str:
+        path = results / f"{found[2]}.json"
+        table = TABLES[found[2]](read(path)) if path.exists() else found[3]
+        return found[1] + table + found[4]
+
+    if readme.exists():
+        files.write(readme, MARK.sub(made, readme.read_text()))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -31,12 +36,12 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text())
-        return {key: found[key] for key in KEYS}
+        return found | {key: found[key] for key in KEYS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"can't read {path} ({error}); run the bench again") from error
 
 
-def table(results: dict[str, Any]) -> str:
+def generate(results: dict[str, Any]) -> str:
     """The table of `axonal bench generate`, in Markdown."""
     figures, compared = results["figures"], results["compared"]
     rows = [
@@ -69,6 +74,34 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def neurons(results: dict[str, Any]) -> str:
+    """The table of `axonal bench neurons`, in Markdown."""
+    figures = results["figures"]
+    rivals = [key[len("equal spikes [") : -1] for key in figures if key.startswith("equal")][1:]
+    widths = [n for n in (256, 512, 1024, 4096) if f"onm{n}_over_linear" in figures]
+    lines = [
+        "| a layer of N, its time over … | " + " | ".join(f"N = {n}" for n in widths) + " |",
+        "|---" * (len(widths) + 1) + "|",
+    ]
+    names = {"its Linear alone": "onm{}_over_linear"}
+    names |= {f"{rival}'s, how many times longer": f"onm{{}}_vs_{rival}" for rival in rivals}
+    for row, key in names.items():
+        cells = [figures.get(key.format(n)) for n in widths]
+        shown = ["–" if cell is None else _number(cell) for cell in cells]
+        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+    share, over = figures["training_memory_share"], figures["scan_over_bandwidth"]
+    lines += [
+        "",
+        f"The neurons alone take {_number(over)} times as long as moving their bytes. With "
+        f"`recompute=True` a training step of 12 layers adds {share:.0%} of what their membranes "
+        "and spikes in float32 would take.",
+        "",
+        f"Medians (smallest–largest) of rounds of `{results['command']}` on {results['machine']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _number(figure: dict[str, float]) -> str:
     return f"{figure['value']:.2f} ({figure['low']:.2f}–{figure['high']:.2f})"
 
@@ -78,3 +111,18 @@ def _percent(figure: dict[str, float] | None) -> str:
         return "no ANN run reaches this quality"
     low, high = 100 * figure["low"], 100 * figure["high"]
     return f"{100 * figure['value']:.1f} % ({low:.1f}–{high:.1f})"
+
+
+def parity(results: dict[str, Any]) -> str:
+    """The table of `axonal bench parity`, in Markdown."""
+    figures = results["figures"]
+    lines = ["| preset | equal steps | spikes a step |", "|---|---|---|"]
+    for key, share in figures.items():
+        if key.startswith("equal ["):
+            name = key[len("equal [") : -1]
+            rate = figures[f"spikes a step [{name}]"]
+            lines.append(f"| {name} | {100 * share:.4g} % | {rate:.3f} |")
+    return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
+
+
+TABLES = {"generate": generate, "neurons": neurons, "parity": parity}

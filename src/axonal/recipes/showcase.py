@@ -79,7 +79,7 @@ def demo(out: Path, samples: int = 1000, seed: int = 0) -> str:
     _check(samples, out)
     found = _evaluate(demo_settings(), samples, seed, reference(ANN), None)
     command = f"axonal demo --samples {samples} --seed {seed}"
-    page = _report(out / "report.html", found, _facts(command, seed, samples))
+    page = _report(out / "report.html", found, facts(command, seed) | {"samples": samples})
     choice = report.compare([e.run for e in found])
     for run in (choice.dense, choice.spiking):
         kind = "spiking" if run is choice.spiking else "ann"
@@ -110,13 +110,13 @@ def bench(
     real = reference(ANN, data=True)
     found = _evaluate(bench_settings(), samples, seed, real, store)
     command = f"axonal bench generate --samples {samples} --seed {seed}"
-    facts = _facts(command, seed, samples)
+    about = facts(command, seed) | {"samples": samples}
     figures = bench_figures(found) | {"demo_seconds": _time_demo()}
     choice = report.compare([e.run for e in found])
     compared = {"spiking": choice.spiking.name, "ann": choice.dense.name, "best": choice.best.name}
-    result = {"figures": figures, "compared": compared} | facts
+    result = {"figures": figures, "compared": compared} | about
     path = files.write(out / "generate.json", json.dumps(result, indent=1) + "\n")
-    _report(out / "generate.html", found, facts)
+    _report(out / "generate.html", found, about)
     return f"{report.verdict(choice)} Every figure lies in {path.resolve()}."
 
 
@@ -225,13 +225,13 @@ def _report(path: Path, found: Sequence[Evaluated], facts: dict[str, Any]) -> Pa
     return report.write(path, runs, certificate, TITLE, facts)
 
 
-def _facts(command: str, seed: int, samples: int) -> dict[str, Any]:
+def facts(command: str, seed: int) -> dict[str, Any]:
+    """What a bench's results say of themselves: machine, versions, seed and command."""
     names = ("axonal", "torch", "numpy", "numba")
     return {
         "machine": f"{_processor()}, {platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version()} | {n: version(n) for n in names},
         "seed": seed,
-        "samples": samples,
         "command": command,
     }
 

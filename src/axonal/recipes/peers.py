@@ -1,0 +1,121 @@
+"""Other frameworks, each in an environment of its own, that run beside ours in the benches."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.status import Status
+
+from ..core import files
+from ..core.errors import FileError, InputError
+
+TORCH = "torch==2.13.0"
+COMMON = (TORCH, "numpy")
+# What to install, and what without its requirements: torchvision and torchaudio, which several
+# ask for and none of these layers uses, don't work beside every torch.
+PEERS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "snntorch": (COMMON, ["snntorch==1.0.0"]),
+    "spikingjelly": (
+        [*COMMON, "scipy", "tqdm", "matplotlib", "loguru<1", "packaging", "h5py", "requests"],
+        ["spikingjelly==2.0.0"],
+    ),
+    "norse": ([*COMMON, "nir", "nirtorch"], ["norse==1.1.0"]),
+    "sinabs": ([*COMMON, "nir", "nirtorch", "matplotlib", "pbr"], ["sinabs==3.1.3"]),
+    "rockpool": ([*COMMON, "scipy", "rockpool==3.1.0"], []),
+    "spyx": ([*COMMON, "spyx==1.0.0"], []),
+}
+WORKER = Path("benchmarks/peers/worker.py")
+
+
+def python(name: str, root: Path) -> Path:
+    """The interpreter of the environment of the peer `name`, made in `root` if it isn't there.
+
+    Raises:
+        InputError: no peer of that name. FileError: it can't be installed.
+    """
+    if name == "axonal":
+        return Path(sys.executable)
+    if name not in PEERS:
+        raise InputError(f"no peer {name!r}; there are {', '.join(PEERS)}")
+    folder, (needed, alone) = files.writable(root) / name, PEERS[name]
+    found, stamp = folder / "bin" / "python", folder / ".complete"
+    wanted = json.dumps([needed, alone])
+    if stamp.exists() and stamp.read_text() == wanted:
+        return found
+    pip = [str(found), "-m", "pip", "install", "--quiet"]
+    with Status(f"installing {name} in {folder}"):
+        venv.create(folder, with_pip=True, clear=True)
+        for command in ([*pip, *needed], [*pip, "--no-deps", *(alone or ["pip"])]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                reason = done.stderr.strip().splitlines()[-1:] or ["pip failed"]
+                raise FileError(f"can't install {name} in {folder}: {reason[0]}")
+    files.write(stamp, wanted)
+    return found
+
+
+class Peer:
+    """A framework at work: `peer.ask(do="time", ...)`, see `benchmarks/peers/worker.py`."""
+
+    def __init__(self, name: str, process: subprocess.Popen):
+        self.name, self.process = name, process
+
+    def ask(self, *, limit: float | None = None, **job: Any) -> dict[str, Any]:
+        """The worker's answer to a job.
+
+        Raises:
+            FileError: the worker died, with its own last words, or took more than `limit` seconds.
+        """
+        stdin, stdout, stderr = self.process.stdin, self.process.stdout, self.process.stderr
+        assert stdin and stdout and stderr
+        try:
+            stdin.write(json.dumps(job) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died; what it said is read below
+        if limit is not None and not select.select([stdout], [], [], limit)[0]:
+            raise FileError(f"the worker of {self.name} took more than {limit:.0f} s for {job}")
+        if not (line := stdout.readline()):
+            last = stderr.read().strip().splitlines()[-1:] or ["no message"]
+            raise FileError(f"the worker of {self.name} died at {job}: {last[0]}")
+        return json.loads(line)
+
+
+@contextmanager
+def working(name: str, root: Path, threads: int, hoard: bool = True) -> Iterator[Peer]:
+    """A worker of the peer `name`, with so many threads, that ends with the context.
+
+    If it may `hoard`, memory that is freed stays with the process, which is faster; if not, what
+    is in use can be measured.
+
+    Raises:
+        InputError: the worker's script is not here. FileError: as `python`.
+    """
+    if not WORKER.exists():
+        raise InputError(f"{WORKER} is not here; run the bench in a clone of the repository")
+    count = str(threads)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    environment = kept | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    limits = ("4294967296", "68719476736") if hoard else ("131072", "131072")
+    environment |= zip(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), limits, strict=True)
+    command = [str(python(name, root)), str(WORKER), name]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield Peer(name, process)
+    finally:
+        process.kill()
+        process.communicate()
