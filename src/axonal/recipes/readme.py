@@ -75,31 +75,49 @@ def generate(results: dict[str, Any]) -> str:
 
 
 def neurons(results: dict[str, Any]) -> str:
-    """The table of `axonal bench neurons`, in Markdown."""
+    """The tables of `axonal bench neurons`, in Markdown."""
     figures = results["figures"]
     rivals = [key[len("equal spikes [") : -1] for key in figures if key.startswith("equal")][1:]
     widths = [n for n in (256, 512, 1024, 4096) if f"onm{n}_over_linear" in figures]
+    rows = {"our time / that of the Linear alone": "onm{}_over_linear"}
+    rows |= {f"{rival}'s time / ours": f"onm{{}}_vs_{rival}" for rival in rivals}
+    rows |= {
+        f"{rival}'s, compiled / ours": f"onm{{}}_vs_{rival}_compiled"
+        for rival in rivals
+        if f"onm512_vs_{rival}_compiled" in figures
+    }
     lines = [
-        "| a layer of N, its time over … | " + " | ".join(f"N = {n}" for n in widths) + " |",
+        "| Linear(N, N) and LIF | " + " | ".join(f"N = {n}" for n in widths) + " |",
         "|---" * (len(widths) + 1) + "|",
     ]
-    names = {"its Linear alone": "onm{}_over_linear"}
-    names |= {f"{rival}'s, how many times longer": f"onm{{}}_vs_{rival}" for rival in rivals}
-    for row, key in names.items():
+    for row, key in rows.items():
         cells = [figures.get(key.format(n)) for n in widths]
         shown = ["–" if cell is None else _number(cell) for cell in cells]
         lines.append(f"| {row} | " + " | ".join(shown) + " |")
-    share, over = figures["training_memory_share"], figures["scan_over_bandwidth"]
+    memory = {key: value for key, value in figures.items() if key.startswith("MB [T 500")}
+    stored = figures["MB to store membranes and spikes"]
     lines += [
         "",
-        f"The neurons alone take {_number(over)} times as long as moving their bytes. With "
-        f"`recompute=True` a training step of 12 layers adds {share:.0%} of what their membranes "
-        "and spikes in float32 would take.",
+        "| memory that a training step adds, 12 layers of 512, 500 steps | MB |",
+        "|---|---|",
+        *(f"| {key[len('MB [T 500, ') : -1]} | {value:.0f} |" for key, value in memory.items()),
+        "",
+        f"Membranes and spikes in float32 would take {stored:.0f} MB. The neurons alone take "
+        f"{_number(figures['scan_over_bandwidth'])} times as long as moving their bytes. "
+        f"{_grid(figures)}",
         "",
         f"Medians (smallest–largest) of rounds of `{results['command']}` on {results['machine']}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _grid(figures: dict[str, Any]) -> str:
+    found = [value["value"] for key, value in figures.items() if key.startswith("spyx grid")]
+    return (
+        f"On the grid that Spyx publishes (64 samples, 64 to 1024 neurons and steps) Spyx takes "
+        f"{min(found):.2f} to {max(found):.2f} times our time."
+    )
 
 
 def _number(figure: dict[str, float]) -> str:
