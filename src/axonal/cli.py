@@ -111,6 +111,19 @@ def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> No
     readme.renew(Path("README.md"), out)
 
 
+@bench.command(name="memory")
+def bench_memory(*, out: Path = Path("benchmarks/results")) -> None:
+    """The memory that a training step adds, beside other frameworks; 5 minutes on 2 cores.
+
+    Args:
+        out: folder for memory.json; the README's table is renewed if it is here.
+    """
+    from .recipes import neurons, readme
+
+    console.print(neurons.memory(out))
+    readme.renew(Path("README.md"), out)
+
+
 @bench.command(name="neurons")
 def bench_neurons(
     *,

@@ -67,7 +67,7 @@ def bench(
         equal = _equal_spikes(workers, seed)
         times = _times(workers, rounds)
     figures = speed_figures(times, names) | {f"equal spikes [{n}]": s for n, s in equal.items()}
-    figures |= _bandwidth(times, threads) | _memory(names, root, threads)
+    figures |= _bandwidth(times, threads)
     figures |= _compiled(times, root, threads, compile_limit) | _spyx(rounds, root, threads)
     command = f"axonal bench neurons --rounds {rounds} --seed {seed} --threads {threads}"
     command += f" --compile-limit {compile_limit:g}" if compile_limit else ""
@@ -76,6 +76,35 @@ def bench(
     own = figures["onm512_over_linear"]["value"]
     return (
         f"Linear and LIF of 512 take {own:.2f} times the Linear alone. All is in {path.resolve()}."
+    )
+
+
+def memory(out: Path, root: Path = Path("runs/peers"), threads: int = 2) -> str:
+    """Measure the memory that a training step adds, and write `memory.json` to `out`.
+
+    Returns:
+        A sentence: what was achieved and where it lies.
+
+    Raises:
+        InputError, FileError: as `bench`.
+    """
+    files.writable(out)
+    figures, whole = {}, ["axonal", "axonal recompute", *RIVALS]
+    for name, steps in track([(name, t) for name in whole for t in MEMORY_STEPS], "memory"):
+        job = MEMORY | {"steps": steps, "recompute": name.endswith("recompute")}
+        with peers.working(name.split()[0], root, threads, hoard=False) as worker:
+            found = worker.ask(do="memory", **job)["bytes"]
+        figures[f"MB [T {steps}, {name}]"] = round(found / 2**20, 1)
+    most = MEMORY_STEPS[-1]
+    stored = 8 * most * MEMORY["batch"] * MEMORY["n"] * MEMORY["layers"] / 2**20
+    share = figures[f"MB [T {most}, axonal recompute]"] / stored
+    figures["MB to store membranes and spikes"] = round(stored, 1)
+    figures["training_memory_share"] = round(share, 4)
+    result = {"figures": figures} | facts("axonal bench memory", seed=0)
+    path = files.write(out / "memory.json", json.dumps(result, indent=1) + "\n")
+    return (
+        f"With recompute a training step adds {share:.0%} of what membranes and spikes would take: "
+        f"{path.resolve()}."
     )
 
 
@@ -183,23 +212,6 @@ def _spyx(rounds: int, root: Path, threads: int) -> dict[str, Any]:
                 for _ in range(rounds)
             ]
             figures[f"spyx grid [H {h}, T {t}]"] = _spread([a / b for a, b in pairs])
-    return figures
-
-
-def _memory(names: Sequence[str], root: Path, threads: int) -> dict[str, Any]:
-    """Megabytes that a training step adds, each in a process of its own."""
-    figures: dict[str, Any] = {}
-    for name in ["axonal", "axonal recompute", *names[1:]]:
-        for steps in MEMORY_STEPS:
-            with peers.working(name.split()[0], root, threads, hoard=False) as worker:
-                job = MEMORY | {"steps": steps, "recompute": name.endswith("recompute")}
-                found = worker.ask(do="memory", **job)["bytes"]
-            figures[f"MB [T {steps}, {name}]"] = round(found / 2**20, 1)
-    steps = MEMORY_STEPS[-1]
-    stored = 2 * 4 * steps * MEMORY["batch"] * MEMORY["n"] * MEMORY["layers"] / 2**20
-    least = figures[f"MB [T {steps}, axonal recompute]"]
-    figures["MB to store membranes and spikes"] = round(stored, 1)
-    figures["training_memory_share"] = round(least / stored, 4)
     return figures
 
 

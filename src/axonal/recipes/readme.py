@@ -94,19 +94,39 @@ def neurons(results: dict[str, Any]) -> str:
         cells = [figures.get(key.format(n)) for n in widths]
         shown = ["–" if cell is None else _number(cell) for cell in cells]
         lines.append(f"| {row} | " + " | ".join(shown) + " |")
-    memory = {key: value for key, value in figures.items() if key.startswith("MB [T 500")}
-    stored = figures["MB to store membranes and spikes"]
     lines += [
         "",
-        "| memory that a training step adds, 12 layers of 512, 500 steps | MB |",
-        "|---|---|",
-        *(f"| {key[len('MB [T 500, ') : -1]} | {value:.0f} |" for key, value in memory.items()),
-        "",
-        f"Membranes and spikes in float32 would take {stored:.0f} MB. The neurons alone take "
+        "The neurons alone take "
         f"{_number(figures['scan_over_bandwidth'])} times as long as moving their bytes. "
         f"{_grid(figures)}",
         "",
         f"Medians (smallest–largest) of rounds of `{results['command']}` on {results['machine']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def memory(results: dict[str, Any]) -> str:
+    """The table of `axonal bench memory`, in Markdown."""
+    figures = results["figures"]
+    keys = [key for key in figures if key.startswith("MB [T ")]
+    steps = sorted({int(key[6 : key.index(",")]) for key in keys})
+    names = dict.fromkeys(
+        key[key.index(", ") + 2 : -1] for key in figures if key.startswith("MB [")
+    )
+    lines = [
+        "| MB that a training step adds | " + " | ".join(f"T = {t}" for t in steps) + " |",
+        "|---" * (len(steps) + 1) + "|",
+    ]
+    for name in names:
+        cells = [f"{figures[f'MB [T {t}, {name}]']:.0f}" for t in steps]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    stored, share = figures["MB to store membranes and spikes"], figures["training_memory_share"]
+    lines += [
+        "",
+        f"12 layers of 512, batch 16. Membranes and spikes in float32 would take {stored:.0f} MB "
+        f"at T = {steps[-1]}; with `recompute=True` the step adds {share:.0%} of that. "
+        f"`{results['command']}` on {results['machine']}.",
         "",
     ]
     return "\n".join(lines)
@@ -143,4 +163,4 @@ def parity(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
-TABLES = {"generate": generate, "neurons": neurons, "parity": parity}
+TABLES = {"generate": generate, "neurons": neurons, "memory": memory, "parity": parity}
