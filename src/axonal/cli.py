@@ -84,7 +84,7 @@ def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "c
 def bench_generate(
     *, out: Path = Path("benchmarks/results"), samples: int = 10_000, seed: int = 0
 ) -> None:
-    """Every sampler, step count and error budget of the generators; 1.5 hours on 2 cores.
+    """Every sampler, step count and error budget of the generators; takes hours.
 
     Args:
         out: folder for generate.json and the report; the README's table is renewed if it is here.
@@ -99,7 +99,7 @@ def bench_generate(
 
 @bench.command(name="parity")
 def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> None:
-    """Whether the presets fire as the frameworks they are named after; 3 minutes on 2 cores.
+    """Whether the presets fire as the frameworks they are named after.
 
     Args:
         out: folder for parity.json; the README's table is renewed if it is here.
@@ -113,7 +113,7 @@ def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> No
 
 @bench.command(name="memory")
 def bench_memory(*, out: Path = Path("benchmarks/results")) -> None:
-    """The memory that a training step adds, beside other frameworks; 5 minutes on 2 cores.
+    """The memory that a training step adds, beside other frameworks.
 
     Args:
         out: folder for memory.json; the README's table is renewed if it is here.
@@ -133,7 +133,7 @@ def bench_neurons(
     threads: int = 2,
     compile_limit: float = 0,
 ) -> None:
-    """How fast a spiking layer trains, beside other frameworks; 10 minutes on 2 cores.
+    """How fast a spiking layer trains, beside other frameworks.
 
     Args:
         out: folder for neurons.json; the README's table is renewed if it is here.

@@ -24,9 +24,9 @@ def test_survives_json(width, depths, name):
 
 def test_is_frozen_and_keyword_only():
     with pytest.raises(FrozenInstanceError):
-        Sizes(width=1).width = 2  # type: ignore[misc]
+        Sizes(width=1).width = 2
     with pytest.raises(TypeError):
-        Sizes(1)  # type: ignore[call-arg]
+        Sizes(1)
 
 
 @pytest.mark.parametrize(

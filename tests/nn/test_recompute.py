@@ -55,6 +55,16 @@ def test_gradients_flow_from_one_chunk_to_the_chunk_before():
     torch.testing.assert_close(*found)
 
 
+def test_a_graph_that_is_kept_gives_its_gradients_again():
+    net = network(True)
+    loss = net(3 * torch.rand(6, 2, 6))[0].sum()
+    first, second = (
+        torch.autograd.grad(loss, list(net.parameters()), retain_graph=keep)
+        for keep in (True, False)
+    )
+    assert all(map(torch.equal, first, second)) and any(g.any() for g in first)
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 65])
 def test_spikes_are_packed_into_bits_and_anything_else_is_kept(size):
     spikes = (torch.rand(size, 3) > 0.5).float()

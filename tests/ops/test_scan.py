@@ -288,7 +288,7 @@ X = torch.zeros(3, 2, 4)
         ({"surrogate": "step"}, "choose one of"),
         ({"slope": 0.0}, "slope"),
         ({"slope": float("nan")}, "slope"),
-        ({"x": torch.full((3, 2, 4), torch.nan)}, "8 membranes turned NaN, from x;"),
+        ({"x": torch.full((3, 2, 4), torch.nan)}, "8 neurons turned NaN, from x;"),
         ({"x": X + 1, "threshold": torch.full((4,), torch.nan)}, "NaN, from a parameter"),
     ],
 )

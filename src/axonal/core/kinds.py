@@ -14,6 +14,8 @@ class Leaky(Dynamics):
 
         h = decay v + gain x
 
+    Gerstner et al. 2014, Neuronal Dynamics, section 1.3, in steps.
+
     Attributes:
         decay: of the membrane, per step, in [0, 1]; 1 integrates without leak.
     """
@@ -145,7 +147,7 @@ class Izhikevich(Dynamics):
         h = v + p.dt * (0.04 * v * v + 5 * v + 140 - u + p.gain * x)
         u = u + p.dt * p.a * (p.b * v - u)
         s = self.fire(m, h, p.threshold)
-        sent = m.hold(s) if self.detach_reset else s
+        sent = self.sent(m, s)
         return s, (h + sent * (p.c - h), u + p.d * sent)
 
 
@@ -192,12 +194,13 @@ class AdEx(Dynamics):
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         v, w = state
         away = v - p.rest_potential
+        # Not p.threshold, which is out of reach while a neuron is refractory.
         cut = m.where(v < self.threshold, v, self.threshold)
         onset = p.leak * p.sharpness * m.exp((cut - p.onset) / p.sharpness)
         h = v + p.dt / p.capacity * (onset - p.leak * away - w + p.gain * x)
         w = w + p.dt / p.tau * (p.couple * away - w)
         s = self.fire(m, h, p.threshold)
-        sent = m.hold(s) if self.detach_reset else s
+        sent = self.sent(m, s)
         return s, (h + sent * (p.back - h), w + p.kick * sent)
 
 

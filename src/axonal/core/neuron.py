@@ -199,7 +199,7 @@ class Dynamics(Config):
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         """`step` of a neuron that is not refractory."""
-        raise NotImplementedError
+        raise InputError(f"{type(self).__name__}: a kind of neuron has equations; see core.kinds")
 
     def fire(self, m: Algebra, h: Any, threshold: Any) -> Any:
         """The spike of the membrane h."""
@@ -217,9 +217,13 @@ class Dynamics(Config):
         inside = (u > -shift) & (u < most + 1 - shift)
         return m.through(value, m.where(inside, u, 0.0))
 
+    def sent(self, m: Algebra, s: Any) -> Any:
+        """The spike as the reset sees it: a constant to gradients if `detach_reset`."""
+        return m.hold(s) if self.detach_reset else s
+
     def recoil(self, m: Algebra, h: Any, s: Any, threshold: Any) -> Any:
         """The membrane after the spike s."""
-        sent = m.hold(s) if self.detach_reset else s
+        sent = self.sent(m, s)
         if self.reset == "subtract":
             return h - threshold * sent
         if self.reset == "zero":
@@ -230,8 +234,7 @@ class Dynamics(Config):
         """The membrane h less what a late reset still owes for the spike of v."""
         if self.reset != "late":
             return h
-        s = self.fire(m, v, threshold)
-        return h - threshold * (m.hold(s) if self.detach_reset else s)
+        return h - threshold * self.sent(m, self.fire(m, v, threshold))
 
     def _spike(self, m: Algebra, x: Any) -> Any:
         fired = x > 0 if self.above else x >= 0

@@ -68,7 +68,7 @@ class Generator:
         self.shape = (config.channels, config.size, config.size)
         self.network: nn.Module = model
         if certificate is not None:
-            self.network = sigma_delta(model, torch.zeros(1, *self.shape), torch.zeros(1).long())
+            self.network = changes(model)
             self.network.set_thresholds(certificate.thresholds)
 
     @classmethod
@@ -198,6 +198,17 @@ class Generator:
 
         state = {name: value[:, labels] for name, value in starts.items()}
         return sample(by_changes(network), noise, state, steps=steps, sampler=sampler)
+
+
+def changes(model: FlowUNet) -> DeltaNetwork:
+    """The sigma-delta form of `model`, with thresholds of zero.
+
+    Raises:
+        InputError: as `convert.sigma_delta.sigma_delta`.
+    """
+    config = model.config
+    blank = torch.zeros(1, config.channels, config.size, config.size)
+    return sigma_delta(model, blank, torch.zeros(1).long())
 
 
 def by_changes(network: DeltaNetwork) -> Network:

@@ -3,7 +3,8 @@
 Each function takes what the other framework's class takes and returns the layer that fires in
 the same steps. What they share and where they differ, such as a spike at the threshold or only
 above it, a reset before or after the leak, or one spike a step or many, is the `Dynamics` of the
-layer. `benchmarks/parity.py` runs the frameworks themselves beside these.
+layer. `axonal bench parity` runs the frameworks themselves beside these, but for Lava, which is
+checked by its golden train alone.
 """
 
 from typing import Literal

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Run = Callable[[Tensor, tuple], tuple[Tensor, tuple]]
 CHUNKS = 8  # of time, in which layers run: what is between them is never there for all steps
 
 
 class Packed:
-    """A tensor in a bit for each entry if its entries are 0 and 1, else as it is."""
+    """A tensor of 0 and 1 on a CPU in a bit for each entry, any other as it is."""
 
     def __init__(self, tensor: Tensor):
         self.shape, self.dtype = tensor.shape, tensor.dtype
@@ -47,12 +48,12 @@ class _Again(torch.autograd.Function):
         return whole, *state
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, *reached: Any):
         needed = ctx.needs_input_grad[2:]
         sums: list[Tensor | None] = [None] * (len(needed) - 1 - ctx.count)
         grad_x, end = None, len(grad_y)
-        while ctx.chunks:
-            packed, before = ctx.chunks.pop()
+        for packed, before in reversed(ctx.chunks):
             x = packed.open().requires_grad_(needed[0])
             state = tuple(tensor.detach().requires_grad_() for tensor in before)
             with torch.enable_grad():
@@ -93,5 +94,5 @@ def again(run: Any, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple
         x: [T, ...], spikes, or anything at the price of its size.
         state: tensors.
     """
-    y, *after = _Again.apply(run, len(state), x, *state, *run.parameters)  # type: ignore[misc]
+    y, *after = _Again.apply(run, len(state), x, *state, *run.parameters)
     return y, tuple(after)

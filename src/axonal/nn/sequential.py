@@ -24,8 +24,9 @@ class Sequential(nn.Sequential, Stateful):
 
     Args:
         layers: as of `torch.nn.Sequential`.
-        recompute: train in little memory: between neurons keep one bit for each spike, and run
-            the layers from one neuron to the next again in the backward pass.
+        recompute: train in little memory: between neurons keep one bit for each spike (on CPUs;
+            elsewhere the spikes), and run the layers from one neuron to the next again in the
+            backward pass.
 
     Raises:
         InputError: `recompute` with layers that a second run changes.

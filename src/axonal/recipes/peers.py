@@ -5,11 +5,12 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.status import Status
 
@@ -52,7 +53,7 @@ def python(name: str, root: Path) -> Path:
     pip = [str(found), "-m", "pip", "install", "--quiet"]
     with Status(f"installing {name} in {folder}"):
         venv.create(folder, with_pip=True, clear=True)
-        for command in ([*pip, *needed], [*pip, "--no-deps", *(alone or ["pip"])]):
+        for command in [[*pip, *needed], *([[*pip, "--no-deps", *alone]] if alone else [])]:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1:] or ["pip failed"]
@@ -64,8 +65,8 @@ def python(name: str, root: Path) -> Path:
 class Peer:
     """A framework at work: `peer.ask(do="time", ...)`, see `benchmarks/peers/worker.py`."""
 
-    def __init__(self, name: str, process: subprocess.Popen):
-        self.name, self.process = name, process
+    def __init__(self, name: str, process: subprocess.Popen, said: IO[str]):
+        self.name, self.process, self.said = name, process, said
 
     def ask(self, *, limit: float | None = None, **job: Any) -> dict[str, Any]:
         """The worker's answer to a job.
@@ -73,8 +74,8 @@ class Peer:
         Raises:
             FileError: the worker died, with its own last words, or took more than `limit` seconds.
         """
-        stdin, stdout, stderr = self.process.stdin, self.process.stdout, self.process.stderr
-        assert stdin and stdout and stderr
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin and stdout
         try:
             stdin.write(json.dumps(job) + "\n")
             stdin.flush()
@@ -83,7 +84,8 @@ class Peer:
         if limit is not None and not select.select([stdout], [], [], limit)[0]:
             raise FileError(f"the worker of {self.name} took more than {limit:.0f} s for {job}")
         if not (line := stdout.readline()):
-            last = stderr.read().strip().splitlines()[-1:] or ["no message"]
+            self.said.seek(0)
+            last = self.said.read().strip().splitlines()[-1:] or ["no message"]
             raise FileError(f"the worker of {self.name} died at {job}: {last[0]}")
         return json.loads(line)
 
@@ -106,16 +108,11 @@ def working(name: str, root: Path, threads: int, hoard: bool = True) -> Iterator
     limits = ("4294967296", "68719476736") if hoard else ("131072", "131072")
     environment |= zip(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), limits, strict=True)
     command = [str(python(name, root)), str(WORKER), name]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        yield Peer(name, process)
-    finally:
-        process.kill()
-        process.communicate()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would fill and block
+        process = subprocess.Popen(command, stderr=said, env=environment, **pipes)
+        try:
+            yield Peer(name, process, said)
+        finally:
+            process.kill()
+            process.communicate()

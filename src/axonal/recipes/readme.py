@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import FileError
+from .neurons import MEMORY
 
 KEYS = ("figures", "machine", "versions", "seed", "command")
 MARK = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
@@ -78,7 +79,7 @@ def neurons(results: dict[str, Any]) -> str:
     """The tables of `axonal bench neurons`, in Markdown."""
     figures = results["figures"]
     rivals = [key[len("equal spikes [") : -1] for key in figures if key.startswith("equal")][1:]
-    widths = [n for n in (256, 512, 1024, 4096) if f"onm{n}_over_linear" in figures]
+    widths = [int(key[3 : -len("_over_linear")]) for key in figures if key.endswith("_over_linear")]
     rows = {"our time / that of the Linear alone": "onm{}_over_linear"}
     rows |= {f"{rival}'s time / ours": f"onm{{}}_vs_{rival}" for rival in rivals}
     rows |= {
@@ -124,8 +125,8 @@ def memory(results: dict[str, Any]) -> str:
     stored, share = figures["MB to store membranes and spikes"], figures["training_memory_share"]
     lines += [
         "",
-        f"12 layers of 512, batch 16. Membranes and spikes in float32 would take {stored:.0f} MB "
-        f"at T = {steps[-1]}; with `recompute=True` the step adds {share:.0%} of that. "
+        f"{MEMORY['layers']} layers of {MEMORY['n']}, batch {MEMORY['batch']}. Membranes and "
+        f"spikes in float32 would take {stored:.0f} MB at T = {steps[-1]}; with `recompute=True` the step adds {share:.0%} of that. "
         f"`{results['command']}` on {results['machine']}.",
         "",
     ]
@@ -135,8 +136,8 @@ def memory(results: dict[str, Any]) -> str:
 def _grid(figures: dict[str, Any]) -> str:
     found = [value["value"] for key, value in figures.items() if key.startswith("spyx grid")]
     return (
-        f"On the grid that Spyx publishes (64 samples, 64 to 1024 neurons and steps) Spyx takes "
-        f"{min(found):.2f} to {max(found):.2f} times our time."
+        f"On the {len(found)} layers of the grid that Spyx publishes it takes {min(found):.2f} to "
+        f"{max(found):.2f} times our time."
     )
 
 

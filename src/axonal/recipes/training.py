@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from ..convert.calibrate import Run, calibrate
-from ..convert.sigma_delta import DeltaNetwork, sigma_delta
+from ..convert.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
-from ..generate.images import CERTIFICATES, by_changes
+from ..generate.images import CERTIFICATES, by_changes, changes
 from ..learn.loop import LOG, Recipe, fit
 from ..models.base import Model
 from ..models.flow import FlowUNet
@@ -52,9 +52,7 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     for walks, seed in _samples(recipe):
         batch = generators.trajectories(model, walks, steps, seed, finer=1)
         runs.append(_along(batch["path"].transpose(0, 1), batch["label"]))
-    shape = (model.config.channels, model.config.size, model.config.size)
-    delta = sigma_delta(model, torch.zeros(1, *shape), torch.zeros(1).long())
-    return _save_certificates(delta, runs, None, UNTUNED, folder)
+    return _save_certificates(changes(model), runs, None, UNTUNED, folder)
 
 
 def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:

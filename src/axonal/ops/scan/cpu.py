@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .program import Program, program
+from .program import Program, Rules, frame, program
 
 SCRATCH = 2**17  # values of one scratch array, [T, width]: a few of them fit a core's L2 cache
 LANES = 64  # neurons that blocks come in multiples of: whole vector registers, whole cache lines
@@ -64,21 +64,6 @@ BACK = """
             {after}
         {end}
 """
-
-
-def frame(text: str, **parts: list[str] | str) -> str:
-    """`text` with lists of statements in the places of lines that name them, as indented there."""
-    found = []
-    for line in text.splitlines():
-        key = line.strip()[1:-1]
-        if line.strip() == f"{{{key}}}" and isinstance(part := parts.get(key), list):
-            indent = line[: len(line) - len(line.lstrip())]
-            found += [indent + statement for statement in part]
-        else:
-            for name, part in parts.items():
-                line = line.replace(f"{{{name}}}", part) if isinstance(part, str) else line
-            found.append(line)
-    return "\n".join(found) + "\n"
 
 
 def _constants(p: Program) -> list[str]:
@@ -216,9 +201,6 @@ def _through(p: Program, half: bool) -> str:
     )
 
 
-Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
-
-
 @lru_cache(maxsize=1024)
 def _kernel(name: str, rules: Rules, dtype: torch.dtype) -> tuple[Callable[..., None], np.ndarray]:
     """The compiled kernel, and the values of the constants that don't vary."""
@@ -261,8 +243,9 @@ def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
     # after each of its operations, and leave some cores half free.
     helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()
-    for helper in helpers:
-        helper.result()
+    for helper in helpers:  # one that never began has nothing left to do, or no thread after a fork
+        if not helper.cancel():
+            helper.result()
 
 
 def forward(rules: Rules, x: Tensor, state: Tensor, varying: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,11 +28,11 @@ def fused(
 ) -> tuple[Tensor, Tensor]:
     """x [T, B, N], state [K, B, N], constants that vary [P, N], `cpu.Rules` -> spikes, state."""
     spikes, final = cpu.forward((dynamics, names, surrogate, slope), x, state, varying)
-    if bad := int(final[0].isnan().sum()):  # a membrane that was ever NaN stays NaN
+    if bad := int(final.isnan().any(0).sum()):  # what was ever NaN stays NaN
         tensors = {"x": x, "the state": state, "a parameter": varying}
         found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         raise InputError(
-            f"scan: {bad} membranes turned NaN, from {' and '.join(found) or 'an overflow'}; "
+            f"scan: {bad} neurons turned NaN, from {' and '.join(found) or 'an overflow'}; "
             "look for the first layer whose output is not finite"
         )
     return spikes, final

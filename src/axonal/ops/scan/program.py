@@ -6,7 +6,7 @@ Griewank and Walther 2008, chapter 3); `lines` prints it as statements.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
@@ -14,6 +14,18 @@ from typing import Any
 
 from ...core.neuron import Dynamics
 from ..surrogate import SURROGATES
+
+
+def _operator(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The methods for `node op other` and `other op node`."""
+
+    def ahead(self: "Node", *other: Any) -> "Node":
+        return self.graph.make(op, self, *other)
+
+    def behind(self: "Node", other: Any) -> "Node":
+        return self.graph.make(op, other, self)
+
+    return ahead, behind
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,55 +37,17 @@ class Node:
     op: str
     args: tuple[Any, ...]
 
-    def __add__(self, other):
-        return self.graph.make("add", self, other)
-
-    def __radd__(self, other):
-        return self.graph.make("add", other, self)
-
-    def __sub__(self, other):
-        return self.graph.make("sub", self, other)
-
-    def __rsub__(self, other):
-        return self.graph.make("sub", other, self)
-
-    def __mul__(self, other):
-        return self.graph.make("mul", self, other)
-
-    def __rmul__(self, other):
-        return self.graph.make("mul", other, self)
-
-    def __truediv__(self, other):
-        return self.graph.make("div", self, other)
-
-    def __rtruediv__(self, other):
-        return self.graph.make("div", other, self)
-
-    def __neg__(self):
-        return self.graph.make("neg", self)
-
-    def __abs__(self):
-        return self.graph.make("abs", self)
+    __add__, __radd__ = _operator("add")
+    __sub__, __rsub__ = _operator("sub")
+    __mul__, __rmul__ = _operator("mul")
+    __truediv__, __rtruediv__ = _operator("div")
+    __neg__, __abs__ = _operator("neg")[0], _operator("abs")[0]
+    __lt__, __gt__ = _operator("lt")[0], _operator("gt")[0]
+    __le__, __ge__ = _operator("le")[0], _operator("ge")[0]
+    __and__ = _operator("and")[0]
 
     def __pow__(self, power: int):
-        if power != 2:
-            raise NotImplementedError(f"x ** {power}: write it out as products")
-        return self * self
-
-    def __and__(self, other):
-        return self.graph.make("and", self, other)
-
-    def __lt__(self, other):
-        return self.graph.make("lt", self, other)
-
-    def __le__(self, other):
-        return self.graph.make("le", self, other)
-
-    def __gt__(self, other):
-        return self.graph.make("gt", self, other)
-
-    def __ge__(self, other):
-        return self.graph.make("ge", self, other)
+        return self * self if power == 2 else NotImplemented
 
     def __bool__(self):
         raise TypeError("equations can't branch on a value; use the algebra's where")
@@ -196,6 +170,24 @@ def lines(results: Mapping[str, Node | float | None], syntax: Mapping[str, str])
 
     found = [f"{result} = {name(value)}" for result, value in results.items()]
     return text + found
+
+
+def frame(text: str, **parts: list[str] | str) -> str:
+    """`text` with lists of statements in the places of lines that name them, as indented there."""
+    found = []
+    for line in text.splitlines():
+        key = line.strip()[1:-1]
+        if line.strip() == f"{{{key}}}" and isinstance(part := parts.get(key), list):
+            indent = line[: len(line) - len(line.lstrip())]
+            found += [indent + statement for statement in part]
+        else:
+            for name, part in parts.items():
+                line = line.replace(f"{{{name}}}", part) if isinstance(part, str) else line
+            found.append(line)
+    return "\n".join(found) + "\n"
+
+
+Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
 
 
 @dataclass(frozen=True)

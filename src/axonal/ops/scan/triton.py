@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .cpu import Rules, frame
-from .program import Program, program
+from .program import Program, Rules, frame, program
 
 BLOCK = 128  # neurons of one program
 
@@ -67,19 +66,26 @@ def _load(array: str, k: int) -> str:
     return f"tl.load({array} + {k} * rows + n, mask=here, other=0.0)"
 
 
-def forward_source(p: Program) -> str:
-    """The text of the module with the kernel `forward`."""
-    head = frame(
+def _head(p: Program, name: str, arguments: str, stores: list[str]) -> str:
+    """A kernel's way forward, with what it stores in each step."""
+    return frame(
         HEAD,
-        name="forward",
-        arguments="x, state, fixed, varying, spikes, final",
+        name=name,
+        arguments=arguments,
         constants=_constants(p),
         begin=[f"{name}_ = {_load('state', k)}" for k, name in enumerate(p.states)],
         forward=list(p.forward),
-        stores=[
-            "tl.store(spikes + at, s_, mask=here)",
-            *(f"{name}_ = zero + next_{name}" for name in p.states),
-        ],
+        stores=[*stores, *(f"{name}_ = zero + next_{name}" for name in p.states)],
+    )
+
+
+def forward_source(p: Program) -> str:
+    """The text of the module with the kernel `forward`."""
+    head = _head(
+        p,
+        "forward",
+        "x, state, fixed, varying, spikes, final",
+        stores=["tl.store(spikes + at, s_, mask=here)"],
     )
     ends = (
         f"    tl.store(final + {k} * rows + n, {name}_, mask=here)\n"
@@ -91,19 +97,13 @@ def forward_source(p: Program) -> str:
 def backward_source(p: Program) -> str:
     """The text of the module with the kernel `backward`."""
     count = len(p.states)
-    again = frame(
-        HEAD,
-        name="backward",
-        arguments="x, state, fixed, varying, kept, grad_spikes, grad_state, to_x, to_varying",
-        constants=_constants(p),
-        begin=[f"{name}_ = {_load('state', k)}" for k, name in enumerate(p.states)],
-        forward=list(p.forward),
+    again = _head(
+        p,
+        "backward",
+        "x, state, fixed, varying, kept, grad_spikes, grad_state, to_x, to_varying",
         stores=[
-            *(
-                f"tl.store(kept + ({count} * t + {k}) * rows + n, {name}_, mask=here)"
-                for k, name in enumerate(p.states)
-            ),
-            *(f"{name}_ = zero + next_{name}" for name in p.states),
+            f"tl.store(kept + ({count} * t + {k}) * rows + n, {name}_, mask=here)"
+            for k, name in enumerate(p.states)
         ],
     )
     through = frame(
