@@ -126,7 +126,8 @@ def memory(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"{MEMORY['layers']} layers of {MEMORY['n']}, batch {MEMORY['batch']}. Membranes and "
-        f"spikes in float32 would take {stored:.0f} MB at T = {steps[-1]}; with `recompute=True` the step adds {share:.0%} of that. "
+        f"spikes in float32 would take {stored:.0f} MB at T = {steps[-1]}; with "
+        f"`recompute=True` the step adds {share:.0%} of that. "
         f"`{results['command']}` on {results['machine']}.",
         "",
     ]
