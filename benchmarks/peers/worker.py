@@ -3,13 +3,15 @@
 `python worker.py NAME` answers JSON lines on standard input with JSON lines on standard output:
 
     {"do": "variants"}                                                  the names of its variants
-    {"do": "spikes", "variant", "x": FILE.npy [T, B, N], "out": FILE.npy}  its spikes for a drive
+    {"do": "run", "variant", "x": FILE.npy [T, B, N], "out": FILE.npz}  its spikes for a drive, and
+                                                   the gradient of x, if it has one, as `grad`
     {"do": "time", "what": "layer" | "neuron" | "linear", "n", "steps", "batch", "compile", ...}
     {"do": "memory", "n", "steps", "batch", "layers", "recompute"}      peak of a training step
 
 What is timed is the variant "bench": decay 0.9, threshold 1, one spike a step, reset to zero,
-input as it is, with no gradient through the reset where it has that option. The other variants
-are the framework's own conventions, as `axonal.nn.presets` claims them.
+input as it is, with no gradient through the reset where it has that option; ours is "bench of X"
+with the surrogate and the reset's gradient of X. The other variants are the framework's own
+conventions, as `axonal.nn.presets` claims them.
 """
 
 import ctypes
@@ -31,6 +33,12 @@ def axonal():
 
     makers = {
         "bench": lambda: LIF(DECAY, reset="zero"),
+        "bench of snntorch": lambda: LIF(DECAY, reset="zero"),
+        "bench of spikingjelly": lambda: LIF(DECAY, reset="zero"),
+        "bench of norse": lambda: LIF(
+            DECAY, reset="zero", detach_reset=False, surrogate="super_spike"
+        ),
+        "bench of sinabs": lambda: LIF(DECAY, reset="zero", surrogate="exponential"),
         "snntorch subtract": lambda: presets.snntorch_leaky(DECAY),
         "snntorch zero": lambda: presets.snntorch_leaky(DECAY, reset_mechanism="zero"),
         "snntorch synaptic": lambda: presets.snntorch_synaptic(0.8, DECAY),
@@ -89,15 +97,9 @@ def _stepped(step, states):
 def spikingjelly():
     from spikingjelly.activation_based import functional, neuron, surrogate
 
-    def node(decay_input, v_reset):
-        found = neuron.LIFNode(
-            tau=1 / (1 - DECAY),
-            decay_input=decay_input,
-            v_reset=v_reset,
-            surrogate_function=surrogate.ATan(),
-            detach_reset=True,
-            step_mode="m",
-        )
+    def node(decay_input, v_reset, **options):
+        own = {"decay_input": decay_input, "v_reset": v_reset, "step_mode": "m"}
+        found = neuron.LIFNode(tau=1 / (1 - DECAY), **own, **options)
 
         def run(x):
             functional.reset_net(found)
@@ -105,8 +107,9 @@ def spikingjelly():
 
         return run
 
+    detached = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
     return {
-        "bench": lambda: node(False, 0.0),
+        "bench": lambda: node(False, 0.0, **detached),
         "spikingjelly hard": lambda: node(True, 0.0),
         "spikingjelly soft": lambda: node(True, None),
         "spikingjelly input not decayed": lambda: node(False, 0.0),
@@ -154,15 +157,13 @@ def sinabs():
 
 
 def rockpool():
-    import torch
     from rockpool.nn.modules import LIFTorch
 
     def lif():
         def run(x):
             options = {"tau_mem": 0.02, "tau_syn": 0.02, "threshold": 1.0, "dt": 1e-3}
             neuron = LIFTorch(x.shape[2], noise_std=0.0, **options)
-            with torch.no_grad():  # its bias is a parameter that starts at zero
-                return neuron(x.transpose(0, 1))[0].transpose(0, 1)
+            return neuron(x.transpose(0, 1))[0].transpose(0, 1)
 
         return run
 
@@ -185,7 +186,7 @@ def spyx():
                 spikes, v = neuron(x_t, v)
                 return v, spikes
 
-            drive = jnp.asarray(x.numpy())
+            drive = jnp.asarray(x.detach().numpy())
             return torch.from_numpy(
                 np.array(jax.lax.scan(step, jnp.zeros(drive.shape[1:]), drive)[1])
             )
@@ -314,10 +315,14 @@ def answer(name, do, variant="bench", **job):
         return {"seconds": timed(run, **job)}
     if do == "memory":
         return {"bytes": peak(run, **job)}
-    with torch.no_grad():
-        spikes = run(torch.from_numpy(np.load(job["x"])))
-    np.save(job["out"], spikes.detach().numpy())
-    return {"rate": float(spikes.float().mean())}
+    x = torch.from_numpy(np.load(job["x"])).requires_grad_()
+    spikes = run(x)
+    found = {"spikes": spikes.detach().numpy()}
+    if spikes.requires_grad:
+        spikes.backward(torch.linspace(-1, 1.5, spikes.numel()).view_as(spikes))
+        found["grad"] = x.grad.numpy()
+    np.savez(job["out"], **found)
+    return {"rate": float(found["spikes"].mean())}
 
 
 def main() -> None:

@@ -111,19 +111,6 @@ def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> No
     readme.renew(Path("README.md"), out)
 
 
-@bench.command(name="memory")
-def bench_memory(*, out: Path = Path("benchmarks/results")) -> None:
-    """The memory that a training step adds, beside other frameworks.
-
-    Args:
-        out: folder for memory.json; the README's table is renewed if it is here.
-    """
-    from .recipes import neurons, readme
-
-    console.print(neurons.memory(out))
-    readme.renew(Path("README.md"), out)
-
-
 @bench.command(name="neurons")
 def bench_neurons(
     *,
@@ -133,7 +120,7 @@ def bench_neurons(
     threads: int = 2,
     compile_limit: float = 0,
 ) -> None:
-    """How fast a spiking layer trains, beside other frameworks.
+    """How fast a spiking layer trains, and in how much memory, beside other frameworks.
 
     Args:
         out: folder for neurons.json; the README's table is renewed if it is here.

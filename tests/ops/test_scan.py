@@ -7,6 +7,7 @@ from axonal.core.errors import InputError
 from axonal.core.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
 from axonal.core.neuron import Dynamics
 from axonal.ops.scan import cpu, op, parallel, reference, scan
+from axonal.ops.scan.program import MARK
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op
 
@@ -72,7 +73,7 @@ def both(dynamics: Dynamics, surrogate: str = "atan", slope: float = 2.0):
     kinds_of_neurons(),
     st.sampled_from(list(SURROGATES)),
     st.floats(0.5, 5),
-    st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(1, 9)),
+    st.tuples(st.sampled_from([1, 2, 7, MARK, MARK + 9]), st.integers(1, 4), st.integers(1, 9)),
     st.integers(0, 99),
 )
 def test_fused_equals_reference(dynamics, surrogate, slope, sizes, seed):
@@ -100,11 +101,25 @@ def test_blocks_narrower_than_the_population():
     check_op(*both(dynamics), inputs, rtol=1e-8, atol=1e-8)
 
 
-def test_two_threads_equal_one(monkeypatch):
-    inputs = inputs_of(Leaky(), 30, 7, 300, 0, torch.float64)
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_three_threads_equal_one(monkeypatch, of_torch):
+    inputs = inputs_of(Leaky(), 40, 7, 300, 0, torch.float64)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(cpu, "SCRATCH", 64)
+    if not of_torch:
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    monkeypatch.setattr(cpu, "WIDTH", 64)
     check_op(*both(Leaky()), inputs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_an_error_in_a_thread_is_raised(monkeypatch, of_torch):
+    def fail():
+        raise KeyboardInterrupt
+
+    if not of_torch:
+        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        cpu._together(fail, 2)
 
 
 def test_constants_alone_equal_constants_as_tensors():
@@ -130,13 +145,13 @@ def test_constants_alone_equal_constants_as_tensors():
     ids=repr,
 )
 def test_opcheck(dynamics):
-    x, state, *values = (t.float() for t in inputs_of(dynamics, 3, 2, 4, 0, torch.float64))
+    x, state, *values = (t.float() for t in inputs_of(dynamics, MARK + 1, 2, 4, 0, torch.float64))
     rules = (dynamics.text, ",".join(dynamics.constants()), "atan", 2.0)
     tensors = [t.requires_grad_() for t in (x, state, torch.stack(values))]
     torch.library.opcheck(op.fused, (*tensors, *rules))
-    spikes, final = (t.detach() for t in op.fused(*tensors, *rules))
-    plain = [t.detach() for t in tensors]
-    torch.library.opcheck(op.fused_backward, (spikes, final, *plain, *rules))
+    spikes, final, marks = (t.detach() for t in op.fused(*tensors, *rules))
+    given = (spikes, final, tensors[0].detach(), marks, tensors[2].detach())
+    torch.library.opcheck(op.fused_backward, (*given, *rules))
 
 
 def test_one_compiled_graph_with_the_same_gradients():

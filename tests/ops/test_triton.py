@@ -6,6 +6,7 @@ import torch
 from axonal.core.kinds import Leaky
 from axonal.core.neuron import Dynamics
 from axonal.ops.scan import cpu, triton
+from axonal.ops.scan.program import MARK
 from axonal.testing import poisoned
 
 KINDS = [*(kind() for kind in Dynamics.KINDS.values())]
@@ -27,7 +28,7 @@ def test_kernels_equal_those_of_the_cpu(dynamics, dtype, vary):
     torch.manual_seed(0)
     work = torch.float64 if dtype == torch.float64 else torch.float32
     constants = dynamics.constants()
-    x = (3 * torch.randn(5, 2, 70)).to(dtype)
+    x = (3 * torch.randn(MARK + 3, 2, 70)).to(dtype)
     state = torch.randn(dynamics.state_size, 2, 70, dtype=work)
     state += torch.tensor(dynamics.rest, dtype=work)[:, None, None]
     near = [value * (0.9 + 0.1 * torch.rand(70, dtype=work)) for value in constants.values()]
@@ -35,9 +36,12 @@ def test_kernels_equal_those_of_the_cpu(dynamics, dtype, vary):
     rules = (dynamics.text, ",".join(constants) if vary else "", "atan", 2.0)
     with poisoned():
         forward = [each.forward(rules, x, state, varying) for each in (triton, cpu)]
-        sent = torch.randn(5, 2, 70).to(dtype)
+        sent = torch.randn(MARK + 3, 2, 70).to(dtype)
         grads = torch.randn_like(state)
-        backward = [each.backward(rules, sent, grads, x, state, varying) for each in (triton, cpu)]
+        backward = [
+            each.backward(rules, sent, grads, x, marks, varying)
+            for each, (_, _, marks) in zip((triton, cpu), forward, strict=True)
+        ]
     exact = {"rtol": 0, "atol": 0} if work == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
     torch.testing.assert_close(*forward, **exact)
     close = (

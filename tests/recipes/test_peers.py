@@ -19,9 +19,8 @@ def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):
     drive[1, 0, 2] = 1.5
     np.save(tmp_path / "x.npy", drive)
     with peers.working("axonal", tmp_path, threads=1) as peer:
-        out = str(tmp_path / "s.npy")
-        assert peer.ask(do="spikes", x=str(tmp_path / "x.npy"), out=out)["rate"] > 0
-        assert np.load(out).nonzero() == (1, 0, 2)
+        assert peer.ask(do="run", x=str(tmp_path / "x.npy"), out=str(tmp_path / "s.npz"))["rate"]
+        assert np.load(tmp_path / "s.npz")["spikes"].nonzero() == (1, 0, 2)
         size = {"n": 4, "steps": 3, "batch": 2}
         for what in ("layer", "linear", "neuron"):
             (seconds,) = peer.ask(do="time", what=what, **size)["seconds"]
@@ -30,6 +29,21 @@ def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):
             peer.ask(do="time", what="layer")
         with pytest.raises(FileError, match="died"):
             peer.ask(do="time", what="layer", **size)
+
+
+def test_peers_are_compared_by_spikes_and_gradients(clone, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0.3, 1, (9, 2, 5)).astype("f4"))
+    with peers.working("axonal", tmp_path, 1) as a, peers.working("axonal", tmp_path, 1) as b:
+        b.name = "other"
+
+        def found(own, variant):
+            return peers.compare(a, b, tmp_path, tmp_path / "x.npy", own, variant)
+
+        same, other = found("bench", "bench"), found("bench of norse", "bench")
+        late = found("spyx lif", "bench")
+    assert same["equal"] == 1 and same["gradient"] == 0 and same["spikes"] > 0
+    assert other["equal"] == 1 and other["gradient"] > 0.01
+    assert late["equal"] < 1
 
 
 def test_a_peer_without_its_script_or_of_no_name_is_refused(monkeypatch, tmp_path):

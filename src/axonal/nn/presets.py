@@ -3,8 +3,8 @@
 Each function takes what the other framework's class takes and returns the layer that fires in
 the same steps. What they share and where they differ, such as a spike at the threshold or only
 above it, a reset before or after the leak, or one spike a step or many, is the `Dynamics` of the
-layer. `axonal bench parity` runs the frameworks themselves beside these, but for Lava, which is
-checked by its golden train alone.
+layer; its surrogate is their default. `axonal bench parity` runs the frameworks themselves beside
+these and compares spikes and gradients, but for Lava, which is checked by its golden train alone.
 """
 
 from typing import Literal
@@ -70,15 +70,16 @@ def norse_lif(
         threshold=v_th,
         reset="zero",
         above=True,
+        detach_reset=False,
     )
-    return Neuron(dynamics, "fast_sigmoid", 100.0)
+    return Neuron(dynamics, "super_spike")
 
 
 def norse_lif_box(tau_mem_inv: float = 100.0, v_th: float = 1.0, dt: float = 1e-3) -> Neuron:
     """Norse's `LIFBox`: the membrane alone, its input scaled by the leak."""
     leak = dt * tau_mem_inv
-    dynamics = Leaky(decay=1 - leak, gain=leak, threshold=v_th, reset="zero", above=True)
-    return Neuron(dynamics, "fast_sigmoid", 100.0)
+    options = {"threshold": v_th, "reset": "zero", "above": True, "detach_reset": False}
+    return Neuron(Leaky(decay=1 - leak, gain=leak, **options), "super_spike")
 
 
 def sinabs_lif(
@@ -87,10 +88,14 @@ def sinabs_lif(
     spike_threshold: float = 1.0,
     norm_input: bool = True,
 ) -> Neuron:
-    """Sinabs' `LIF`: as many spikes a step as thresholds fit into the membrane."""
+    """Sinabs' `LIF`: as many spikes a step as thresholds fit into the membrane.
+
+    Gradients of these go straight through (see `Dynamics`); Sinabs' fade away from the threshold.
+    """
     decay = decay_from_tau(tau_mem)
     drive = 1 - decay if norm_input else 1.0
     options = {"threshold": spike_threshold, "emit": "multiple", "levels": MANY}
+    options |= {"detach_reset": False}
     if tau_syn is None:
         return Neuron(Leaky(decay=decay, gain=drive, **options))
     synapse = decay_from_tau(tau_syn)
@@ -100,7 +105,10 @@ def sinabs_lif(
 def rockpool_lif(
     tau_mem: float = 0.02, tau_syn: float = 0.02, threshold: float = 1.0, dt: float = 1e-3
 ) -> Neuron:
-    """Rockpool's `LIFTorch`, whose current decays before it drives the membrane."""
+    """Rockpool's `LIFTorch`, whose current decays before it drives the membrane.
+
+    Gradients go straight through above 0 (see `Dynamics`), Rockpool's above half the threshold.
+    """
     synapse = decay_from_tau(tau_syn, dt)
     dynamics = Current(
         decay=decay_from_tau(tau_mem, dt),
@@ -109,6 +117,7 @@ def rockpool_lif(
         threshold=threshold,
         emit="multiple",
         levels=MANY,
+        detach_reset=False,
     )
     return Neuron(dynamics)
 

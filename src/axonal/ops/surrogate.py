@@ -53,7 +53,7 @@ def _boxcar(m, x, width):
 
 
 def _exponential(m, x, width):
-    return m.exp(-abs(x) / width)
+    return m.exp(-abs(x) / width) / width
 
 
 def _super_spike(m, x, alpha):
@@ -133,7 +133,7 @@ SURROGATES: dict[str, Surrogate] = {
             derivative=_super_spike,
             slope=1.0,
             peak=1.0,
-            source="a / (1 + |x|)^2: SpikingJelly's SuperSpike, not that of Zenke & Ganguli",
+            source="a / (1 + |x|)^2: SpikingJelly's SuperSpike, and Norse's; not Zenke & Ganguli's",
         ),
         Surrogate(
             name="soft_sign",
@@ -146,8 +146,8 @@ SURROGATES: dict[str, Surrogate] = {
             name="exponential",
             derivative=_exponential,
             slope=0.5,
-            peak=1.0,
-            source="e^(-|x| / w); Shrestha & Orchard 2018 (arXiv 1810.08646); w as in Sinabs",
+            peak=2.0,
+            source="e^(-|x| / w) / w; Shrestha & Orchard 2018 (arXiv 1810.08646); so in Sinabs",
         ),
         Surrogate(
             name="boxcar",

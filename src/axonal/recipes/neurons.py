@@ -38,9 +38,9 @@ def bench(
 ) -> str:
     """Measure the README's figures of neurons, and write `neurons.json` to `out`.
 
-    Equal spikes are proved first. Then every round times each contender once, one after another,
-    so that a disturbance of the machine meets all of them; a figure is the median of the rounds'
-    ratios, with the smallest and the largest.
+    Equal spikes and gradients are proved first. Then every round times each contender once, one
+    after another, so that a disturbance of the machine meets all of them; a figure is the median
+    of the rounds' ratios, with the smallest and the largest.
 
     Args:
         out: folder of the results.
@@ -55,8 +55,8 @@ def bench(
         A sentence: what was achieved and where it lies.
 
     Raises:
-        InputError: as `peers.working`, or unequal spikes. FileError: nothing can be written, or
-            an environment can't be made.
+        InputError: as `peers.working`, or unequal spikes or gradients. FileError: nothing can be
+            written, or an environment can't be made.
     """
     if rounds < 3:
         raise InputError(f"{rounds} rounds have no spread; take at least 3")
@@ -64,46 +64,19 @@ def bench(
     names = ["axonal", *RIVALS]
     with ExitStack() as stack:
         workers = {n: stack.enter_context(peers.working(n, root, threads)) for n in names}
-        equal = _equal_spikes(workers, seed)
+        figures = _equals(workers, seed)
         times = _times(workers, rounds)
-    figures = speed_figures(times, names) | {f"equal spikes [{n}]": s for n, s in equal.items()}
-    figures |= _bandwidth(times, threads)
-    figures |= _compiled(times, root, threads, compile_limit) | _spyx(rounds, root, threads)
+    figures |= speed_figures(times, names) | _bandwidth(times, threads)
+    figures |= _spyx(rounds, root, threads) | _memory(root, threads)
+    figures |= _compiled(times, root, threads, compile_limit)
     command = f"axonal bench neurons --rounds {rounds} --seed {seed} --threads {threads}"
     command += f" --compile-limit {compile_limit:g}" if compile_limit else ""
     result = {"figures": figures} | facts(command, seed)
     path = files.write(out / "neurons.json", json.dumps(result, indent=1) + "\n")
     own = figures["onm512_over_linear"]["value"]
     return (
-        f"Linear and LIF of 512 take {own:.2f} times the Linear alone. All is in {path.resolve()}."
-    )
-
-
-def memory(out: Path, root: Path = Path("runs/peers"), threads: int = 2) -> str:
-    """Measure the memory that a training step adds, and write `memory.json` to `out`.
-
-    Returns:
-        A sentence: what was achieved and where it lies.
-
-    Raises:
-        InputError, FileError: as `bench`.
-    """
-    files.writable(out)
-    figures, whole = {}, ["axonal", "axonal recompute", *RIVALS]
-    for name, steps in track([(name, t) for name in whole for t in MEMORY_STEPS], "memory"):
-        job = MEMORY | {"steps": steps, "recompute": name.endswith("recompute")}
-        with peers.working(name.split()[0], root, threads, hoard=False) as worker:
-            found = worker.ask(do="memory", **job)["bytes"]
-        figures[f"MB [T {steps}, {name}]"] = round(found / 2**20, 1)
-    most = MEMORY_STEPS[-1]
-    stored = 8 * most * MEMORY["batch"] * MEMORY["n"] * MEMORY["layers"] / 2**20
-    share = figures[f"MB [T {most}, axonal recompute]"] / stored
-    figures["MB to store membranes and spikes"] = round(stored, 1)
-    figures["training_memory_share"] = round(share, 4)
-    result = {"figures": figures} | facts("axonal bench memory", seed=0)
-    path = files.write(out / "memory.json", json.dumps(result, indent=1) + "\n")
-    return (
-        f"With recompute a training step adds {share:.0%} of what membranes and spikes would take: "
+        f"Linear and LIF of 512 take {own:.2f} times the Linear alone; a training step can do with "
+        f"{figures['training_memory_share']:.0%} of the memory of its membranes and spikes: "
         f"{path.resolve()}."
     )
 
@@ -122,21 +95,24 @@ def speed_figures(times: Times, names: Sequence[str]) -> dict[str, Any]:
     return figures
 
 
-def _equal_spikes(workers: Mapping[str, peers.Peer], seed: int) -> dict[str, float]:
-    """The share of equal steps between ours and every other's spikes of the same drive."""
+def _equals(workers: Mapping[str, peers.Peer], seed: int) -> dict[str, float]:
+    """How far ours and every other's spikes, and gradients with its surrogate, are the same."""
     drive = np.random.default_rng(seed).normal(0.1, 0.5, (STEPS, 4, 256)).astype(np.float32)
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(x := f"{folder}/x.npy", drive)
-        for name, worker in workers.items():
-            worker.ask(do="spikes", x=x, out=f"{folder}/{name}.npy")
-        own = np.load(f"{folder}/axonal.npy")
-        for name in workers:
-            found[name] = float((np.load(f"{folder}/{name}.npy") == own).mean())
-    if wrong := [name for name, share in found.items() if share < 0.9999]:
-        share = found[wrong[0]]
-        raise InputError(f"{wrong[0]} fires otherwise in {1 - share:.2%} of steps; compare equals")
-    return found
+    figures = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(x := folder / "x.npy", drive)
+        for name in RIVALS:
+            pair = workers["axonal"], workers[name]
+            found = peers.compare(*pair, folder, x, f"bench of {name}", "bench")
+            if found["equal"] < 0.9999 or not found["gradient"] < 1e-3:
+                raise InputError(
+                    f"{name} fires otherwise in {1 - found['equal']:.2%} of steps, and its "
+                    f"gradients differ by {found['gradient']:.2%}; compare equals"
+                )
+            figures[f"equal spikes [{name}]"] = found["equal"]
+            figures[f"gradient difference [{name}]"] = found["gradient"]
+    return figures
 
 
 def _times(workers: Mapping[str, peers.Peer], rounds: int) -> Times:
@@ -180,6 +156,21 @@ def _bandwidth(times: Times, threads: int) -> dict[str, Any]:
         "copy_gigabytes_per_second": round(rate / 1e9, 2),
         "scan_over_bandwidth": _spread([s / floor for s in own]),
     }
+
+
+def _memory(root: Path, threads: int) -> dict[str, Any]:
+    """Megabytes that a training step adds at its peak, each in a process of its own."""
+    figures, whole = {}, ["axonal", "axonal recompute", *RIVALS]
+    for name, steps in track([(name, t) for name in whole for t in MEMORY_STEPS], "memory"):
+        job = MEMORY | {"steps": steps, "recompute": name.endswith("recompute")}
+        with peers.working(name.split()[0], root, threads, hoard=False) as worker:
+            found = worker.ask(do="memory", **job)["bytes"]
+        figures[f"MB [T {steps}, {name}]"] = round(found / 2**20, 1)
+    most = MEMORY_STEPS[-1]
+    stored = 8 * most * MEMORY["batch"] * MEMORY["n"] * MEMORY["layers"] / 2**20
+    share = figures[f"MB [T {most}, axonal recompute]"] / stored
+    figures["MB to store membranes and spikes"] = round(stored, 1)
+    return figures | {"training_memory_share": round(share, 4)}
 
 
 def _compiled(times: Times, root: Path, threads: int, limit: float) -> dict[str, Any]:

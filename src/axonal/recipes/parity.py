@@ -31,19 +31,20 @@ def bench(out: Path, seed: int = 0, root: Path = Path("runs/peers")) -> str:
     scales = np.array(DRIVES)[:, None]
     drive = scales * generator.normal(0.2, 1, shape)
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(x := f"{folder}/x.npy", drive.astype(np.float32))
-        with peers.working("axonal", root, 2) as ours:
-            for name in track(list(peers.PEERS), "frameworks"):
-                with peers.working(name, root, 2) as theirs:
-                    for variant in theirs.ask(do="variants")["variants"]:
-                        for who in (ours, theirs):
-                            who.ask(
-                                do="spikes", variant=variant, x=x, out=f"{folder}/{who.name}.npy"
-                            )
-                        a, b = (np.load(f"{folder}/{n}.npy") for n in ("axonal", name))
-                        figures[f"equal [{variant}]"] = float((a == b).mean())
-                        figures[f"spikes a step [{variant}]"] = round(float(b.mean()), 4)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        peers.working("axonal", root, 2) as ours,
+    ):
+        folder = Path(name)
+        np.save(x := folder / "x.npy", drive.astype(np.float32))
+        for name in track(list(peers.PEERS), "frameworks"):
+            with peers.working(name, root, 2) as theirs:
+                for variant in theirs.ask(do="variants")["variants"]:
+                    found = peers.compare(ours, theirs, folder, x, variant, variant)
+                    figures[f"equal [{variant}]"] = found["equal"]
+                    figures[f"spikes a step [{variant}]"] = round(found["spikes"], 4)
+                    if "gradient" in found:
+                        figures[f"gradient difference [{variant}]"] = found["gradient"]
     result = {"figures": figures} | facts(f"axonal bench parity --seed {seed}", seed)
     path = files.write(out / "parity.json", json.dumps(result, indent=1) + "\n")
     shares = [value for key, value in figures.items() if key.startswith("equal")]

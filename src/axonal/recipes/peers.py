@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from rich.status import Status
 
 from ..core import files
@@ -116,3 +117,32 @@ def working(name: str, root: Path, threads: int, hoard: bool = True) -> Iterator
         finally:
             process.kill()
             process.communicate()
+
+
+def compare(
+    ours: Peer, theirs: Peer, folder: Path, x: Path, own: str, variant: str
+) -> dict[str, float]:
+    """Our variant `own` and theirs on the drive at `x`, with `folder` for what they find.
+
+    Returns:
+        `equal`: the share of equal steps; `spikes`: theirs a step; and, where both have gradients,
+        `gradient`: the norm of the difference between those of x over the norm of theirs.
+
+    Raises:
+        FileError: a worker died.
+    """
+    found = []
+    for who, name in ((ours, own), (theirs, variant)):
+        out = folder / f"{who.name}.npz"
+        who.ask(do="run", variant=name, x=str(x), out=str(out))
+        with np.load(out) as file:
+            found.append(dict(file))
+    a, b = found
+    result = {
+        "equal": float((a["spikes"] == b["spikes"]).mean()),
+        "spikes": float(b["spikes"].mean()),
+    }
+    if "grad" in a and "grad" in b:
+        difference = np.linalg.norm(a["grad"] - b["grad"])
+        result["gradient"] = float(difference / np.linalg.norm(b["grad"]))
+    return result

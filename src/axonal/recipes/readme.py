@@ -78,7 +78,7 @@ def generate(results: dict[str, Any]) -> str:
 def neurons(results: dict[str, Any]) -> str:
     """The tables of `axonal bench neurons`, in Markdown."""
     figures = results["figures"]
-    rivals = [key[len("equal spikes [") : -1] for key in figures if key.startswith("equal")][1:]
+    rivals = [key[len("equal spikes [") : -1] for key in figures if key.startswith("equal")]
     widths = [int(key[3 : -len("_over_linear")]) for key in figures if key.endswith("_over_linear")]
     rows = {"our time / that of the Linear alone": "onm{}_over_linear"}
     rows |= {f"{rival}'s time / ours": f"onm{{}}_vs_{rival}" for rival in rivals}
@@ -101,15 +101,15 @@ def neurons(results: dict[str, Any]) -> str:
         f"{_number(figures['scan_over_bandwidth'])} times as long as moving their bytes. "
         f"{_grid(figures)}",
         "",
+        *_memory(figures),
         f"Medians (smallest–largest) of rounds of `{results['command']}` on {results['machine']}.",
         "",
     ]
     return "\n".join(lines)
 
 
-def memory(results: dict[str, Any]) -> str:
-    """The table of `axonal bench memory`, in Markdown."""
-    figures = results["figures"]
+def _memory(figures: dict[str, Any]) -> list[str]:
+    """The rows of what a training step adds."""
     keys = [key for key in figures if key.startswith("MB [T ")]
     steps = sorted({int(key[6 : key.index(",")]) for key in keys})
     names = dict.fromkeys(
@@ -127,11 +127,10 @@ def memory(results: dict[str, Any]) -> str:
         "",
         f"{MEMORY['layers']} layers of {MEMORY['n']}, batch {MEMORY['batch']}. Membranes and "
         f"spikes in float32 would take {stored:.0f} MB at T = {steps[-1]}; with "
-        f"`recompute=True` the step adds {share:.0%} of that. "
-        f"`{results['command']}` on {results['machine']}.",
+        f"`recompute=True` the step adds {share:.0%} of that.",
         "",
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _grid(figures: dict[str, Any]) -> str:
@@ -156,13 +155,18 @@ def _percent(figure: dict[str, float] | None) -> str:
 def parity(results: dict[str, Any]) -> str:
     """The table of `axonal bench parity`, in Markdown."""
     figures = results["figures"]
-    lines = ["| preset | equal steps | spikes a step |", "|---|---|---|"]
+    lines = [
+        "| preset | equal steps | spikes a step | its gradients differ by |",
+        "|---|---|---|---|",
+    ]
     for key, share in figures.items():
         if key.startswith("equal ["):
             name = key[len("equal [") : -1]
             rate = figures[f"spikes a step [{name}]"]
-            lines.append(f"| {name} | {100 * share:.4g} % | {rate:.3f} |")
+            apart = figures.get(f"gradient difference [{name}]")
+            shown = "–" if apart is None else f"{apart:.0e}" if 0 < apart < 0.01 else f"{apart:.2g}"
+            lines.append(f"| {name} | {100 * share:.4g} % | {rate:.3f} | {shown} |")
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
-TABLES = {"generate": generate, "neurons": neurons, "memory": memory, "parity": parity}
+TABLES = {"generate": generate, "neurons": neurons, "parity": parity}

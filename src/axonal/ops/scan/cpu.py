@@ -1,15 +1,19 @@
 """The scan on CPUs: each thread takes blocks of neurons through all of time, in cache.
 
 A kernel is a `Program` printed into one of the two frames below and compiled by Numba. The
-backward pass runs its block forward again and keeps the states in the block's scratch, so that
-training stores its inputs alone. Arithmetic follows the reference operation by operation, so
-that spikes are equal to the last bit (but for kinds with an exponential).
+forward pass marks the state of every few steps; the backward pass goes from mark to mark, runs
+these steps again and keeps their states in the block's scratch, so that training stores little
+more than its inputs. Arithmetic follows the reference operation by operation, so that spikes are
+equal to the last bit (but for kinds with an exponential).
 """
 
+import ctypes
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 import llvmlite.binding
 import numpy as np
@@ -17,16 +21,16 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .program import Program, Rules, frame, program
+from .program import MARK, Program, Rules, frame, new_marks, program
 
-SCRATCH = 2**17  # values of one scratch array, [T, width]: a few of them fit a core's L2 cache
+WIDTH = 1024  # neurons of a block: the states between two marks fit a core's L2 cache
 LANES = 64  # neurons that blocks come in multiples of: whole vector registers, whole cache lines
 ALONE = 2**15  # values up to which a second thread costs more than it brings
 SHARES = 8  # of the work, for each thread
 # LLVM vectorises a loop over more arrays than its default only if it may check for more overlaps.
 llvmlite.binding.set_option("axonal", "-runtime-memory-check-threshold=128")
 
-HEAD = """
+BLOCKS = """
 import numpy as np
 from numba import njit
 
@@ -34,7 +38,7 @@ F = np.{dtype}
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def {name}(first, last, width, {arguments}):
+def {name}(first, last, width, every, {arguments}):
     steps, _, neurons = x.shape
     blocks = -(-neurons // width)
     {constants}
@@ -43,7 +47,12 @@ def {name}(first, last, width, {arguments}):
         hi = min(lo + width, neurons)
         size = hi - lo
         {begin}
+"""
+
+FORWARD = """
         for t in range(steps):
+            if t % every == 0:
+                {marks}
             {rows}
             for n in range(size):
                 {loads}
@@ -53,15 +62,27 @@ def {name}(first, last, width, {arguments}):
         {end}
 """
 
-BACK = """
-        {begin}
-        for t in range(steps - 1, -1, -1):
-            {rows}
-            for n in range(size):
-                {loads}
-                {backward}
-                {stores}
-            {after}
+BACKWARD = """
+        for chunk in range((steps - 1) // every, -1, -1):
+            {marks}
+            start = chunk * every
+            count = min(every, steps - start)
+            for i in range(count):
+                t = start + i
+                {again_rows}
+                for n in range(size):
+                    {loads}
+                    {forward}
+                    {again_stores}
+            for i in range(count - 1, -1, -1):
+                t = start + i
+                {rows}
+                for n in range(size):
+                    {loads}
+                    {grads}
+                    {backward}
+                    {stores}
+                {after}
         {end}
 """
 
@@ -70,10 +91,8 @@ def _constants(p: Program) -> list[str]:
     return [f"{name}_ = fixed[{i}]" for i, name in enumerate(("slope", *p.fixed))]
 
 
-def _begin(p: Program) -> list[str]:
-    """Local copies of the state, and views of the constants that vary."""
-    states = [f"all_{name} = state[{k}, b, lo:hi].copy()" for k, name in enumerate(p.states)]
-    return states + [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
+def _varying(p: Program) -> list[str]:
+    return [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
 
 
 def _loads(names: tuple[str, ...]) -> list[str]:
@@ -114,79 +133,73 @@ def _wide(half: bool, *rows: str) -> list[str]:
     ]
 
 
-def forward_source(p: Program, dtype: str) -> str:
-    """The text of the module with the kernel `forward`."""
-    half = dtype == "bfloat16"
+def _source(p: Program, dtype: str, text: str, **parts: list[str] | str) -> str:
+    """The module with a kernel; what both passes have in common is filled in."""
     return frame(
-        HEAD,
-        dtype="float32" if half else dtype,
-        name="forward",
-        arguments="fixed, varying, x, state, spikes, final",
+        BLOCKS + text[1:],
+        dtype="float32" if dtype == "bfloat16" else dtype,
         constants=_constants(p),
-        begin=[*_begin(p), *_wide(half, "all_x", "all_s")],
-        rows=_open("all_x", "x", half) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
         loads=_loads(("x", *p.states, *p.varying)),
         forward=list(p.forward),
+        **parts,
+    )
+
+
+def forward_source(p: Program, dtype: str) -> str:
+    """The text of the module with the kernel `forward`."""
+    half, states = dtype == "bfloat16", list(enumerate(p.states))
+    return _source(
+        p,
+        dtype,
+        FORWARD,
+        name="forward",
+        arguments="fixed, varying, x, state, spikes, final, marks",
+        begin=[
+            *(f"all_{name} = state[{k}, b, lo:hi].copy()" for k, name in states),
+            *_varying(p),
+            *_wide(half, "all_x", "all_s"),
+        ],
+        marks=[
+            f"marks[t // every * {len(states)} + {k}, b, lo:hi] = all_{name}" for k, name in states
+        ],
+        rows=_open("all_x", "x", half) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
         stores=["all_s[n] = s_", *(f"all_{name}[n] = next_{name}" for name in p.states)],
         after=_close("all_s", "spikes", half),
-        end=[f"final[{k}, b, lo:hi] = all_{name}" for k, name in enumerate(p.states)],
+        end=[f"final[{k}, b, lo:hi] = all_{name}" for k, name in states],
     )
 
 
 def backward_source(p: Program, dtype: str) -> str:
-    """The text of the module with the kernel `backward`."""
-    half = dtype == "bfloat16"
-    return _again(p, half, "float32" if half else dtype) + _through(p, half)
-
-
-def _again(p: Program, half: bool, dtype: str) -> str:
-    """Forward, keeping the states before each step."""
-    return frame(
-        HEAD,
-        dtype=dtype,
+    """The text of the module with the kernel `backward`; `kept` has the states between marks."""
+    half, states = dtype == "bfloat16", list(enumerate(p.states))
+    here = [f"all_{name} = kept[{k}, i]" for k, name in states]
+    return _source(
+        p,
+        dtype,
+        BACKWARD,
         name="backward",
-        arguments="fixed, varying, x, state, grad_spikes, grad_state, to_x, to_varying",
-        constants=_constants(p),
+        arguments="fixed, varying, x, marks, grad_spikes, grad_state, to_x, to_varying",
         begin=[
-            *_begin(p),
-            f"kept = np.empty(({len(p.states)}, steps, size), F)",
+            f"kept = np.empty(({len(states)}, min(every, steps) + 1, size), F)",
+            *(f"grads_{name} = grad_state[{k}, b, lo:hi].copy()" for k, name in states),
+            *(f"sum_{name} = np.zeros(size, F)" for name in p.varying),
+            *_varying(p),
             *_wide(half, "all_x", "grads_s", "out"),
         ],
-        rows=[
+        marks=[f"kept[{k}, 0] = marks[chunk * {len(states)} + {k}, b, lo:hi]" for k, _ in states],
+        again_rows=[
             *_open("all_x", "x", half),
-            *(f"kept_{name} = kept[{k}, t]" for k, name in enumerate(p.states)),
+            *here,
+            *(f"after_{name} = kept[{k}, i + 1]" for k, name in states),
         ],
-        loads=_loads(("x", *p.states, *p.varying)),
-        forward=list(p.forward),
-        stores=[
-            statement
-            for name in p.states
-            for statement in (f"kept_{name}[n] = {name}_", f"all_{name}[n] = next_{name}")
-        ],
-        after=[],
-        end=[],
-    )
-
-
-def _through(p: Program, half: bool) -> str:
-    """Backward through all steps."""
-    return frame(
-        BACK,
-        begin=[
-            *(f"grads_{n} = grad_state[{k}, b, lo:hi].copy()" for k, n in enumerate(p.states)),
-            *(f"sum_{name} = np.zeros(size, F)" for name in p.varying),
-        ],
+        again_stores=[f"after_{name}[n] = next_{name}" for name in p.states],
         rows=[
             *_open("all_x", "x", half),
             *_open("grads_s", "grad_spikes", half, "min(t, len(grad_spikes) - 1)"),
             *([] if half else ["out = to_x[t, b, lo:hi]"]),
-            *(f"all_{name} = kept[{k}, t]" for k, name in enumerate(p.states)),
+            *here,
         ],
-        loads=[
-            *_loads(("x", *p.states, *p.varying)),
-            "grad_s = grads_s[n]",
-            *(f"grad_{name} = grads_{name}[n]" for name in p.states),
-        ],
+        grads=["grad_s = grads_s[n]", *(f"grad_{name} = grads_{name}[n]" for name in p.states)],
         backward=list(p.backward),
         stores=[
             "out[n] = grad_x",
@@ -195,7 +208,7 @@ def _through(p: Program, half: bool) -> str:
         ],
         after=_close("out", "to_x", half),
         end=[
-            *(f"grad_state[{k}, b, lo:hi] = grads_{n}" for k, n in enumerate(p.states)),
+            *(f"grad_state[{k}, b, lo:hi] = grads_{name}" for k, name in states),
             *(f"to_varying[{i}, b, lo:hi] = sum_{name}" for i, name in enumerate(p.varying)),
         ],
     )
@@ -216,9 +229,49 @@ def _array(tensor: Tensor) -> np.ndarray:
     return (tensor.detach().view(torch.uint16) if bits else tensor.detach()).numpy()
 
 
+THREAD = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> Any:
+    """The OpenMP library whose threads torch computes with, if it is GNU's, else None."""
+    try:
+        library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
+        library.GOMP_parallel.argtypes = (THREAD, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    except (OSError, AttributeError):  # not loaded, or not this platform
+        return None
+    return library
+
+
 @lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="axonal-scan")
+
+
+def _together(work: Callable[[], None], threads: int) -> None:
+    """Runs `work` in so many threads at once, this one among them.
+
+    They are torch's own if possible: these spin for a while after each of torch's operations, and
+    would leave others half of their cores.
+    """
+    if library := _openmp():
+        errors: list[BaseException] = []
+
+        def call(_: int | None) -> None:
+            try:
+                work()
+            except BaseException as error:  # OpenMP knows no exceptions; it is raised below
+                errors.append(error)
+
+        library.GOMP_parallel(THREAD(call), None, threads, 0)
+        if errors:
+            raise errors[0]
+        return
+    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:  # one that never began has nothing left to do, or no thread after a fork
+        if not helper.cancel():
+            helper.result()
 
 
 def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
@@ -227,47 +280,46 @@ def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
     if not len(varying):  # all neurons are alike: the samples are one long row
         tensors = tuple(tensor.flatten(1).unsqueeze(1) for tensor in tensors)
     steps, batch, neurons = tensors[0].shape
-    width = max(1, min(neurons, max(LANES, SCRATCH // steps // LANES * LANES)))
-    tasks, threads = batch * -(-neurons // width), torch.get_num_threads()
-    arrays = (width, fixed, *map(_array, (varying, *tensors)))
+    threads = torch.get_num_threads()
+    fair = -(-batch * neurons // threads // LANES) * LANES  # enough blocks for all threads
+    width = max(LANES, min(neurons, WIDTH, fair))
+    tasks = batch * -(-neurons // width)
+    arrays = (width, MARK, fixed, *map(_array, (varying, *tensors)))
     if threads == 1 or tasks == 1 or steps * batch * neurons <= ALONE:
         kernel(0, tasks, *arrays)
         return
     shares, next_share = min(tasks, SHARES * threads), count()
 
-    def work() -> None:
+    def work() -> None:  # whoever is faster does more
         while (i := next(next_share)) < shares:
             kernel(tasks * i // shares, tasks * (i + 1) // shares, *arrays)
 
-    # This thread works, too, and whoever is faster does more: torch's own threads spin for a while
-    # after each of its operations, and leave some cores half free.
-    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:  # one that never began has nothing left to do, or no thread after a fork
-        if not helper.cancel():
-            helper.result()
+    _together(work, threads)
 
 
-def forward(rules: Rules, x: Tensor, state: Tensor, varying: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    rules: Rules, x: Tensor, state: Tensor, varying: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The scan of x [T, B, N] from state [K, B, N] with constants varying [P, N].
 
     Returns:
-        Spikes [T, B, N] and the last state [K, B, N].
+        Spikes [T, B, N], the last state [K, B, N] and the marks [M K, B, N]: the states before
+        every `MARK`th step.
     """
     x, state, varying = (tensor.contiguous() for tensor in (x, state, varying))
-    spikes, final = torch.empty_like(x), torch.empty_like(state)
-    _launch("forward", rules, varying, x, state, spikes, final)
-    return spikes, final
+    spikes, final, marks = torch.empty_like(x), torch.empty_like(state), new_marks(x, state)
+    _launch("forward", rules, varying, x, state, spikes, final, marks)
+    return spikes, final, marks
 
 
 def backward(
-    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, state: Tensor, varying: Tensor
+    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, marks: Tensor, varying: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, of the first state and of the constants that vary."""
     if not grad_spikes.stride(0):  # a mean or sum over time sends every step the same
         grad_spikes = grad_spikes[:1]
-    x, state, varying, sent = (t.contiguous() for t in (x, state, varying, grad_spikes))
+    x, marks, varying, sent = (t.contiguous() for t in (x, marks, varying, grad_spikes))
     grad_state = grad_final.clone(memory_format=torch.contiguous_format)
-    grad_x, grads = torch.empty_like(x), state.new_empty(len(varying), *x.shape[1:])
-    _launch("backward", rules, varying, x, state, sent, grad_state, grad_x, grads)
+    grad_x, grads = torch.empty_like(x), marks.new_empty(len(varying), *x.shape[1:])
+    _launch("backward", rules, varying, x, marks, sent, grad_state, grad_x, grads)
     return grad_x, grad_state, grads.sum(1)

@@ -9,6 +9,7 @@ from ...core.errors import InputError
 from ...core.neuron import Dynamics
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
+from .program import new_marks
 
 FUSED = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16),
@@ -25,9 +26,9 @@ def fused(
     names: str,
     surrogate: str,
     slope: float,
-) -> tuple[Tensor, Tensor]:
-    """x [T, B, N], state [K, B, N], constants that vary [P, N], `cpu.Rules` -> spikes, state."""
-    spikes, final = cpu.forward((dynamics, names, surrogate, slope), x, state, varying)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [T, B, N], state [K, B, N], constants that vary [P, N], `Rules` -> spikes, state, marks."""
+    spikes, final, marks = cpu.forward((dynamics, names, surrogate, slope), x, state, varying)
     if bad := int(final.isnan().any(0).sum()):  # what was ever NaN stays NaN
         tensors = {"x": x, "the state": state, "a parameter": varying}
         found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -35,7 +36,7 @@ def fused(
             f"scan: {bad} neurons turned NaN, from {' and '.join(found) or 'an overflow'}; "
             "look for the first layer whose output is not finite"
         )
-    return spikes, final
+    return spikes, final, marks
 
 
 @fused.register_kernel("cuda")
@@ -45,7 +46,7 @@ def _(x, state, varying, *rules):
 
 @fused.register_fake
 def _(x, state, *_):
-    return x.new_empty(x.shape), state.new_empty(state.shape)
+    return x.new_empty(x.shape), state.new_empty(state.shape), new_marks(x, state)
 
 
 @torch.library.custom_op("axonal::scan_backward", mutates_args=(), device_types="cpu")
@@ -53,34 +54,36 @@ def fused_backward(
     grad_spikes: Tensor,
     grad_final: Tensor,
     x: Tensor,
-    state: Tensor,
+    marks: Tensor,
     varying: Tensor,
     dynamics: str,
     names: str,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, state and varying, given those of `fused`'s outputs."""
+    """The gradients of x, state and varying, given those of `fused`'s spikes and state."""
     rules = dynamics, names, surrogate, slope
-    return cpu.backward(rules, grad_spikes, grad_final, x, state, varying)
+    return cpu.backward(rules, grad_spikes, grad_final, x, marks, varying)
 
 
 @fused_backward.register_kernel("cuda")
-def _(grad_spikes, grad_final, x, state, varying, *rules):
-    return triton.backward(rules, grad_spikes, grad_final, x, state, varying)
+def _(grad_spikes, grad_final, x, marks, varying, *rules):
+    return triton.backward(rules, grad_spikes, grad_final, x, marks, varying)
 
 
 @fused_backward.register_fake
-def _(grad_spikes, grad_final, x, state, varying, *_):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, state, varying))
+def _(grad_spikes, grad_final, x, marks, varying, *_):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, grad_final, varying))
 
 
 def _keep(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:3])
-    ctx.rules = inputs[3:]
+    x, _, varying, *ctx.rules = inputs
+    marks = output[2]
+    ctx.mark_non_differentiable(marks)
+    ctx.save_for_backward(x, marks, varying)
 
 
-def _differentiate(ctx, grad_spikes, grad_final):
+def _differentiate(ctx, grad_spikes, grad_final, _):
     grads = fused_backward(grad_spikes, grad_final, *ctx.saved_tensors, *ctx.rules)
     return *grads, *(None for _ in ctx.rules)
 
@@ -147,7 +150,7 @@ def scan(
     ordered = [value.reshape(-1) for value in given.values()]
     varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
     rules = dynamics.text, ",".join(given), surrogate, slope
-    spikes, final = fused(_in_rows(x), _in_rows(state), varying, *rules)
+    spikes, final, _ = fused(_in_rows(x), _in_rows(state), varying, *rules)
     return spikes.reshape(x.shape), final.reshape(state.shape)
 
 

@@ -188,6 +188,12 @@ def frame(text: str, **parts: list[str] | str) -> str:
 
 
 Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
+MARK = 32  # steps between the states that the forward pass marks for the backward pass
+
+
+def new_marks(x: Any, state: Any) -> Any:
+    """Room for the states [K, B, N] before every `MARK`th step of x [T, B, N]: [M K, B, N]."""
+    return state.new_empty(-(-x.shape[0] // MARK) * state.shape[0], *state.shape[1:])
 
 
 @dataclass(frozen=True)

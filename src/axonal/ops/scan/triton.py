@@ -1,8 +1,9 @@
 """The scan on GPUs: each program takes a block of neurons through all of time, in registers.
 
-As on CPUs a kernel is a `Program` printed into a frame; the backward kernel runs forward again and
-keeps the states in scratch memory of its own. Multiplications and additions are not fused, so
-that spikes are equal to the reference's to the last bit (but for kinds with an exponential).
+As on CPUs a kernel is a `Program` printed into a frame; the backward kernel goes from mark to
+mark, runs the steps between them again and keeps their states in scratch memory. Multiplications
+and additions are not fused, so that spikes are equal to the reference's to the last bit (but for
+kinds with an exponential).
 """
 
 import os
@@ -13,41 +14,59 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .program import Program, Rules, frame, program
+from .program import MARK, Program, Rules, frame, new_marks, program
 
 BLOCK = 128  # neurons of one program
 
-HEAD = """
+NEURONS = """
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def {name}({arguments}, steps, rows, neurons, BLOCK: tl.constexpr):
+def {name}({arguments}, steps, rows, neurons, every, BLOCK: tl.constexpr):
     rows = tl.cast(rows, tl.int64)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = n < rows
-    number = state.dtype.element_ty
+    number = marks.dtype.element_ty
     zero = tl.zeros([BLOCK], number)
     {constants}
     {begin}
+"""
+
+FORWARD = """
     for t in range(steps):
+        if t % every == 0:
+            {marks}
         at = t * rows + n
         x_ = tl.load(x + at, mask=here, other=0.0).to(number)
         {forward}
-        {stores}
+        tl.store(spikes + at, s_, mask=here)
+        {next}
+    {end}
 """
 
-BACK = """
-    {begin}
-    for i in range(steps):
-        t = steps - 1 - i
-        at = t * rows + n
-        x_ = tl.load(x + at, mask=here, other=0.0).to(number)
-        grad_s = tl.load(grad_spikes + at, mask=here, other=0.0).to(number)
-        {loads}
-        {backward}
-        {stores}
+BACKWARD = """
+    chunks = (steps + every - 1) // every
+    for c in range(chunks):
+        chunk = chunks - 1 - c
+        start = chunk * every
+        size = tl.minimum(every, steps - start)
+        {marks}
+        for i in range(size):
+            x_ = tl.load(x + (start + i) * rows + n, mask=here, other=0.0).to(number)
+            {keep}
+            {forward}
+            {next}
+        for j in range(size):
+            i = size - 1 - j
+            at = (start + i) * rows + n
+            x_ = tl.load(x + at, mask=here, other=0.0).to(number)
+            grad_s = tl.load(grad_spikes + at, mask=here, other=0.0).to(number)
+            {kept}
+            {backward}
+            tl.store(to_x + at, zero + grad_x, mask=here)
+            {before}
     {end}
 """
 
@@ -62,78 +81,65 @@ def _constants(p: Program) -> list[str]:
     ]
 
 
-def _load(array: str, k: int) -> str:
-    return f"tl.load({array} + {k} * rows + n, mask=here, other=0.0)"
+def _load(array: str, k: str | int) -> str:
+    return f"tl.load({array} + ({k}) * rows + n, mask=here, other=0.0)"
 
 
-def _head(p: Program, name: str, arguments: str, stores: list[str]) -> str:
-    """A kernel's way forward, with what it stores in each step."""
+def _store(array: str, k: str | int, value: str) -> str:
+    return f"tl.store({array} + ({k}) * rows + n, {value}, mask=here)"
+
+
+def _source(p: Program, text: str, **parts: list[str] | str) -> str:
+    """The module with a kernel; what both passes have in common is filled in."""
     return frame(
-        HEAD,
-        name=name,
-        arguments=arguments,
+        NEURONS + text[1:],
         constants=_constants(p),
-        begin=[f"{name}_ = {_load('state', k)}" for k, name in enumerate(p.states)],
         forward=list(p.forward),
-        stores=[*stores, *(f"{name}_ = zero + next_{name}" for name in p.states)],
+        next=[f"{name}_ = zero + next_{name}" for name in p.states],
+        **parts,
     )
 
 
 def forward_source(p: Program) -> str:
     """The text of the module with the kernel `forward`."""
-    head = _head(
+    count, states = len(p.states), list(enumerate(p.states))
+    return _source(
         p,
-        "forward",
-        "x, state, fixed, varying, spikes, final",
-        stores=["tl.store(spikes + at, s_, mask=here)"],
+        FORWARD,
+        name="forward",
+        arguments="x, state, fixed, varying, spikes, final, marks",
+        begin=[f"{name}_ = {_load('state', k)}" for k, name in states],
+        marks=[_store("marks", f"t // every * {count} + {k}", f"{name}_") for k, name in states],
+        end=[_store("final", k, f"{name}_") for k, name in states],
     )
-    ends = (
-        f"    tl.store(final + {k} * rows + n, {name}_, mask=here)\n"
-        for k, name in enumerate(p.states)
-    )
-    return head + "".join(ends)
 
 
 def backward_source(p: Program) -> str:
-    """The text of the module with the kernel `backward`."""
-    count = len(p.states)
-    again = _head(
+    """The text of the module with the kernel `backward`; `scratch` has the states between marks."""
+    count, states = len(p.states), list(enumerate(p.states))
+    place = [f"i * {count} + {k}" for k, _ in states]
+    return _source(
         p,
-        "backward",
-        "x, state, fixed, varying, kept, grad_spikes, grad_state, to_x, to_varying",
-        stores=[
-            f"tl.store(kept + ({count} * t + {k}) * rows + n, {name}_, mask=here)"
-            for k, name in enumerate(p.states)
-        ],
-    )
-    through = frame(
-        BACK,
+        BACKWARD,
+        name="backward",
+        arguments="x, marks, fixed, varying, scratch, grad_spikes, grad_state, to_x, to_varying",
         begin=[
-            *(f"grad_{name} = {_load('grad_state', k)}" for k, name in enumerate(p.states)),
+            *(f"grad_{name} = {_load('grad_state', k)}" for k, name in states),
             *(f"sum_{name} = zero" for name in p.varying),
         ],
-        loads=[
-            f"{name}_ = tl.load(kept + ({count} * t + {k}) * rows + n, mask=here, other=0.0)"
-            for k, name in enumerate(p.states)
-        ],
+        marks=[f"{name}_ = {_load('marks', f'chunk * {count} + {k}')}" for k, name in states],
+        keep=[_store("scratch", place[k], f"{name}_") for k, name in states],
+        kept=[f"{name}_ = {_load('scratch', place[k])}" for k, name in states],
         backward=list(p.backward),
-        stores=[
-            "tl.store(to_x + at, zero + grad_x, mask=here)",
+        before=[
             *(f"grad_{name} = zero + before_{name}" for name in p.states),
             *(f"sum_{name} += part_{name}" for name in p.varying),
         ],
         end=[
-            *(
-                f"tl.store(grad_state + {k} * rows + n, grad_{name}, mask=here)"
-                for k, name in enumerate(p.states)
-            ),
-            *(
-                f"tl.store(to_varying + {i} * rows + n, sum_{name}, mask=here)"
-                for i, name in enumerate(p.varying)
-            ),
+            *(_store("grad_state", k, f"grad_{name}") for k, name in states),
+            *(_store("to_varying", i, f"sum_{name}") for i, name in enumerate(p.varying)),
         ],
     )
-    return again + through
 
 
 def interpreted() -> bool:
@@ -158,6 +164,7 @@ def _kernel(name: str, rules: tuple[str, str, str]) -> Any:
 
 
 def _launch(name: str, rules: Rules, x: Tensor, state: Tensor, varying: Tensor, *rest: Tensor):
+    """Runs a kernel on `x`, `state` (of which marks are the backward's) and the rest."""
     steps, batch, neurons = x.shape
     if not (rows := batch * neurons):
         return
@@ -167,24 +174,26 @@ def _launch(name: str, rules: Rules, x: Tensor, state: Tensor, varying: Tensor, 
     options = {} if interpreted() else {"enable_fp_fusion": False}
     grid = (-(-rows // BLOCK),)
     arrays = (x, state, fixed, varying, *rest)
-    _kernel(name, rules[:3])[grid](*arrays, steps, rows, neurons, BLOCK=BLOCK, **options)
+    _kernel(name, rules[:3])[grid](*arrays, steps, rows, neurons, MARK, BLOCK=BLOCK, **options)
 
 
-def forward(rules: Rules, x: Tensor, state: Tensor, varying: Tensor) -> tuple[Tensor, Tensor]:
+def forward(
+    rules: Rules, x: Tensor, state: Tensor, varying: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.forward`."""
     x, state, varying = (tensor.contiguous() for tensor in (x, state, varying))
-    spikes, final = torch.empty_like(x), torch.empty_like(state)
-    _launch("forward", rules, x, state, varying, spikes, final)
-    return spikes, final
+    spikes, final, marks = torch.empty_like(x), torch.empty_like(state), new_marks(x, state)
+    _launch("forward", rules, x, state, varying, spikes, final, marks)
+    return spikes, final, marks
 
 
 def backward(
-    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, state: Tensor, varying: Tensor
+    rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, marks: Tensor, varying: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.backward`."""
-    x, state, varying, sent = (t.contiguous() for t in (x, state, varying, grad_spikes))
+    x, marks, varying, sent = (t.contiguous() for t in (x, marks, varying, grad_spikes))
     grad_state = grad_final.clone(memory_format=torch.contiguous_format)
-    grad_x, grads = torch.empty_like(x), state.new_empty(len(varying), *x.shape[1:])
-    kept = state.new_empty(len(x), *state.shape)
-    _launch("backward", rules, x, state, varying, kept, sent, grad_state, grad_x, grads)
+    grad_x, grads = torch.empty_like(x), marks.new_empty(len(varying), *x.shape[1:])
+    scratch = marks.new_empty(min(len(x), MARK), *grad_state.shape)
+    _launch("backward", rules, x, marks, varying, scratch, sent, grad_state, grad_x, grads)
     return grad_x, grad_state, grads.sum(1)
