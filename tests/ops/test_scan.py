@@ -7,7 +7,7 @@ from axonal.core.errors import InputError
 from axonal.core.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
 from axonal.core.neuron import Dynamics
 from axonal.ops.scan import cpu, op, parallel, reference, scan
-from axonal.ops.scan.program import MARK
+from axonal.ops.program import MARK
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .program import MARK, Program, Rules, frame, new_marks, program
+from ..program import MARK, Program, Rules, frame, new_marks, program
 
 WIDTH = 1024  # neurons of a block: the states between two marks fit a core's L2 cache
 LANES = 64  # neurons that blocks come in multiples of: whole vector registers, whole cache lines

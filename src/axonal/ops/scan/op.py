@@ -9,7 +9,7 @@ from ...core.errors import InputError
 from ...core.neuron import Dynamics
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
-from .program import new_marks
+from ..program import new_marks
 
 FUSED = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..generated import module
-from .program import MARK, Program, Rules, frame, new_marks, program
+from ..program import MARK, Program, Rules, frame, new_marks, program
 
 BLOCK = 128  # neurons of one program
 

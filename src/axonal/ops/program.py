@@ -12,8 +12,8 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from ...core.neuron import Dynamics
-from ..surrogate import SURROGATES
+from ..core.neuron import Dynamics
+from .surrogate import SURROGATES
 
 
 def _operator(op: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
