@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from axonal.core.errors import InputError
 from axonal.core.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
 from axonal.core.neuron import Dynamics
-from axonal.ops.scan import cpu, op, parallel, reference, scan
 from axonal.ops.program import MARK
+from axonal.ops.scan import cpu, op, parallel, reference, scan
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op
 

@@ -5,8 +5,8 @@ import torch
 
 from axonal.core.kinds import Leaky
 from axonal.core.neuron import Dynamics
-from axonal.ops.scan import cpu, triton
 from axonal.ops.program import MARK
+from axonal.ops.scan import cpu, triton
 from axonal.testing import poisoned
 
 KINDS = [*(kind() for kind in Dynamics.KINDS.values())]

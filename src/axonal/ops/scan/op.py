@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...core.errors import InputError
 from ...core.neuron import Dynamics
+from ..program import new_marks
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
-from ..program import new_marks
 
 FUSED = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16),
