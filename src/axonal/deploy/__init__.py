@@ -1,0 +1,1 @@
+"""Networks as graphs: traced, exchanged, and run so that work follows events."""

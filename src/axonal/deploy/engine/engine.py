@@ -1,0 +1,353 @@
+"""The engine: graphs run so that work follows events, in compiled code, without torch."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.events import Events
+from ...core.kinds import Leaky
+from ...core.meter import FIELDS, Counts
+from ..graph import Delay, Graph, Neurons
+from . import dense, kernels, printed
+from .tables import DELAY, Tables
+from .values import State, rest, steps_of
+
+HEAVY = 2**19  # operations of a node from which on a second thread pays
+DONE, FULL = 0, 2  # what `run` comes back for; else a node that is heavy
+Given = Mapping[str, np.ndarray | Events]
+
+
+class Engine:
+    """A graph ready to run.
+
+    Args:
+        graph: the network.
+        threads: that heavy nodes use; None for all of this machine's cores.
+        follow: always follow events; else a map whose events are so many that a dense product
+            is faster is multiplied densely (see `dense`).
+
+    Raises:
+        InputError: the graph has an operation without a rule, or no threads.
+    """
+
+    def __init__(self, graph: Graph, *, threads: int | None = None, follow: bool = False):
+        self.graph, self.tables = graph, Tables(graph)
+        self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
+        if self.threads < 1:
+            raise InputError(f"Engine: {threads} threads")
+        self.compiled = printed.compiled(self.tables.kinds)
+        self.dense = dense.Products(self.tables, never=follow)
+
+    def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream":
+        """A run that goes on as events come.
+
+        Args:
+            state: of an earlier run, of this engine or of the reference; None for rest.
+            scale: multiplies the thresholds of every population.
+
+        Raises:
+            InputError: a state of another graph.
+        """
+        return Stream(self, state, scale)
+
+    def run(
+        self, given: Given, state: State | None = None, scale: float = 1.0
+    ) -> tuple[dict[str, np.ndarray], State]:
+        """The values of the output nodes, [T, ...] by name, and the state after them.
+
+        Args:
+            given: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+            state, scale: as `stream`.
+
+        Raises:
+            InputError: as `Stream.push`.
+        """
+        stream = self.stream(state, scale)
+        found = stream.push(given)
+        return {name: events.to_dense() for name, events in found.items()}, stream.state()
+
+
+class Stream:
+    """A network at work: `push` events in, take events out. Made by `Engine.stream`."""
+
+    def __init__(self, engine: Engine, state: State | None, scale: float):
+        self.engine, self.scale, self.tables = engine, np.float32(scale), engine.tables
+        totals, count = self.tables.totals, len(self.tables.nodes)
+        self.begin = 0
+        self.memory = (
+            np.zeros(totals["at"], np.float32),
+            np.ones(totals["mark"], np.uint8),  # every cell is looked at once
+            np.full(totals["mark"], -1, np.int64),
+            np.zeros(max(1, totals["state"]), np.float32),
+            np.zeros(totals["at"], np.int64),
+            np.zeros(totals["at"], np.float32),
+            np.zeros(count, np.int64),
+        )
+        self.rings = (
+            np.zeros(max(1, totals["ring"]), np.int64),
+            np.zeros(max(1, totals["ring"]), np.float32),
+            np.zeros(max(1, totals["ring_n"]), np.int64),
+        )
+        t = self.tables
+        self.constants = (t.nodes, t.edges, t.weights, t.constants, t.ints)
+        self.skip = np.zeros(len(t.edges), np.uint8)
+        room = sum(self.tables.layouts[name].room for name in engine.graph.outputs)
+        ints = [np.zeros(room, np.int64) for _ in range(3)]
+        self.sent = (*ints, np.zeros(room, np.float32), np.zeros(1, np.int64))
+        self.pushes: list[tuple[int, np.ndarray, np.ndarray]] = []
+        self._load(state)
+
+    def push(self, given: Given) -> dict[str, Events]:
+        """What the output nodes send for the inputs' next steps, at least one.
+
+        Args:
+            given: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+
+        Raises:
+            InputError: an unknown input, another shape, values that are not finite, or inputs of
+                different numbers of steps.
+        """
+        steps, parts = self._given(given)
+        self.sent[-1][0] = 0
+        tally = np.zeros((steps, len(self.tables.nodes), 2))
+        work = np.zeros((steps, len(self.tables.edges)))
+        t = i = 0
+        held = False
+        while True:
+            status, t, i = self.engine.compiled.run(
+                self.constants,
+                self.memory,
+                self.rings,
+                parts,
+                self.sent,
+                tally,
+                work,
+                self.skip,
+                self.begin,
+                t,
+                i,
+                steps,
+                self.scale,
+                HEAVY,
+                held,
+            )
+            if status == DONE:
+                break
+            if held := status != FULL:
+                self._heavy(i, self.begin + t, tally[t], work[t])
+            else:
+                self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
+        self.begin += steps
+        self.pushes.append((steps, tally.sum(0), work.sum(0)))
+        return self._taken(steps)
+
+    def counts(self) -> Counts:
+        """What was executed, a step for each push; the same that `nn.meter.Meter` counts.
+
+        Raises:
+            InputError: nothing was pushed.
+        """
+        if not self.pushes:
+            raise InputError("Stream: nothing was pushed")
+        return Counts(self._layers(), np.stack([self._counted(*push) for push in self.pushes]), 1)
+
+    def state(self) -> State:
+        """What the network remembers, as a value: by name, as of `values.rest`.
+
+        Of what is on its way through a delay it holds what has not left.
+        """
+        found = {}
+        for name in self.tables.names:
+            i, op = self.tables.index[name], self.engine.graph.nodes[name].op
+            layout, node = self.tables.layouts[name], self.tables.nodes[i]
+            if isinstance(op, Neurons):
+                values = self._values(name).copy()
+                self._catch_up(op, values, name)
+                found[name] = values[:, layout.address].reshape(-1, *layout.shape)
+            elif isinstance(op, Delay):
+                found[name] = self._line(op, node, layout)
+        return found
+
+    def _values(self, name: str) -> np.ndarray:
+        """The memory of a population's state, [K, addresses]."""
+        node, room = self.tables.nodes[self.tables.index[name]], self.tables.layouts[name].room
+        size = self.tables.states(name) * room
+        return self.memory[3][node["state"] : node["state"] + size].reshape(-1, room)
+
+    def _catch_up(self, op: Neurons, values: np.ndarray, name: str) -> None:
+        """Decays the membranes of cells that sleep, step by step as they would have."""
+        node, layout = self.tables.nodes[self.tables.index[name]], self.tables.layouts[name]
+        if not isinstance(op.dynamics, Leaky):
+            return
+        seen = self.memory[2][node["mark"] : node["mark"] + node["cells"]]
+        gap = np.repeat(self.begin - 1 - seen, layout.width)
+        decay = layout.spread(op.constants(layout.shape)["decay"])
+        if (decay == 1).all():
+            return
+        for step in range(int(gap.max(initial=0))):
+            late = gap > step
+            if not values[0][late].any():
+                break
+            values[0][late] *= decay[late]
+
+    def _line(self, op: Delay, node: Any, layout: Any) -> np.ndarray:
+        longest = int(op.steps.max())
+        line = np.zeros((longest, layout.room), np.float32)
+        ring_idx, ring_val, ring_n = self.rings
+        delays = self.tables.ints[node["ints"] : node["ints"] + layout.room]
+        for ahead in range(node["slots"]):
+            slot = (self.begin + ahead) % node["slots"]
+            place = node["ring"] + slot * node["capacity"]
+            count = ring_n[node["ring_n"] + slot]
+            idx = ring_idx[place : place + count]
+            back = delays[idx] - ahead
+            line[longest - back, idx] = ring_val[place : place + count]
+        return line[:, layout.address].reshape(longest, *layout.shape)
+
+    def _load(self, state: State | None) -> None:
+        graph = self.engine.graph
+        empty = rest(graph)
+        state = empty if state is None else state
+        shapes = {name: value.shape for name, value in state.items()}
+        if shapes != {name: value.shape for name, value in empty.items()}:
+            raise InputError("Stream: the state is of another graph; pass back what state() gave")
+        for name, value in state.items():
+            layout, node = self.tables.layouts[name], self.tables.nodes[self.tables.index[name]]
+            flat = np.ascontiguousarray(value, np.float32).reshape(len(value), layout.size)
+            if node["kind"] != DELAY:
+                self._values(name)[:, layout.address] = flat
+                continue
+            delays = self.tables.ints[node["ints"] : node["ints"] + layout.room][layout.address]
+            for back in range(len(flat), 0, -1):
+                late = np.flatnonzero((flat[-back] != 0) & (delays >= back))
+                self._put(node, layout.address[late], flat[-back][late], delays[late] - back)
+
+    def _put(self, node: Any, address: np.ndarray, value: np.ndarray, ahead: np.ndarray) -> None:
+        """Puts values into a delay's ring, to leave so many steps from now."""
+        ring_idx, ring_val, ring_n = self.rings
+        for a, v, slot in zip(address, value, (self.begin + ahead) % node["slots"], strict=True):
+            at = node["ring"] + slot * node["capacity"] + ring_n[node["ring_n"] + slot]
+            ring_idx[at], ring_val[at] = a, v
+            ring_n[node["ring_n"] + slot] += 1
+
+    def _given(self, given: Given) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The inputs' events by step: where each begins, addresses and values."""
+        graph = self.engine.graph
+        steps = steps_of(graph, given)
+        found = {
+            name: value if isinstance(value, Events) else Events.from_dense(np.asarray(value))
+            for name, value in given.items()
+        }
+        starts = np.zeros((max(1, len(graph.inputs)), steps + 1), np.int64)
+        addresses, values, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], 0
+        for row, name in zip(starts, graph.inputs, strict=False):
+            if name in found:
+                address, value = self._arranged(name, found[name], row)
+                addresses.append(address)
+                values.append(value)
+                row += begin
+                begin += len(address)
+        return steps, (starts, np.concatenate(addresses), np.concatenate(values))
+
+    def _arranged(
+        self, name: str, events: Events, starts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        layout = self.tables.layouts[name]
+        columns = events.t, events.address, events.value
+        to, of, ordered = kernels.arrange(*columns, layout.address, starts)
+        if not ordered:
+            to, of, _ = kernels.arrange(*_merged(events), layout.address, starts)
+        return to, of
+
+    def _taken(self, steps: int) -> dict[str, Events]:
+        """What the outputs have sent in so many steps."""
+        end = int(self.sent[-1][0])
+        t, node, idx, val = (a[:end] for a in self.sent[:-1])
+        found, alone = {}, len(self.engine.graph.outputs) == 1
+        for i, name in enumerate(self.engine.graph.outputs):
+            mine: Any = slice(None) if alone else node == i
+            layout = self.tables.layouts[name]
+            place, shape = layout.place[idx[mine]], (steps, *layout.shape)
+            found[name] = Events(t[mine].copy(), place, val[mine].copy(), shape)
+        return found
+
+    def _heavy(self, i: int, t: int, tally: np.ndarray, work: np.ndarray) -> None:
+        """A node with much to do: in dense products where that is faster, on several threads."""
+        node, sizes = self.tables.nodes[i], self.memory[6]
+        rows = range(node["first_edge"], node["first_edge"] + node["edges"])
+        for e in rows:
+            if sizes[self.tables.edges[e]["source"]]:
+                self.skip[e] = self.engine.dense.add(e, node, self.memory, work)
+        parts = min(self.engine.threads, node["cells"])
+        wide = max([1, *(self.tables.edges[e]["wide_out"] for e in rows)])
+        borders = np.linspace(0, node["cells"] // wide, parts + 1).astype(int) * wide
+        borders[-1] = node["cells"]
+        works = np.zeros((parts, len(work)))
+
+        def one(p: int) -> tuple[int, int, float]:
+            span = int(borders[p]), int(borders[p + 1])
+            return self.engine.compiled.part(
+                self.constants, self.memory, i, *span, t, self.scale, self.skip, works[p]
+            )
+
+        others = [_pool(parts).submit(one, p) for p in range(1, parts)]
+        ends, touched, spikes = zip(one(0), *(o.result() for o in others), strict=True)
+        first, last = node["at"], node["at"] + node["cells"] * node["width"]
+        begins = borders[:-1] * node["width"]
+        sizes[i] = kernels.join(
+            self.memory[4][first:last], self.memory[5][first:last], begins, np.array(ends)
+        )
+        tally[i] = sum(touched), sum(spikes)
+        work += works.sum(0)
+        self.skip[list(rows)] = 0
+
+    def _layers(self) -> tuple[str, ...]:
+        found = []
+        for name, node in zip(self.tables.names, self.tables.nodes, strict=True):
+            rows = range(node["first_edge"], node["first_edge"] + node["edges"])
+            found += [self.tables.layers[e] for e in rows if self.tables.layers[e]]
+            found += [name] if node["kind"] > 0 else []
+        return tuple(found)
+
+    def _counted(self, steps: int, tally: np.ndarray, work: np.ndarray) -> np.ndarray:
+        """Rows of counts, as `_layers`."""
+        found = []
+        for i, node in enumerate(self.tables.nodes):
+            for e in range(node["first_edge"], node["first_edge"] + node["edges"]):
+                if self.tables.layers[e]:
+                    many = 0.0 if self.tables.edges[e]["spiking"] else work[e]
+                    row = {"synops": work[e], "adds": work[e], "weight_reads": work[e]}
+                    row |= {"state_reads": work[e], "state_writes": work[e], "multiplies": many}
+                    found.append(row)
+            if node["kind"] > 0:
+                op = self.engine.graph.neurons[self.tables.names[i]]
+                touched, sent = 2 * tally[i, 0], tally[i, 1]
+                sites = node["size"] * op.dynamics.levels * steps
+                row = {"adds": touched, "state_reads": touched, "state_writes": sent}
+                found.append(row | {"spikes": sent, "sites": sites})
+        return np.array([[row.get(field, 0.0) for field in FIELDS] for row in found])
+
+
+def _merged(events: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, places and values in order, with one event at a time and place."""
+    size = int(np.prod(events.shape[1:], dtype=np.int64))
+    key = events.t.astype(np.int64) * size + events.address
+    value = events.value.astype(np.float32)
+    if len(key) > 1 and not (np.diff(key) > 0).all():
+        key, where = np.unique(key, return_inverse=True)
+        value = np.bincount(where, value, len(key)).astype(np.float32)
+    return key // size, key % size, value
+
+
+def _grown(array: np.ndarray) -> np.ndarray:
+    return np.concatenate([array, np.zeros_like(array)])
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="axonal-engine")

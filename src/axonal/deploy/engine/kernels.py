@@ -1,0 +1,198 @@
+"""Compiled pieces of the engine: how events of one node reach the accumulators of another.
+
+Memory is a few flat pools and two tables of records (see `tables`). A node's values lie in cells,
+the channels of one place side by side: address = cell x width + channel. Scattering marks the
+cells it reaches, which are those that fire afterwards looks at. Every function takes a range of
+cells, the part of a thread; a part adds what falls into its own cells, in the order of the
+events, so that sums are the same for any number of threads.
+"""
+
+import numpy as np
+from numba import njit
+
+DENSE, CONV, SPARSE = range(3)
+OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
+
+
+@njit(**OPTIONS)
+def scatter(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
+    """Carries `count` events over an edge into the cells first to last - 1.
+
+    Returns:
+        The synaptic operations done: a weight for each event, by its size if it is a spike.
+    """
+    if edge.op == DENSE:
+        return _dense(edge, first, last, width, idx, val, count, weights, acc, mark)
+    if edge.op == CONV and edge.rows:
+        return _rows(edge, first, last, idx, val, count, weights, acc, mark)
+    if edge.op == CONV:
+        return _taps(edge, first, last, idx, val, count, weights, acc, mark)
+    return _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
+
+
+@njit(fastmath={"contract"}, **OPTIONS)
+def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
+    outputs, offset, spiking = edge.outputs, edge.weights, edge.spiking
+    lo, hi = first * width, min(last * width, outputs)
+    if not count or hi <= lo:
+        return 0.0
+    sums, work = acc[lo:hi], 0.0
+    for e in range(count):
+        begin, value = offset + idx[e] * outputs, val[e]
+        factors = weights[begin + lo : begin + hi]
+        for n in range(len(sums)):
+            sums[n] += value * factors[n]
+        work += abs(value) if spiking else 1.0
+    mark[first:last] = 1
+    return work * (hi - lo)
+
+
+@njit(fastmath={"contract"}, **OPTIONS)
+def _rows(edge, first, last, idx, val, count, weights, acc, mark):
+    """A convolution whose taps of a row lie side by side in weights and accumulators alike."""
+    # The fields as locals: the compiler must think that writing to `acc` may change a record.
+    top, bottom = first // edge.wide_out, -(-last // edge.wide_out)
+    inputs, outputs, wide, wide_out = edge.inputs, edge.outputs, edge.wide, edge.wide_out
+    taps_y, taps_x, pad_y, pad_x = edge.taps_y, edge.taps_x, edge.pad_y, edge.pad_x
+    stride, dilate, spiking, offset = edge.stride_y, edge.dilate_y, edge.spiking, edge.weights
+    work = 0.0
+    for e in range(count):
+        cell, value = idx[e] // inputs, val[e]
+        row = (idx[e] - cell * inputs) * taps_y
+        y = cell // wide
+        left = cell - y * wide + pad_x - taps_x + 1
+        skip = max(0, -left)
+        places = min(taps_x, wide_out - left) - skip
+        if places <= 0:
+            continue
+        taps = 0
+        for k in range(taps_y):
+            down = y + pad_y - k * dilate
+            if stride > 1:
+                if down % stride:
+                    continue
+                down //= stride
+            if top <= down < bottom:
+                to = down * wide_out + left + skip
+                begin = offset + ((row + k) * taps_x + skip) * outputs
+                sums = acc[to * outputs : (to + places) * outputs]
+                factors = weights[begin : begin + places * outputs]
+                for n in range(len(sums)):
+                    sums[n] += value * factors[n]
+                for c in range(to, to + places):
+                    mark[c] = 1
+                taps += places
+        work += taps * (abs(value) if spiking else 1.0)
+    return work * outputs
+
+
+@njit(fastmath={"contract"}, **OPTIONS)
+def _taps(edge, first, last, idx, val, count, weights, acc, mark):
+    """Any convolution, tap by tap: with strides and dilations along a row, and groups."""
+    top, bottom = first // edge.wide_out, -(-last // edge.wide_out)
+    outputs, wide_out, group = edge.outputs, edge.wide_out, edge.group
+    work = 0.0
+    for e in range(count):
+        cell, value = idx[e] // edge.inputs, val[e]
+        channel = idx[e] - cell * edge.inputs
+        y, x = cell // edge.wide + edge.pad_y, cell % edge.wide + edge.pad_x
+        offset = channel // edge.per_group * group
+        taps = 0
+        for k in range(edge.taps_y * edge.taps_x):
+            down = y - k // edge.taps_x * edge.dilate_y
+            right = x - (edge.taps_x - 1 - k % edge.taps_x) * edge.dilate_x
+            if down < 0 or right < 0 or down % edge.stride_y or right % edge.stride_x:
+                continue
+            down, right = down // edge.stride_y, right // edge.stride_x
+            if not (top <= down < bottom and right < wide_out):
+                continue
+            to = down * wide_out + right
+            begin = edge.weights + (channel * edge.taps_y * edge.taps_x + k) * group
+            sums = acc[to * outputs + offset : to * outputs + offset + group]
+            factors = weights[begin : begin + group]
+            for n in range(len(sums)):
+                sums[n] += value * factors[n]
+            mark[to] = 1
+            taps += 1
+        work += taps * (abs(value) if edge.spiking else 1.0)
+    return work * group
+
+
+@njit(**OPTIONS)
+def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
+    lo, hi = first * width, last * width
+    for e in range(count):
+        at = edge.ints + idx[e]
+        for k in range(ints[at], ints[at + 1]):
+            to = ints[edge.targets + k]
+            if lo <= to < hi:
+                acc[to] += val[e] * weights[edge.weights + k]
+                mark[to // width] = 1
+    return 0.0
+
+
+@njit(**OPTIONS)
+def emit(row, base, at, idx, val):
+    """Appends the entries of `row` that are not zero to the events; returns where they end."""
+    for begin in range(0, len(row), 64):
+        block = row[begin : begin + 64]
+        fired = 0
+        for n in range(len(block)):
+            fired += block[n] != 0
+        if fired:
+            for n in range(len(block)):
+                idx[at], val[at] = base + begin + n, block[n]
+                at += block[n] != 0
+    return at
+
+
+@njit(**OPTIONS)
+def join(idx, val, begin, ends):
+    """Moves the events of several parts, from begin[i] to ends[i] - 1, together; their number."""
+    at = ends[0]
+    for i in range(1, len(begin)):
+        for e in range(begin[i], ends[i]):
+            idx[at], val[at] = idx[e], val[e]
+            at += 1
+    return at - begin[0]
+
+
+@njit(**OPTIONS)
+def arrange(t, place, value, address, starts):
+    """Addresses and values of a step's events, which begin at starts[t] and end at starts[t + 1].
+
+    Returns:
+        They, and whether they are in order and no two share a step and a place.
+    """
+    to, of = np.empty(len(t), np.int64), np.empty(len(t), np.float32)
+    ordered = True
+    starts[:] = 0
+    for e in range(len(t)):
+        to[e], of[e] = address[place[e]], value[e]
+        ordered &= e == 0 or t[e] > t[e - 1] or (t[e] == t[e - 1] and place[e] > place[e - 1])
+        starts[t[e] + 1] += 1
+    for step in range(1, len(starts)):
+        starts[step] += starts[step - 1]
+    return to, of, ordered
+
+
+@njit(**OPTIONS)
+def store(node, t, idx, val, count, delays, ring_idx, ring_val, ring_n):
+    """Puts events into the ring of a delay node, each at the step in which it will leave."""
+    for e in range(count):
+        slot = (t + delays[node.ints + idx[e]]) % node.slots
+        at = ring_n[node.ring_n + slot]
+        place = node.ring + slot * node.capacity + at
+        ring_idx[place], ring_val[place] = idx[e], val[e]
+        ring_n[node.ring_n + slot] = at + 1
+
+
+@njit(**OPTIONS)
+def leave(node, t, ring_idx, ring_val, ring_n, idx, val):
+    """Takes the events of step t out of the ring; their number."""
+    slot = t % node.slots
+    count, place = ring_n[node.ring_n + slot], node.ring + slot * node.capacity
+    idx[:count] = ring_idx[place : place + count]
+    val[:count] = ring_val[place : place + count]
+    ring_n[node.ring_n + slot] = 0
+    return count

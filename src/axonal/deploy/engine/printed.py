@@ -1,0 +1,267 @@
+"""The engine's source for the populations of a graph: their equations, and the loop over steps.
+
+A population is a `Program` printed into a function that visits cells. Cells that no event reached
+sleep, where the dynamics allow it: a `Leaky` membrane catches up with its decay when it is next
+visited (multiplied step by step, as it would have been), a `Delta` neuron has nothing to do. All
+other kinds, and populations with a bias, are visited in every step.
+"""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+from ...core.kinds import Delta, Leaky
+from ...core.neuron import Dynamics
+from ...ops.generated import module
+from ...ops.program import frame, program
+from . import kernels
+
+VISIT = """
+@njit(error_model="numpy", nogil=True, cache=True)
+def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
+    width, room = node.width, node.cells * node.width
+    begin = at = first * width
+    touched, sent = 0, 0.0
+    most = max(1, RUN // width)
+    out = np.empty(most * width, F)
+    {constants}
+    c = first
+    while c < last:
+        if node.lazy and not mark[c]:
+            c += 1
+            continue
+        gap, cell = t - 1 - seen[c], c
+        while c < last and c - cell < most and (mark[c] or not node.lazy) and seen[c] == seen[cell]:
+            c += 1
+        base, size = cell * width, (c - cell) * width
+        all_x = acc[base : base + size]
+        {rows}
+        {catch_up}
+        if node.bias >= 0:
+            bias = consts[node.bias + base : node.bias + base + size]
+            for n in range(size):
+                all_x[n] += bias[n]
+        for n in range(size):
+            touched += all_x[n] != F(0.0)
+        for n in range(size):
+            {loads}
+            {forward}
+            out[n] = s_
+            {stores}
+        stir = 0
+        for n in range(size):
+            all_x[n] = F(0.0)
+        {restless}
+        mark[cell:c] = stir > 0
+        seen[cell:c] = t
+        at = kernels.emit(out[:size], base, at, idx, val)
+    for e in range(begin, at):
+        sent += {spike}
+    return at, touched, sent
+"""
+
+MODULE = """
+# {digest}
+import numpy as np
+from numba import njit
+from axonal.deploy.engine import kernels
+
+F = np.float32
+RUN = 1024  # neurons that are computed at once, in cells side by side
+INPUT, DELAY = -2, -1
+DONE, HEAVY, FULL = range(3)
+
+{functions}
+@njit(error_model="numpy", nogil=True, cache=True)
+def visit(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
+    {choice}
+    return visit_0(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val)
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def part(tables, memory, i, first, last, t, scale, skip, work):
+    nodes, edges, weights, consts, ints = tables
+    acc, mark, seen, state, idx, val, sizes = memory
+    node = nodes[i]
+    room = node.cells * node.width
+    own = acc[node.at : node.at + room]
+    marks = mark[node.mark : node.mark + node.cells]
+    for e in range(node.first_edge, node.first_edge + node.edges):
+        edge = edges[e]
+        source = nodes[edge.source]
+        if sizes[edge.source] and not skip[e]:
+            work[e] += kernels.scatter(
+                edge, first, last, node.width,
+                idx[source.at : source.at + sizes[edge.source]],
+                val[source.at : source.at + sizes[edge.source]],
+                sizes[edge.source], weights, ints, own, marks,
+            )
+    return visit(
+        node, first, last, t, scale, own, marks, seen[node.mark : node.mark + node.cells],
+        state[node.state :], consts, idx[node.at : node.at + room], val[node.at : node.at + room],
+    )
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def run(
+    tables, memory, rings, given, sent, tally, work, skip, begin, t, i, steps, scale, heavy, held
+):
+    nodes, edges, weights, consts, ints = tables
+    acc, mark, seen, state, idx, val, sizes = memory
+    ring_idx, ring_val, ring_n = rings
+    starts, given_idx, given_val = given
+    out_t, out_node, out_idx, out_val, out_n = sent
+    for t in range(t, steps):
+        for i in range(i, len(nodes)):
+            node = nodes[i]
+            room = node.cells * node.width
+            into, of = idx[node.at : node.at + room], val[node.at : node.at + room]
+            if not held and node.output >= 0 and len(out_t) - out_n[0] < room:
+                return FULL, t, i
+            if held:  # its events are there already
+                held = False
+            elif node.kind == INPUT:
+                a, b = starts[node.source, t], starts[node.source, t + 1]
+                sizes[i] = b - a
+                into[: b - a], of[: b - a] = given_idx[a:b], given_val[a:b]
+            elif node.kind == DELAY:
+                if not node.early:
+                    store(node, nodes[node.source], begin + t, idx, val, sizes, ints, rings)
+                sizes[i] = kernels.leave(node, begin + t, ring_idx, ring_val, ring_n, into, of)
+            else:
+                load = 0
+                for e in range(node.first_edge, node.first_edge + node.edges):
+                    load += sizes[edges[e].source] * edges[e].fan
+                if heavy and load > heavy:
+                    return HEAVY, t, i
+                sizes[i], touched, spikes = part(
+                    tables, memory, i, 0, node.cells, begin + t, scale, skip, work[t]
+                )
+                tally[t, i, 0], tally[t, i, 1] = touched, spikes
+            if node.output >= 0:
+                a, b = out_n[0], out_n[0] + sizes[i]
+                out_t[a:b], out_node[a:b] = t, node.output
+                out_idx[a:b], out_val[a:b] = into[: sizes[i]], of[: sizes[i]]
+                out_n[0] = b
+        i = 0
+        for j in range(len(nodes)):
+            if nodes[j].kind == DELAY and nodes[j].early:
+                source = nodes[nodes[j].source]
+                store(nodes[j], source, begin + t, idx, val, sizes, ints, rings)
+    return DONE, steps, 0
+
+
+@njit(error_model="numpy", nogil=True, cache=True)
+def store(node, source, t, idx, val, sizes, ints, rings):
+    ring_idx, ring_val, ring_n = rings
+    count = sizes[node.source]
+    kernels.store(
+        node, t, idx[source.at :], val[source.at :], count, ints, ring_idx, ring_val, ring_n
+    )
+"""
+
+CATCH_UP = """
+while gap > 0:
+    alive = 0
+    for n in range(size):
+        alive += all_v[n] != F(0.0)
+    if not alive:
+        break
+    for _ in range(min(gap, 16)):
+        for n in range(size):
+            all_v[n] = {decay} * all_v[n]
+    gap -= 16
+"""
+# The least membrane, in thresholds, that may fire a spike without more input.
+LEAST = {"binary": 1.0, "ternary": 1.0, "integer": 0.5, "multiple": 1.0}
+
+
+def sleeps(dynamics: Dynamics) -> bool:
+    """Whether a neuron that nothing reaches needs no visits."""
+    return isinstance(dynamics, Leaky | Delta)
+
+
+@lru_cache(maxsize=1024)
+def population(dynamics: Dynamics, varying: tuple[str, ...]) -> str:
+    """The text of the function `{name}` that visits a population, its name left open.
+
+    Args:
+        dynamics: the equations; which of their constants differ between neurons is `varying`.
+        varying: names of constants.
+    """
+    p = program(dynamics.text, ",".join(varying), "atan")
+    names = dynamics.constants()
+    rows = [f"all_{s} = state[{k} * room + base :][:size]" for k, s in enumerate(p.states)]
+    rows += [
+        f"all_{name} = consts[node.varying + {i} * room + base :][:size]"
+        for i, name in enumerate(n for n in names if n in varying)
+    ]
+    threshold = "all_threshold[n] * scale" if "threshold" in varying else "threshold_"
+    return frame(
+        VISIT,
+        constants=[
+            f"{name}_ = consts[node.fixed + {i}]" + " * scale" * (name == "threshold")
+            for i, name in enumerate(n for n in names if n not in varying)
+        ],
+        rows=rows,
+        catch_up=_catch_up(dynamics, varying),
+        loads=[
+            "x_ = all_x[n]",
+            *(f"{name}_ = all_{name}[n]" for name in (*p.states, *varying) if name != "threshold"),
+            *([f"threshold_ = {threshold}"] if "threshold" in varying else []),
+        ],
+        forward=list(p.forward),
+        stores=[f"all_{name}[n] = next_{name}" for name in p.states],
+        spike="1.0" if dynamics.graded else "abs(val[e])",
+        restless=_restless(dynamics, threshold),
+    )
+
+
+def _catch_up(dynamics: Dynamics, varying: tuple[str, ...]) -> list[str]:
+    if not isinstance(dynamics, Leaky) or (dynamics.decay == 1 and "decay" not in varying):
+        return []
+    decay = "all_decay[n]" if "decay" in varying else "decay_"
+    return frame(CATCH_UP, decay=decay).strip().splitlines()
+
+
+def _restless(dynamics: Dynamics, threshold: str) -> list[str]:
+    """Statements that count the neurons to be visited in the next step, whatever comes."""
+    if not isinstance(dynamics, Leaky):
+        return []
+    least = LEAST.get(dynamics.emit, 0.75 * 2.0 ** (1 - dynamics.levels))
+    v = "abs(all_v[n])" if dynamics.emit in ("ternary", "graded") else "all_v[n]"
+    found = ["for n in range(size):", f"    stir += {v} >= {threshold} * F({least!r})"]
+    return found + ["    stir += all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
+
+
+PASS = frame(
+    VISIT,
+    name="visit_0",
+    constants=[],
+    rows=[],
+    catch_up=[],
+    loads=["x_ = all_x[n]"],
+    forward=["s_ = x_"],
+    stores=[],
+    spike="1.0",
+    restless=[],
+)
+
+
+def compiled(kinds: list[str]) -> ModuleType:
+    """The module that runs graphs with populations of these kinds, from the cache if it is there.
+
+    Its functions are `run` and `part`; the text names what it calls, for Numba looks for changes
+    in one file alone.
+    """
+    digest = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()
+    functions = [PASS, *(text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1))]
+    given = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
+    choice = [
+        line
+        for i in range(1, len(kinds) + 1)
+        for line in (f"if node.kind == {i}:", f"    return visit_{i}({given})")
+    ]
+    source = frame(MODULE, digest=digest, choice=choice or ["pass"])
+    return module(source.replace("{functions}", "\n\n".join(functions)))

@@ -1,0 +1,55 @@
+"""The engine in plain numpy: every node on dense values, step by step. The definition."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from ..graph import Delay, Graph, Neurons
+from .values import Arrays, State, Values, rest, steps_of
+
+
+def run(
+    graph: Graph, given: Values, state: State | None = None, scale: float = 1.0
+) -> tuple[dict[str, np.ndarray], State]:
+    """Every node's values for inputs over time.
+
+    Args:
+        graph: the network.
+        given: [T, ...] of each of `graph.inputs`; one left out is silent.
+        state: of an earlier call, None for rest.
+        scale: multiplies the thresholds of every population.
+
+    Returns:
+        [T, ...] of each node, and the state after them.
+
+    Raises:
+        InputError: an unknown input, another shape, or no steps.
+    """
+    steps = steps_of(graph, given)
+    state = {name: value.copy() for name, value in (state or rest(graph)).items()}
+    found = {name: np.zeros((steps, *shape), np.float32) for name, shape in graph.shapes.items()}
+    for name, value in given.items():
+        found[name][:] = value
+    for t in range(steps):
+        for node in graph:
+            x = [found[name][t] for name in node.inputs]
+            if isinstance(node.op, Neurons):
+                found[node.name][t], state[node.name] = fire(node.op, x[0], state[node.name], scale)
+            elif isinstance(node.op, Delay):
+                line = np.concatenate([x[0][None], state[node.name][::-1]])  # the newest first
+                back = np.broadcast_to(node.op.steps, x[0].shape)[None]
+                found[node.name][t] = np.take_along_axis(line, back, 0)[0]
+            elif x:
+                found[node.name][t] = node.op.apply(*x)
+        for name in state.keys() - graph.neurons.keys():  # when all nodes have their values
+            newest = found[graph.nodes[name].inputs[0]][t]
+            state[name] = np.concatenate([state[name], newest[None]])[1:]
+    return found, state
+
+
+def fire(op: Neurons, x: np.ndarray, state: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
+    """One step of a population: spikes and the state after."""
+    constants = op.constants(x.shape)
+    constants["threshold"] = constants["threshold"] * np.float32(scale)
+    s, after = op.dynamics.step(Arrays(), x, tuple(state), SimpleNamespace(**constants))
+    return s, np.stack([np.asarray(a, np.float32) for a in after])

@@ -1,0 +1,69 @@
+"""What goes into a graph and what it remembers, as plain arrays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ..graph import Delay, Graph, Neurons
+
+Values = Mapping[str, np.ndarray]
+State = dict[str, np.ndarray]
+
+
+class Arrays:
+    """The `Algebra` of float32 arrays; there are no gradients here."""
+
+    def exp(self, x: Any, /) -> Any:
+        return np.exp(x)
+
+    def floor(self, x: Any, /) -> Any:
+        return np.floor(x)
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        return np.where(condition, np.float32(yes), np.float32(no))
+
+    def hold(self, x: Any, /) -> Any:
+        return x
+
+    def through(self, value: Any, gradient: Any) -> Any:
+        return value
+
+    def surrogate(self, x: Any, /) -> Any:
+        return np.float32(0)
+
+
+def rest(graph: Graph) -> State:
+    """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty."""
+    state = {}
+    for node in graph:
+        shape = graph.shapes[node.name]
+        if isinstance(node.op, Neurons):
+            values = np.array(node.op.dynamics.rest, np.float32)
+            state[node.name] = np.tile(values.reshape(-1, *(1 for _ in shape)), (1, *shape))
+        elif isinstance(node.op, Delay):
+            state[node.name] = np.zeros((int(node.op.steps.max()), *shape), np.float32)
+    return state
+
+
+def steps_of(graph: Graph, given: Mapping[str, Any]) -> int:
+    """The number of steps of inputs, arrays [T, ...] or `Events`, which must fit the graph.
+
+    Raises:
+        InputError: an unknown input, another shape, values that are not finite numbers, inputs of
+            different numbers of steps, or none.
+    """
+    for name, value in given.items():
+        if name not in graph.inputs or value.shape[1:] != graph.shapes[name]:
+            raise InputError(
+                f"engine: {name!r} of {value.shape}; there are "
+                + ", ".join(f"{n} [T, *{graph.shapes[n]}]" for n in graph.inputs)
+            )
+        numbers = value if isinstance(value, np.ndarray) else value.value
+        if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
+            raise InputError(f"engine: {name!r} has values that are not finite numbers")
+    lengths = {value.shape[0] for value in given.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise InputError(f"engine: inputs of {sorted(lengths)} steps; give the same, at least one")
+    return lengths.pop()

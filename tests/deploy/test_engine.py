@@ -1,0 +1,372 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from axonal.core.errors import InputError
+from axonal.core.events import Events
+from axonal.core.kinds import Current, Delta, Izhikevich, Leaky
+from axonal.deploy.engine import dense, engine, kernels, printed, reference, tables
+from axonal.deploy.engine.engine import Engine
+from axonal.deploy.graph import (
+    Add,
+    Bias,
+    Concat,
+    Conv,
+    Delay,
+    Dense,
+    Graph,
+    Input,
+    Neurons,
+    Node,
+    Pool,
+    Resize,
+    Scale,
+    Select,
+    reshape,
+)
+from axonal.nn import LIF, Sequential
+from axonal.nn.meter import Meter
+
+DYNAMICS = [
+    Leaky(decay=0.9, threshold=0.4),
+    Leaky(decay=0.8, threshold=0.3, reset="zero", refractory=2),
+    Leaky(decay=0.7, threshold=0.3, reset="late", above=True),
+    Leaky(decay=0.9, threshold=0.3, emit="ternary"),
+    Leaky(decay=0.9, threshold=0.3, emit="integer", levels=3),
+    Leaky(decay=0.9, threshold=0.5, emit="graded", levels=3),
+    Current(threshold=0.4),
+    Delta(threshold=0.2),
+    Delta(threshold=0.1, negative_slope=1.0),
+]
+
+
+def weights(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    """Multiples of 1/64, whose sums are exact in any order."""
+    return (generator.integers(-32, 48, shape) / 64).astype(np.float32)
+
+
+@st.composite
+def graphs(draw) -> Graph:
+    """A chain of random maps and populations behind one input, with a skip and a cycle."""
+    generator = np.random.default_rng(draw(st.integers(0, 999)))
+    if draw(st.booleans()):
+        shape = (draw(st.integers(1, 3)), draw(st.integers(3, 7)), draw(st.integers(3, 7)))
+    else:
+        shape = (draw(st.integers(1, 3)), draw(st.integers(3, 9)))
+    nodes, last = [Node("x", Input(shape))], "x"
+    for i in range(draw(st.integers(1, 4))):
+        op, shape = _map(draw, generator, shape)
+        nodes.append(Node(f"map{i}", op, (last,)))
+        if draw(st.booleans()):
+            nodes.append(
+                Node(
+                    f"bias{i}",
+                    Bias(weights(generator, shape[0], *(1,) * (len(shape) - 1))),
+                    (f"map{i}",),
+                )
+            )
+        dynamics = draw(st.sampled_from(DYNAMICS))
+        values = {}
+        if draw(st.booleans()):
+            values = {"threshold": 0.25 + abs(weights(generator, *shape))}
+        nodes.append(Node(f"n{i}", Neurons(dynamics, values), (nodes[-1].name,)))
+        last = f"n{i}"
+        if draw(st.booleans()):
+            nodes += [
+                Node(f"late{i}", Delay(generator.integers(0, 4, shape)), (last,)),
+                Node(f"sum{i}", Add(), (last, f"late{i}")),
+            ]
+            last = f"sum{i}"
+    nodes += [
+        Node("flat", reshape((int(np.prod(shape)),)), (last,)),
+        Node("in", Dense(weights(generator, 70, int(np.prod(shape)))), ("flat",)),
+        Node("both", Add(), ("in", "again")),
+        Node("loop", Neurons(Leaky(decay=0.9, threshold=0.7)), ("both",)),
+        Node("line", Delay(generator.integers(1, 4, 70)), ("loop",)),
+        Node("again", Dense(weights(generator, 70, 70) / 8), ("line",)),
+        Node("twice", Concat(), ("loop", "flat")),
+    ]
+    return Graph(nodes, ["twice", "n0", "loop"])
+
+
+def _map(draw, generator: np.random.Generator, shape: tuple[int, ...]):
+    dims, channels = len(shape) - 1, shape[0]
+    kind = draw(st.sampled_from(["conv", "conv", "pool", "resize", "select", "scale"]))
+    if kind == "conv":
+        groups = draw(st.sampled_from([1, 1, channels]))
+        padding = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(dims))
+        kernel = tuple(draw(st.integers(1, 3)) for _ in range(dims))
+        room = [n + sum(p) for n, p in zip(shape[1:], padding, strict=True)]
+        dilation = tuple(
+            2 if 2 * (k - 1) < r and draw(st.booleans()) else 1
+            for k, r in zip(kernel, room, strict=True)
+        )
+        stride = tuple(draw(st.integers(1, 2)) for _ in range(dims))
+        weight = weights(generator, groups * draw(st.integers(1, 3)), channels // groups, *kernel)
+        op = Conv(weight, stride, padding, dilation, groups)
+    elif kind == "pool":
+        size = tuple(draw(st.integers(1, 2)) for _ in range(dims))
+        op = Pool(size, size, ((0, 0),) * dims, draw(st.booleans()))
+    elif kind == "resize":
+        op = Resize((2,) * dims, draw(st.booleans()))
+    elif kind == "select":
+        op = Select(generator.permutation(int(np.prod(shape))).reshape(shape))
+    else:
+        op = Scale(weights(generator, channels, *(1,) * dims))
+    return op, op.shape(shape)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_module():
+    """Every graph runs in one compiled module."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = [*DYNAMICS, Leaky(), Izhikevich()]
+        kinds = [printed.population(d, v) for d in known for v in ((), ("threshold",))]
+        patch.setattr(tables.Tables, "SHARED", list(dict.fromkeys(kinds)))
+        yield
+
+
+def drive(graph: Graph, steps: int, seed: int, share: float = 0.3) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name in graph.inputs:
+        shape = (steps, *graph.shapes[name])
+        found[name] = ((generator.random(shape) < share) * weights(generator, *shape)).astype("f4")
+    return found
+
+
+@settings(max_examples=40)
+@given(graphs(), st.integers(0, 99), st.booleans(), st.booleans())
+def test_the_engine_equals_the_reference(graph, seed, heavy, multiply):
+    given_ = drive(graph, 12, seed)
+    expected, state = reference.run(graph, given_)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "HEAVY", 1 if heavy else 2**30)
+        if multiply:
+            patch.setattr(dense, "LOWEST", 0.0)
+            patch.setattr(dense.Products, "_measure", lambda *_: 0.0)
+        found, after = Engine(graph, threads=3).run(given_)
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    for name in graph.neurons:
+        np.testing.assert_allclose(after[name], state[name], rtol=1e-5, atol=2e-5, err_msg=name)
+
+
+@settings(max_examples=15)
+@given(graphs(), st.integers(1, 11), st.integers(0, 99))
+def test_chunks_equal_the_whole_and_states_are_values(graph, cut, seed):
+    given_ = drive(graph, 12, seed)
+    first, second = ({n: v[s] for n, v in given_.items()} for s in (slice(cut), slice(cut, None)))
+    runner = Engine(graph)
+    whole, last = runner.run(given_)
+    stream = runner.stream()
+    parts = [stream.push(part) for part in (first, second)]
+    again, after = runner.run(second, runner.run(first)[1])
+    for name, values in whole.items():
+        dense_parts = [part[name].to_dense() for part in parts]
+        np.testing.assert_array_equal(np.concatenate(dense_parts), values)
+        np.testing.assert_array_equal(again[name], values[cut:])
+    for name, values in last.items():
+        np.testing.assert_array_equal(after[name], values)
+        np.testing.assert_array_equal(stream.state()[name], values)
+
+
+def test_a_reference_state_goes_on_in_the_engine():
+    graph = Graph(
+        [
+            Node("x", Input((5,))),
+            Node("late", Delay(np.array([0, 1, 2, 3, 3])), ("x",)),
+            Node("n", Neurons(Leaky(decay=0.5, threshold=2.0)), ("late",)),
+        ],
+        ["n", "late"],
+    )
+    given_ = drive(graph, 9, 0, share=0.8)
+    first, second = {"x": given_["x"][:4]}, {"x": given_["x"][4:]}
+    _, state = reference.run(graph, first)
+    expected, _ = reference.run(graph, second, state)
+    found, _ = Engine(graph).run(second, state)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_silence_in_is_silence_out_and_costs_nothing():
+    graph = Graph(
+        [
+            Node("x", Input((3, 8, 8))),
+            Node("c", Conv(np.ones((4, 3, 3, 3), "f4"), (1, 1), ((1, 1),) * 2, (1, 1)), ("x",)),
+            Node("n", Neurons(Leaky(decay=0.9)), ("c",)),
+        ],
+        ["n"],
+    )
+    stream = Engine(graph).stream()
+    silent = {"x": Events(*(np.zeros(0, int),) * 2, np.zeros(0, "f4"), (1000, 3, 8, 8))}
+    assert not len(stream.push(silent)["n"])
+    counts = stream.counts().totals()
+    assert counts.pop("sites") == 1000 * 4 * 64
+    assert not any(counts.values())
+
+
+def test_membranes_that_slept_have_decayed_step_by_step():
+    graph = Graph(
+        [Node("x", Input((3,))), Node("n", Neurons(Leaky(decay=0.93, threshold=1.2)), ("x",))],
+        ["n"],
+    )
+    given_ = np.zeros((60, 3), "f4")
+    given_[0], given_[40] = [0.7, 1.1, 0.9], [1.17, 1.14, 1.15]
+    expected, state = reference.run(graph, {"x": given_})
+    found, after = Engine(graph).run({"x": given_})
+    np.testing.assert_array_equal(found["n"], expected["n"])
+    np.testing.assert_array_equal(after["n"], state["n"])
+
+
+@pytest.mark.parametrize("dynamics", [Leaky(threshold=0.4), Current(), Izhikevich(gain=90.0)])
+def test_a_neuron_fires_on_after_its_input(dynamics):
+    graph = Graph([Node("x", Input((2,))), Node("n", Neurons(dynamics), ("x",))], ["n"])
+    given_ = np.zeros((30, 2), "f4")
+    given_[2] = [3.0, 1.0]
+    expected, _ = reference.run(graph, {"x": given_})
+    found, _ = Engine(graph).run({"x": given_})
+    assert expected["n"][3:].any()
+    np.testing.assert_array_equal(found["n"], expected["n"])
+
+
+def test_scale_multiplies_thresholds():
+    graph = Graph(
+        [Node("x", Input((4,))), Node("n", Neurons(Delta(threshold=0.3), {}), ("x",))], ["n"]
+    )
+    given_ = {"x": np.full((3, 4), 0.1, "f4")}
+    expected, state = reference.run(graph, given_, scale=0.5)
+    found, after = Engine(graph).run(given_, scale=0.5)
+    assert expected["n"].any()
+    np.testing.assert_array_equal(found["n"], expected["n"])
+    np.testing.assert_array_equal(Engine(graph).run(given_, after, 0)[0]["n"].any(), True)
+    np.testing.assert_array_equal(after["n"], state["n"])
+
+
+def test_events_at_one_time_and_place_add_up():
+    graph = Graph([Node("x", Input((2,))), Node("y", Select(np.array([1, 0])), ("x",))], ["y"])
+    events = Events(np.array([1, 1]), np.array([0, 0]), np.array([2.0, 3.0]), (3, 2))
+    found, _ = Engine(graph).run({"x": events})
+    np.testing.assert_array_equal(found["y"], [[0, 0], [0, 5], [0, 0]])
+
+
+def test_counts_are_those_of_the_meter():
+    torch.manual_seed(0)
+    network = Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False),
+        LIF(0.9, threshold=0.3),
+        torch.nn.Conv2d(4, 6, 3, bias=False),
+        LIF(0.8, threshold=0.2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(54, 10, bias=False),
+        LIF(0.9, threshold=0.2),
+    )
+    x = (torch.rand(20, 1, 2, 10, 10) < 0.2).float()
+    with torch.no_grad(), Meter(network, "events", batch_dim=1) as meter:
+        spikes, _ = network(x)
+    weight = [network[i].weight.detach().numpy() for i in (0, 2, 5)]
+    graph = Graph(
+        [
+            Node("x", Input((2, 10, 10))),
+            Node("0", Conv(weight[0], (2, 2), ((1, 1),) * 2, (1, 1)), ("x",)),
+            Node("1", Neurons(network[1].dynamics), ("0",)),
+            Node("2", Conv(weight[1], (1, 1), ((0, 0),) * 2, (1, 1)), ("1",)),
+            Node("3", Neurons(network[3].dynamics), ("2",)),
+            Node("4", Select(np.arange(54)), ("3",)),
+            Node("5", Dense(weight[2]), ("4",)),
+            Node("6", Neurons(network[6].dynamics), ("5",)),
+        ],
+        ["6"],
+    )
+    for heavy in (1, 2**30):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "HEAVY", heavy)
+            stream = Engine(graph).stream()
+            found = stream.push({"x": x[:, 0].numpy()})["6"].to_dense()
+        np.testing.assert_array_equal(found, spikes[:, 0].numpy())
+        for field, total in meter.counts().totals().items():
+            assert stream.counts().by_layer(field) == meter.counts().by_layer(field), field
+            assert total == stream.counts().total(field)
+
+
+def test_dense_products_count_the_same(monkeypatch):
+    generator = np.random.default_rng(0)
+    conv = Conv(weights(generator, 5, 3, 3, 2), (2, 1), ((1, 0), (0, 2)), (2, 1))
+    graph = Graph(
+        [Node("x", Input((3, 8, 7))), Node("c", conv, ("x",)), Node("n", Neurons(Leaky()), ("c",))],
+        ["n"],
+    )
+    monkeypatch.setattr(engine, "HEAVY", 1)
+    monkeypatch.setattr(dense, "LOWEST", 0.0)
+    totals = []
+    for breakeven in (0.0, 1e9):
+        monkeypatch.setattr(dense.Products, "_measure", lambda *_, b=breakeven: b)
+        stream = Engine(graph).stream()
+        stream.push(drive(graph, 5, 0))
+        totals.append(stream.counts().totals())
+    assert totals[0] == totals[1] and totals[0]["synops"] > 0
+
+
+def test_the_break_even_of_a_map_is_measured_once(monkeypatch):
+    graph = Graph(
+        [Node("x", Input((300,))), Node("y", Dense(np.ones((400, 300), "f4")), ("x",))], ["y"]
+    )
+    monkeypatch.setattr(engine, "HEAVY", 1)
+    runner = Engine(graph)
+    runner.run({"x": np.ones((3, 300), "f4")})
+    (events,) = runner.dense.breakeven.values()
+    assert events > 0
+    assert not Engine(graph, follow=True).dense.breakeven
+
+
+def test_what_does_not_fit_is_refused():
+    graph = Graph([Node("x", Input((2,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
+    runner = Engine(graph)
+    x = np.zeros((3, 2), "f4")
+    for given_, reason in [
+        ({"y": x}, "'y' of"),
+        ({"x": x[:, :1]}, r"x \[T, \*\(2,\)\]"),
+        ({"x": x[:0]}, "at least one"),
+        ({}, "at least one"),
+        ({"x": x * np.nan}, "not finite"),
+        ({"x": np.array(["a"])}, "numbers|of"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            runner.run(given_)
+    with pytest.raises(InputError, match="another graph"):
+        runner.stream({"n": np.zeros((1, 3), "f4")})
+    with pytest.raises(InputError, match="0 threads"):
+        Engine(graph, threads=0)
+
+
+def test_more_events_than_room_for_them():
+    graph = Graph([Node("x", Input((70,))), Node("y", Add(), ("x", "x"))], ["y", "x"])
+    x = np.ones((2000, 70), "f4")
+    found, _ = Engine(graph).run({"x": x})
+    np.testing.assert_array_equal(found["y"], 2 * x)
+    np.testing.assert_array_equal(found["x"], x)
+
+
+def test_the_engine_runs_without_torch():
+    code = (
+        "import sys, numpy as np\n"
+        "from axonal.core.kinds import Leaky\n"
+        "from axonal.deploy.engine import Engine\n"
+        "from axonal.deploy.graph import *\n"
+        "g = Graph([Node('x', Input((2,))), Node('n', Neurons(Leaky()), ('x',))], ['n'])\n"
+        "assert Engine(g).run({'x': np.ones((3, 2), 'f4')})[0]['n'].all()\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_part_of_a_machine_adds_its_own_cells_alone():
+    assert (
+        kernels.join(np.array([3, 9, 5, 7]), np.ones(4, "f4"), np.array([0, 2]), np.array([1, 4]))
+        == 3
+    )
