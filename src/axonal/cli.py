@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -44,6 +44,7 @@ def generate(
     sampler: str | None = None,
     budget: float | None = None,
     seed: int = 0,
+    backend: Literal["torch", "engine"] = "torch",
     out: Path = Path("generated.png"),
 ) -> None:
     """Generate images: a PNG grid, and a JSON of what was executed beside it.
@@ -55,12 +56,14 @@ def generate(
         sampler: euler, heun or multistep.
         budget: output error of a sigma-delta generator; its card lists them.
         seed: of the noise.
+        backend: what runs it: torch in batches, or the engine, image by image, following events.
         out: the picture.
     """
     from .recipes import showcase
 
     chosen = classes if classes is not None else [i % 10 for i in range(100)]
     options = {"steps": steps, "sampler": sampler, "budget": budget, "seed": seed}
+    options["backend"] = backend
     console.print(showcase.picture(name, chosen, out, **options))
 
 

@@ -245,3 +245,22 @@ def test_other_values_are_refused(converted, field, value):
     path.write_text(json.dumps(table))
     with pytest.raises(AxonalError):
         Generator.from_pretrained(converted)([0])
+
+
+def test_the_engine_makes_the_same_images_with_the_same_counts():
+    made = [
+        Generator.from_pretrained("mnist-sigma-delta", backend=backend)([3, 8], steps=4, seed=1)
+        for backend in ("torch", "engine")
+    ]
+    torch_, engine = made
+    assert np.abs(torch_.images.astype(int) - engine.images).max() <= 2
+    for field, total in torch_.counts.totals().items():
+        assert engine.counts.total(field) == pytest.approx(total, rel=1e-3), field
+    assert engine.counts.table.shape[0] == torch_.counts.table.shape[0]
+
+
+def test_the_engine_needs_changes():
+    with pytest.raises(InputError, match="sigma-delta"):
+        Generator.from_pretrained("mnist", backend="engine")
+    with pytest.raises(InputError, match="choose torch or engine"):
+        Generator.from_pretrained("mnist-sigma-delta", backend="gpu")

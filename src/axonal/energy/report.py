@@ -81,7 +81,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def render(
-    runs: Sequence[Run], certificate: Mapping[str, Any], title: str, facts: Mapping[str, Any]
+    runs: Sequence[Run],
+    certificate: Mapping[str, Any],
+    title: str,
+    facts: Mapping[str, Any],
+    alone: Mapping[str, float] | None = None,
 ) -> str:
     """The report as one HTML page that loads nothing.
 
@@ -91,6 +95,7 @@ def render(
             with "name", "threshold", "error", "share"; anything may be missing.
         title: of the page.
         facts: machine, versions, seed, command, sample count: printed as they are.
+        alone: seconds of one image made alone, by what made it.
 
     Raises:
         InputError: as `compare`.
@@ -117,6 +122,7 @@ def render(
         certificate=_certificate(certificate),
         energies=[_energies(choice, table, bits) for bits in DATAPATHS],
         break_evens=_break_evens(choice, table),
+        alone=alone or {},
         table=table,
         state_bits=EVENT_STATE_BITS,
         parts=[part.replace("_", " ") for part in PARTS],
@@ -133,13 +139,14 @@ def write(
     certificate: Mapping[str, Any],
     title: str,
     facts: Mapping[str, Any],
+    alone: Mapping[str, float] | None = None,
 ) -> Path:
     """Write what `render` makes to `path`.
 
     Raises:
         InputError: as `render`. FileError: `path` can't be written.
     """
-    return files.write(path, render(runs, certificate, title, facts))
+    return files.write(path, render(runs, certificate, title, facts, alone))
 
 
 def verdict(choice: Comparison) -> str:

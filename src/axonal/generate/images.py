@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..core.meter import Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
 from .features import ASSETS
+from .follow import Follower
 from .samplers import Network, sample
 
 CERTIFICATES, START = "certificates.json", "start"
@@ -52,6 +53,11 @@ class Generator:
         certificate: None to run it as it is; else it runs as a sigma-delta network with the
             thresholds of the certificate.
         sampler, steps: what a call uses unless it says otherwise.
+        backend: "torch", or "engine" to run a sigma-delta network one image at a time so that
+            work follows events.
+
+    Raises:
+        InputError: an unknown backend, or the engine for a network that sends no changes.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Generator:
         *,
         sampler: str = "euler",
         steps: int = 16,
+        backend: str = "torch",
     ):
         config = model.config
         self.model, self.certificate = model, certificate
@@ -70,18 +77,32 @@ class Generator:
         if certificate is not None:
             self.network = changes(model)
             self.network.set_thresholds(certificate.thresholds)
+        if backend not in ("torch", "engine"):
+            raise InputError(f"unknown backend {backend!r}; choose torch or engine")
+        self.follower = None
+        if backend == "engine":
+            if not isinstance(self.network, DeltaNetwork):
+                raise InputError(
+                    "the engine runs generators that send changes; choose a sigma-delta one, or "
+                    "an error budget above 0"
+                )
+            self.follower = Follower(self.network)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, budget: float | None = None) -> Self:
+    def from_pretrained(
+        cls, name: str | Path, budget: float | None = None, backend: str = "torch"
+    ) -> Self:
         """The generator that ships as `name`, or that lies in the folder `name`.
 
         Args:
             name: "mnist" (conventional), "mnist-sigma-delta", "mnist-spiking", or a folder.
             budget: the output error of its sigma-delta form; None for its default ("mnist" has
                 0), 0 for the network as it is, run densely.
+            backend: what runs it.
 
         Raises:
-            InputError: nothing of that name or budget. FileError: its files are damaged.
+            InputError: nothing of that name or budget, or as the constructor. FileError: its files
+                are damaged.
         """
         folder = ASSETS / str(name) if str(name) in pretrained() else Path(name)
         if not (folder / "config.json").exists() or "classifier" in folder.name:
@@ -90,9 +111,9 @@ class Generator:
         if not (folder / CERTIFICATES).exists():
             if budget is not None:
                 raise InputError(f"{name} has no sigma-delta form; leave out the error budget")
-            return cls(model)
+            return cls(model, backend=backend)
         found = read_certificates(folder)
-        options = {"sampler": found["sampler"], "steps": found["steps"]}
+        options = {"sampler": found["sampler"], "steps": found["steps"], "backend": backend}
         if (budget := found["default"] if budget is None else budget) == 0:
             return cls(model, **options)
         certificates = {c.budget: c for c in found["certificates"]}
@@ -121,9 +142,9 @@ class Generator:
             classes: class of each image.
             steps, sampler: of the solver; None for this generator's own.
             seed: of the noise.
-            batch: images at once.
+            batch: images at once, in torch.
             metered: count the operations of so many images, rounded up to whole batches, and
-                run the others unwatched; None counts all.
+                run the others unwatched; None counts all, as the engine always does.
             advance: called with the number of images done after each batch.
 
         Raises:
@@ -135,18 +156,15 @@ class Generator:
         began, parts, dense, skipping = time.perf_counter(), [], [], []
         with torch.inference_mode():
             starts, spent = self._starts(labels)
-            for rows in torch.arange(len(labels)).split(batch):
-                watched = metered is None or rows[0] < metered
-                meters = (Meter(self.network, *self._mode), Meter(self.model, "zeros"))
-                with ExitStack() as stack:
-                    for meter in meters if watched else ():
-                        stack.enter_context(meter)
-                    x = self._run(noise[rows], labels[rows], starts, steps, sampler)
+            if self.follower is None:
+                runs = self._folded(noise, labels, starts, steps, sampler, batch, metered)
+            else:
+                runs = self._followed(self.follower, noise, labels, steps, sampler)
+            for x, *found in runs:
                 parts.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
-                for meter, found in zip(meters, (dense, skipping), strict=True):
-                    if meter.steps:
-                        found.append(meter.counts())
-                advance(len(rows))
+                for counts, kept in zip(found, (dense, skipping), strict=True):
+                    kept += [counts] if counts else []
+                advance(len(x))
         counts = sum(dense[1:], dense[0])
         return Generated(
             np.concatenate(parts),
@@ -154,6 +172,57 @@ class Generator:
             sum(skipping[1:], skipping[0]) if skipping else None,
             time.perf_counter() - began,
         )
+
+    def seconds(
+        self, steps: int | None = None, sampler: str | None = None, count: int = 8
+    ) -> float:
+        """The median wall time of an image made alone, with nothing counted in torch.
+
+        The first state of a sigma-delta network, which depends on the class alone, is there.
+
+        Raises:
+            InputError: as a call.
+        """
+        steps, sampler = steps if steps is not None else self.steps, sampler or self.sampler
+        noise, labels = self._noise(count + 1, 0), torch.zeros(count + 1, dtype=torch.long)
+        found = []
+        with torch.inference_mode():
+            starts, _ = self._starts(labels)
+            for x, label in zip(noise.split(1), labels.split(1), strict=True):
+                began = time.perf_counter()
+                if self.follower is None:
+                    self._run(x, label, starts, steps, sampler)
+                else:
+                    self.follower(x[0], int(label), steps, sampler)
+                found.append(time.perf_counter() - began)
+        return float(np.median(found[1:]))
+
+    def _followed(
+        self, follower: Follower, noise: Tensor, labels: Tensor, steps: int, sampler: str
+    ) -> Iterator[tuple[Tensor, Counts, None]]:
+        """Image by image in the engine: [1, C, H, W] and its counts."""
+        for x, label in zip(noise, labels.tolist(), strict=True):
+            image, counts = follower(x, label, steps, sampler)
+            yield image[None], counts, None
+
+    def _folded(
+        self,
+        noise: Tensor,
+        labels: Tensor,
+        starts: State,
+        steps: int,
+        sampler: str,
+        batch: int,
+        metered: int | None,
+    ) -> Iterator[tuple[Tensor, Counts | None, Counts | None]]:
+        """Batch by batch in torch: [B, C, H, W], its counts, and those that skip zeros."""
+        for rows in torch.arange(len(labels)).split(batch):
+            meters = (Meter(self.network, *self._mode), Meter(self.model, "zeros"))
+            with ExitStack() as stack:
+                for meter in meters if metered is None or rows[0] < metered else ():
+                    stack.enter_context(meter)
+                x = self._run(noise[rows], labels[rows], starts, steps, sampler)
+            yield x, *(meter.counts() if meter.steps else None for meter in meters)
 
     def _noise(self, count: int, seed: int) -> Tensor:
         # torch draws by sixteens, and what is left over differs with the count.

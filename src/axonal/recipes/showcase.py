@@ -155,7 +155,7 @@ def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any)
         name: as `Generator.from_pretrained` takes it.
         classes: of the images.
         out: the PNG; the counts go beside it, ending in .json.
-        options: "budget", and those of a `Generator` call.
+        options: "budget", "backend", and those of a `Generator` call.
 
     Returns:
         A sentence: what was made and where it lies.
@@ -166,12 +166,14 @@ def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any)
     if out.suffix != ".png":
         raise InputError(f"{out} is no name for a picture; let it end in .png")
     files.writable(out.parent)
-    generator = Generator.from_pretrained(name, options.pop("budget", None))
+    backend = options.pop("backend", "torch")
+    generator = Generator.from_pretrained(name, options.pop("budget", None), backend)
     made = generator(classes, **options)
     files.write(out, png.encode(png.grid(made.images, 10)))
     about = {
         "generator": str(name),
         "classes": list(classes),
+        "backend": backend,
         "seconds": made.seconds,
         "an_image": made.counts.totals(),
         "counts": made.counts.to_dict(),
@@ -179,7 +181,8 @@ def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any)
     counts = files.write(out.with_suffix(".json"), json.dumps(about) + "\n")
     work = made.counts.total("synops") / 1e6
     return (
-        f"{len(made.images)} images at {work:.1f} million synaptic operations each: "
+        f"{len(made.images)} images at {work:.1f} million synaptic operations and "
+        f"{1000 * made.seconds / len(made.images):.0f} ms each, by {backend}: "
         f"{out.resolve()}, counts in {counts.name}."
     )
 
@@ -222,7 +225,21 @@ def _report(path: Path, found: Sequence[Evaluated], facts: dict[str, Any]) -> Pa
     chosen = report.compare(runs).spiking
     rows = read_certificates(ASSETS / TUNED)["certificates"]
     certificate = next((c.to_dict() for c in rows if c.budget == chosen.budget), {})
-    return report.write(path, runs, certificate, TITLE, facts)
+    return report.write(path, runs, certificate, TITLE, facts, _alone(report.compare(runs)))
+
+
+def _alone(choice: report.Comparison) -> dict[str, float]:
+    """Seconds of an image made alone: by the ANN of the same quality, and by the spiking run."""
+    base = choice.equal.baseline if choice.equal else choice.best
+    own = choice.spiking
+    found = {
+        f"{base.name}, torch": Generator.from_pretrained(ANN, 0).seconds(base.steps, base.sampler)
+    }
+    for backend in ("torch", "engine") if own.family == "sigma_delta" else ():
+        name = ANN if "untuned" in own.name else TUNED
+        generator = Generator.from_pretrained(name, own.budget, backend)
+        found[f"{own.name}, {backend}"] = generator.seconds(own.steps, own.sampler)
+    return found
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:

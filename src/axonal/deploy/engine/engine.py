@@ -266,14 +266,14 @@ class Stream:
 
     def _taken(self, steps: int) -> dict[str, Events]:
         """What the outputs have sent in so many steps."""
-        end = int(self.sent[-1][0])
-        t, node, idx, val = (a[:end] for a in self.sent[:-1])
+        *arrays, end = self.sent
+        t, node, idx, val = (a[: int(end[0])] for a in arrays)
         found, alone = {}, len(self.engine.graph.outputs) == 1
         for i, name in enumerate(self.engine.graph.outputs):
             mine: Any = slice(None) if alone else node == i
             layout = self.tables.layouts[name]
-            place, shape = layout.place[idx[mine]], (steps, *layout.shape)
-            found[name] = Events(t[mine].copy(), place, val[mine].copy(), shape)
+            place = layout.place[idx[mine].astype(np.int64, copy=False)]
+            found[name] = Events(t[mine].copy(), place, val[mine].copy(), (steps, *layout.shape))
         return found
 
     def _heavy(self, i: int, t: int, tally: np.ndarray, work: np.ndarray) -> None:
