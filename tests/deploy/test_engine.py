@@ -312,6 +312,38 @@ def test_dense_products_count_the_same(monkeypatch):
     assert totals[0] == totals[1] and totals[0]["synops"] > 0
 
 
+@pytest.mark.parametrize("form", ["bfloat16", "int8"])
+def test_narrow_weights(form, monkeypatch):
+    generator = np.random.default_rng(0)
+    weight = generator.normal(0, 1, (40, 3, 3, 3)).astype("f4")
+    scale = np.abs(weight).max() / np.float32(127)
+    near = {
+        "int8": np.rint(weight / scale) * scale,
+        "bfloat16": torch.from_numpy(weight).bfloat16().float().numpy(),
+    }[form]
+    first, second = (
+        Graph(
+            [
+                Node("x", Input((3, 6, 6))),
+                Node("c", Conv(w, (1, 1), ((1, 1),) * 2, (1, 1)), ("x",)),
+                Node("p", Pool((2, 2), (2, 2), ((0, 0),) * 2), ("c",)),
+            ],
+            ["p"],
+        )
+        for w in (weight, near.astype("f4"))
+    )
+    given_ = drive(first, 4, 0)
+    expected, _ = reference.run(second, given_)
+    for heavy, breakeven in ((2**30, 0.0), (1, 0.0)):
+        monkeypatch.setattr(engine, "HEAVY", heavy)
+        monkeypatch.setattr(dense, "LOWEST", 0.0)
+        monkeypatch.setattr(dense.Products, "_measure", lambda *_, b=breakeven: b)
+        found, _ = Engine(first, weights=form).run(given_)
+        np.testing.assert_allclose(found["p"], expected["p"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="choose of float32"):
+        Engine(first, weights="int4")
+
+
 def test_the_break_even_of_a_map_is_measured_once(monkeypatch):
     graph = Graph(
         [Node("x", Input((300,))), Node("y", Dense(np.ones((400, 300), "f4")), ("x",))], ["y"]

@@ -125,6 +125,9 @@ TRAININGS: Mapping[str, Training] = {
     ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
     "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
+    "mnist-spiking-classifier": Training(
+        classifiers.mnist_spiking_classifier, classifiers.save_spiking
+    ),
     "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
     "cifar10-classifier": Training(
         classifiers.cifar10_classifier, classifiers.save_classifier, "CIFAR-10 (Krizhevsky 2009)"

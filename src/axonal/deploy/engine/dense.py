@@ -82,6 +82,10 @@ class Products:
         if e not in self._weights:
             size = edge["inputs"] * edge["outputs"] * max(1, edge["taps_y"] * edge["taps_x"])
             flat = self.tables.weights[edge["weights"] : edge["weights"] + size]
+            if flat.dtype == np.uint16:
+                flat = (flat.astype(np.uint32) << 16).view(np.float32)
+            elif flat.dtype == np.int8:
+                flat = flat * edge["scale"]
             found = flat.reshape(edge["inputs"], -1)
             if edge["op"] == kernels.CONV:
                 shape = edge["inputs"], edge["taps_y"], edge["taps_x"], edge["outputs"]

@@ -14,7 +14,7 @@ from ...core.kinds import Leaky
 from ...core.meter import FIELDS, Counts
 from ..graph import Delay, Graph, Neurons
 from . import dense, kernels, printed
-from .tables import DELAY, Tables
+from .tables import DELAY, WEIGHTS, Tables
 from .values import State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
@@ -30,13 +30,24 @@ class Engine:
         threads: that heavy nodes use; None for all of this machine's cores.
         follow: always follow events; else a map whose events are so many that a dense product
             is faster is multiplied densely (see `dense`).
+        weights: how they are kept: "float32", "bfloat16", or "int8" with a scale for each map.
+            Sums are float32. (float16 would take as much memory as bfloat16, and longer to widen.)
 
     Raises:
-        InputError: the graph has an operation without a rule, or no threads.
+        InputError: the graph has an operation without a rule, no threads, or unknown weights.
     """
 
-    def __init__(self, graph: Graph, *, threads: int | None = None, follow: bool = False):
-        self.graph, self.tables = graph, Tables(graph)
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        threads: int | None = None,
+        follow: bool = False,
+        weights: str = "float32",
+    ):
+        if weights not in WEIGHTS:
+            raise InputError(f"Engine: weights {weights!r}; choose of {', '.join(WEIGHTS)}")
+        self.graph, self.tables = graph, Tables(graph, weights)
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")

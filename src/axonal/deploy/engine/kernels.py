@@ -7,15 +7,39 @@ cells, the part of a thread; a part adds what falls into its own cells, in the o
 events, so that sums are the same for any number of threads.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
 
 DENSE, CONV, SPARSE = range(3)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
 
 
+def widened(x: Any) -> Any:
+    """A weight as float32: a bfloat16's bits, which are the upper half of one, or a number."""
+    return np.float32(x)
+
+
+@intrinsic
+def _float_of(context: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+@overload(widened)
+def _widened(x):
+    if x is types.uint16:
+        return lambda x: _float_of(np.uint32(x) << np.uint32(16))
+    return lambda x: np.float32(x)
+
+
 @njit(**OPTIONS)
-def scatter(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
+def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark):
     """Carries `count` events over an edge into the cells first to last - 1.
 
     Returns:
@@ -27,22 +51,22 @@ def scatter(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
         return _rows(edge, first, last, idx, val, count, weights, acc, mark)
     if edge.op == CONV:
         return _taps(edge, first, last, idx, val, count, weights, acc, mark)
-    return _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
+    return _sparse(edge, first, last, width, idx, val, count, consts, ints, acc, mark)
 
 
 @njit(fastmath={"contract"}, **OPTIONS)
 def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
-    outputs, offset, spiking = edge.outputs, edge.weights, edge.spiking
+    outputs, offset, spiking, scale = edge.outputs, edge.weights, edge.spiking, edge.scale
     lo, hi = first * width, min(last * width, outputs)
     if not count or hi <= lo:
         return 0.0
     sums, work = acc[lo:hi], 0.0
     for e in range(count):
-        begin, value = offset + idx[e] * outputs, val[e]
+        begin, value = offset + idx[e] * outputs, val[e] * scale
         factors = weights[begin + lo : begin + hi]
         for n in range(len(sums)):
-            sums[n] += value * factors[n]
-        work += abs(value) if spiking else 1.0
+            sums[n] += value * widened(factors[n])
+        work += abs(val[e]) if spiking else 1.0
     mark[first:last] = 1
     return work * (hi - lo)
 
@@ -55,9 +79,10 @@ def _rows(edge, first, last, idx, val, count, weights, acc, mark):
     inputs, outputs, wide, wide_out = edge.inputs, edge.outputs, edge.wide, edge.wide_out
     taps_y, taps_x, pad_y, pad_x = edge.taps_y, edge.taps_x, edge.pad_y, edge.pad_x
     stride, dilate, spiking, offset = edge.stride_y, edge.dilate_y, edge.spiking, edge.weights
+    scale = edge.scale
     work = 0.0
     for e in range(count):
-        cell, value = idx[e] // inputs, val[e]
+        cell, value = idx[e] // inputs, val[e] * scale
         row = (idx[e] - cell * inputs) * taps_y
         y = cell // wide
         left = cell - y * wide + pad_x - taps_x + 1
@@ -78,11 +103,11 @@ def _rows(edge, first, last, idx, val, count, weights, acc, mark):
                 sums = acc[to * outputs : (to + places) * outputs]
                 factors = weights[begin : begin + places * outputs]
                 for n in range(len(sums)):
-                    sums[n] += value * factors[n]
+                    sums[n] += value * widened(factors[n])
                 for c in range(to, to + places):
                     mark[c] = 1
                 taps += places
-        work += taps * (abs(value) if spiking else 1.0)
+        work += taps * (abs(val[e]) if spiking else 1.0)
     return work * outputs
 
 
@@ -93,7 +118,7 @@ def _taps(edge, first, last, idx, val, count, weights, acc, mark):
     outputs, wide_out, group = edge.outputs, edge.wide_out, edge.group
     work = 0.0
     for e in range(count):
-        cell, value = idx[e] // edge.inputs, val[e]
+        cell, value = idx[e] // edge.inputs, val[e] * edge.scale
         channel = idx[e] - cell * edge.inputs
         y, x = cell // edge.wide + edge.pad_y, cell % edge.wide + edge.pad_x
         offset = channel // edge.per_group * group
@@ -111,10 +136,10 @@ def _taps(edge, first, last, idx, val, count, weights, acc, mark):
             sums = acc[to * outputs + offset : to * outputs + offset + group]
             factors = weights[begin : begin + group]
             for n in range(len(sums)):
-                sums[n] += value * factors[n]
+                sums[n] += value * widened(factors[n])
             mark[to] = 1
             taps += 1
-        work += taps * (abs(value) if edge.spiking else 1.0)
+        work += taps * (abs(val[e]) if edge.spiking else 1.0)
     return work * group
 
 

@@ -95,7 +95,7 @@ def part(tables, memory, i, first, last, t, scale, skip, work):
                 edge, first, last, node.width,
                 idx[source.at : source.at + sizes[edge.source]],
                 val[source.at : source.at + sizes[edge.source]],
-                sizes[edge.source], weights, ints, own, marks,
+                sizes[edge.source], weights, consts, ints, own, marks,
             )
     return visit(
         node, first, last, t, scale, own, marks, seen[node.mark : node.mark + node.cells],

@@ -35,8 +35,12 @@ INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
 
 
+WEIGHTS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
+
+
 def _record(*names: str) -> np.dtype:
-    return np.dtype([(name, np.int64) for name in " ".join(names).split()])
+    fields = [(name, np.int64) for name in " ".join(names).split()]
+    return np.dtype([*fields, ("scale", np.float32)])
 
 
 NODE = _record(
@@ -105,21 +109,21 @@ class Tables:
         nodes, edges: the tables, arrays of the records `NODE` and `EDGE`.
         layers: names of the weighted edges, and None for others.
         kinds: of each kind of population, from 1 on, the text of its function (see `printed`).
-        weights, constants, ints: the pools.
+        weights, constants, ints: the pools; weights in the form that `WEIGHTS` says.
         layouts: of every node in the table.
         SHARED: kinds that every graph's module has, for processes that run many graphs.
     """
 
     SHARED: ClassVar[list[str]] = []
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, weights: str = "float32"):
+        self.graph, self.form = graph, weights
         self.layouts = {name: Layout(shape) for name, shape in graph.shapes.items()}
         self.home = _homes(graph)
         self.names = [name for name in graph.nodes if self.home[name] == name]
         self.index = {name: i for i, name in enumerate(self.names)}
         self.kinds = list(self.SHARED)
-        self._weights, self._constants = Pool1(np.float32), Pool1(np.float32)
+        self._weights, self._constants = Pool1(WEIGHTS[weights]), Pool1(np.float32)
         self._ints = Pool1(np.int64)
         self._rows: dict[str, list[dict[str, int]]] = {name: [] for name in self.names}
         self._edge_names: dict[str, list[str | None]] = {name: [] for name in self.names}
@@ -155,6 +159,17 @@ class Tables:
             self.edges[i] = tuple(row.get(key, 0) for key in EDGE.fields or ())
         self.weights, self.constants = self._weights.array(), self._constants.array()
         self.ints = self._ints.array()
+
+    def keep(self, weight: np.ndarray) -> dict[str, Any]:
+        """Puts weights into their pool, in the form it has: where they begin, and their scale."""
+        scale = np.float32(1)
+        if self.form == "int8":  # one scale a map, and symmetric
+            scale = np.float32(np.abs(weight).max() / 127) or np.float32(1)
+            weight = np.rint(weight / scale)
+        elif self.form == "bfloat16":  # the upper half of a float32, rounded to even
+            bits = np.ascontiguousarray(weight, np.float32).view(np.uint32)
+            weight = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return {"weights": self._weights.add(weight), "scale": scale}
 
     def states(self, name: str) -> int:
         """How many values each neuron of a node remembers."""
@@ -235,14 +250,14 @@ def _homes(graph: Graph) -> dict[str, str]:
     return homes
 
 
-def _dense(tables: Tables, op: Dense, source: str, home: str, _: int) -> dict[str, int]:
-    weights = tables._weights.add(op.weight.T)  # what an event meets lies side by side
+def _dense(tables: Tables, op: Dense, source: str, home: str, _: int) -> dict[str, Any]:
     outputs, inputs = op.weight.shape
-    found = {"op": kernels.DENSE, "weights": weights, "inputs": inputs, "outputs": outputs}
+    found = tables.keep(op.weight.T)  # what an event meets lies side by side
+    found |= {"op": kernels.DENSE, "inputs": inputs, "outputs": outputs}
     return found | {"fan": outputs}
 
 
-def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str, int]:
+def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str, Any]:
     weight, stride, padding, dilation = op.weight, op.stride, op.padding, op.dilation
     inside, outside = tables.graph.shapes[source], tables.graph.shapes[home]
     if weight.ndim == 3:  # of one row
@@ -252,12 +267,10 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
     group = outputs // op.groups
     # [input channel, kernel row, kernel column from the right, output channel of its group]
     flipped = weight.reshape(op.groups, group, per_group, taps_y, taps_x)[..., ::-1]
-    weights = tables._weights.add(flipped.transpose(0, 2, 3, 4, 1))
     plain = op.groups == 1 and stride[1] == 1 and dilation[1] == 1
-    return {
+    return tables.keep(flipped.transpose(0, 2, 3, 4, 1)) | {
         "op": kernels.CONV,
         "fan": group * taps_y * taps_x // math.prod(stride),
-        "weights": weights,
         "inputs": per_group * op.groups,
         "outputs": outputs,
         "wide": inside[-1],
@@ -288,7 +301,7 @@ def _sparse(tables: Tables, op: Any, source: str, home: str, offset: int) -> dic
         "fan": -(-len(inputs) // max(1, before.size)),
         "ints": tables._ints.add(starts),
         "targets": tables._ints.add(outputs[order]),
-        "weights": tables._weights.add(weights[order]),
+        "weights": tables._constants.add(weights[order]),
     }
 
 
