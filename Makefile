@@ -36,5 +36,5 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[torch,fid]' --group dev
+		--editable '.[torch,fid,nir]' --group dev
 	touch $@

@@ -12,7 +12,15 @@ from axonal.models.base import WEIGHTS
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.recipes import showcase
 
-COMMANDS = [["demo"], ["generate"], ["train"], ["bench"], ["bench", "generate"]]
+COMMANDS = [
+    ["demo"],
+    ["generate"],
+    ["inspect"],
+    ["train"],
+    ["bench", "engine"],
+    ["bench"],
+    ["bench", "generate"],
+]
 
 
 @pytest.fixture
@@ -138,3 +146,19 @@ def test_ctrl_c_is_told_and_ends_with_130(axonal, monkeypatch):
 def test_the_command_line_itself_needs_no_torch():
     code = "import sys, axonal.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_inspect_shows_and_draws_a_network(axonal, tmp_path):
+    out = tmp_path / "graph.svg"
+    status, shown, _ = axonal("inspect", "mnist-spiking-classifier", "--out", out)
+    assert status == 0 and "478,608" in shown
+    assert out.read_text().startswith("<svg")
+
+
+def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
+    status, _, said = axonal("inspect", tmp_path / "x.nir")
+    assert status != 0 and "--discretisation" in said
+    status, _, said = axonal("inspect", "nowhere")
+    assert status != 0 and "networks that ship are mnist" in said
+    status, _, said = axonal("inspect", "mnist-classifier")
+    assert status != 0 and "convert it first" in said

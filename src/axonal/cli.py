@@ -68,6 +68,31 @@ def generate(
 
 
 @app.command
+def inspect(
+    what: str,
+    *,
+    dt: float | None = None,
+    discretisation: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Show the layers, neurons and synapses of a network, and draw it.
+
+    Args:
+        what: a NIR file, a network that ships, or a folder that train made.
+        dt: seconds of a step, of a NIR file.
+        discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
+        out: an SVG with the drawing.
+    """
+    from .deploy.inspect import summary
+    from .recipes import graphs
+
+    graph = graphs.graph_of(what, dt, discretisation)
+    console.print(summary(graph))
+    if out is not None:
+        console.print(graphs.picture(graph, out))
+
+
+@app.command
 def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "cpu") -> None:
     """Run a training, or go on with one that was interrupted.
 
@@ -111,6 +136,28 @@ def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> No
     from .recipes import parity, readme
 
     console.print(parity.bench(out, seed))
+    readme.renew(Path("README.md"), out)
+
+
+@bench.command(name="engine")
+def bench_engine(
+    *,
+    out: Path = Path("benchmarks/results"),
+    rounds: int = 7,
+    seed: int = 0,
+    threads: int = 2,
+) -> None:
+    """How fast the engine is beside torch, and whether its spikes are the same.
+
+    Args:
+        out: folder for engine.json and engine.svg, with generate.json in it.
+        rounds: of timing, at least 3.
+        seed: of weights and drives.
+        threads: of torch and of the engine.
+    """
+    from .recipes import engine, readme
+
+    console.print(engine.bench(out, rounds, seed, threads))
     readme.renew(Path("README.md"), out)
 
 

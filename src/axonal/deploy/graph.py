@@ -81,9 +81,10 @@ class Graph:
 
     def __init__(self, nodes: Sequence[Node], outputs: Sequence[str]):
         names = [node.name for node in nodes]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"Graph: two nodes are called {twice[0]!r}")
         given = {node.name: node for node in nodes}
+        if len(given) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"Graph: two nodes are called {twice!r}")
         for node in nodes:
             if missing := [name for name in node.inputs if name not in given]:
                 raise InputError(f"Graph: {node.name!r} reads {missing[0]!r}, which isn't there")
@@ -156,6 +157,7 @@ def _shapes(nodes: Mapping[str, Node]) -> dict[str, Shape]:
         if not _waits(node):
             _settle(nodes, node, shapes)
     for node in late:
+        _find(nodes, node, shapes)
         got = shapes[node.inputs[0]]
         if node.op.shape(got) != shapes.setdefault(node.name, got):
             raise InputError(f"Graph: {node.name!r} closes a cycle with another shape")
@@ -164,18 +166,23 @@ def _shapes(nodes: Mapping[str, Node]) -> dict[str, Shape]:
 
 def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
     """Find the shape of `node`, and of the delays that it waits for on the way."""
-    for name in node.inputs:
-        if name not in shapes:
-            _guess(nodes, nodes[name], shapes, set())
+    _find(nodes, node, shapes)
     given = [shapes[name] for name in node.inputs]
-    if not isinstance(node.op, Input | Add | Concat) and len(given) != 1:
-        raise InputError(f"Graph: {node.name!r} reads {len(given)} nodes instead of one")
     try:
         shapes[node.name] = node.op.shape(*given)
     except InputError as error:
         raise InputError(f"Graph: {node.name!r}: {error}") from error
     if math.prod(shapes[node.name]) > LARGEST or min(shapes[node.name]) < 1:
         raise InputError(f"Graph: {node.name!r} would have {shapes[node.name]} values")
+
+
+def _find(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
+    """Find the shapes of what `node` reads."""
+    if not isinstance(node.op, Input | Add | Concat) and len(node.inputs) != 1:
+        raise InputError(f"Graph: {node.name!r} reads {len(node.inputs)} nodes instead of one")
+    for name in node.inputs:
+        if _guess(nodes, nodes[name], shapes, set()) is None:
+            raise InputError(f"Graph: {node.name!r} stands in a cycle that nothing enters")
 
 
 def _guess(
@@ -187,12 +194,11 @@ def _guess(
     if node.name in seen:
         return None
     seen.add(node.name)
-    given = [_guess(nodes, nodes[name], shapes, seen) for name in node.inputs]
-    if isinstance(node.op, Add):
-        given = [next((g for g in given if g), None)]
+    found = (_guess(nodes, nodes[name], shapes, seen) for name in node.inputs)
+    given = [next((g for g in found if g), None)] if isinstance(node.op, Add) else list(found)
     if not given or any(g is None for g in given):
         return None
-    found = node.op.shape(*(g for g in given if g))
+    shape = node.op.shape(*(g for g in given if g))
     if _waits(node):
-        shapes[node.name] = found
-    return found
+        shapes[node.name] = shape
+    return shape

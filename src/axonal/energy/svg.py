@@ -7,6 +7,7 @@ dark; markers and dashes differ as well, so that no series is told by colour alo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -109,10 +110,18 @@ def ticks(low: float, high: float, log: bool, most: int = 8) -> list[float]:
     return found[:: math.ceil(len(found) / most)]
 
 
-def scatter(series: Sequence[Series], x_name: str, y_name: str, width: int, height: int) -> Markup:
+def scatter(
+    series: Sequence[Series],
+    x_name: str,
+    y_name: str,
+    width: int,
+    height: int,
+    straight: bool = False,
+) -> Markup:
     """Series over a log x axis, lines between their points, whiskers for their intervals.
 
-    The y axis is logarithmic when its values span more than a factor of five.
+    The y axis is logarithmic when its values span more than a factor of five. If `straight`, both
+    axes begin at 0 and are linear.
     """
     points = [point for one in series for point in one.points]
     lefts = [point.left for point in points if point.left]
@@ -121,6 +130,7 @@ def scatter(series: Sequence[Series], x_name: str, y_name: str, width: int, heig
         [end for point in points for end in (point.y, point.low, point.high)],
         width,
         height,
+        straight,
     )
     for point in points:
         x, y = frame.x(point.x), frame.y(point.y)
@@ -179,7 +189,12 @@ def key(one: Series, bar: bool = False) -> Markup:
     )
 
 
-def _frame(xs: list[float], ys: list[float], width: int, height: int) -> _Frame:
+def _frame(
+    xs: list[float], ys: list[float], width: int, height: int, straight: bool = False
+) -> _Frame:
+    if straight:
+        x = _Axis(0.0, 1.05 * max(xs), 62, width - 14, False)
+        return _Frame(width, height, x, _Axis(0.0, 1.1 * max(ys), height - 48, 12, False))
     low, high = min(xs), max(xs)
     pad = max((high / low) ** 0.07, 1.12)
     x = _Axis(low / pad, high * pad, 62, width - 14, True)
@@ -196,8 +211,9 @@ def _frame(xs: list[float], ys: list[float], width: int, height: int) -> _Frame:
 def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
     x, y = frame.x, frame.y
     parts = []
-    if x.log:
-        places = ticks(x.low, x.high, True, max(4, int((x.end - x.start) / 85)))
+    numbers = x.log or x.low == 0  # and not steps, which are counted from 1
+    if numbers:
+        places = ticks(x.low, x.high, x.log, max(4, int((x.end - x.start) / 85)))
     else:
         stride = max(1, math.ceil(x.high / max(4, (x.end - x.start) / 34)))
         places = [float(i) for i in range(1, int(x.high) + 1) if i == 1 or i % stride == 0]
@@ -207,7 +223,7 @@ def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
                 '<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
                 '<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
             ).format(
-                "grid" if x.log else "none",
+                "grid" if numbers else "none",
                 *(x(value), x(value), y.start, y.end),
                 *(x(value), y.start + 18, si(value)),
             )
@@ -311,6 +327,22 @@ def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(
         frame.width, frame.height, escape(title), Markup("").join(parts)
     )
+
+
+def alone(chart: Markup, series: Sequence[Series]) -> str:
+    """A chart as a file of its own, with its legend and the colours of the page."""
+    style = Path(__file__).with_name("chart.css").read_text()
+    head = chart.index(">") + 1
+    legend = [
+        Markup('<text x="{}" y="{}" style="fill:var(--{})" class="label">{}</text>').format(
+            80, 32 + 18 * i, one.tone, one.name
+        )
+        for i, one in enumerate(series)
+    ]
+    start = chart[:head].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    plate = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
+    body = chart[head:].replace("</svg>", "".join(legend) + "</svg>")
+    return f"{start}<style>{style}</style>{plate}{body}\n"
 
 
 def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:

@@ -1,0 +1,758 @@
+"""NIR: published files and traces, round trips of random graphs, and files that mean harm.
+
+FILES are two of the NIR project (github.com/neuromorphs/NIR 7232ada, BSD-3, paper/01_lif), packed;
+INPUT and TRAINS are what its authors' simulators were given and made of them, in steps of 0.1 ms.
+"""
+
+import base64
+import itertools
+import lzma
+import subprocess
+import sys
+from contextlib import suppress
+
+import h5py
+import nir as peer
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axonal.core.errors import FileError, InputError
+from axonal.core.kinds import AdaptiveThreshold, Current, Leaky
+from axonal.deploy import hdf5, nir
+from axonal.deploy.engine.reference import run
+from axonal.deploy.graph import (
+    Add,
+    Bias,
+    Concat,
+    Conv,
+    Delay,
+    Dense,
+    Graph,
+    Input,
+    Neurons,
+    Node,
+    Pool,
+    Resize,
+    Scale,
+    Select,
+    reshape,
+)
+
+FILES = {
+    "lif_norse": (
+        "/Td6WFoAAAFpIt42AgAhARwAAAAQz1jM4ESvAwBdAESSBIRvent3SsRmT2odD3JpHhjMHyCb6aF51dCdlzVYwM"
+        "iVidFWB0HUX47bKbcO8xJZmcdnaQQqZno6gSU9q/lQ8yKASf09VyBSSTOT1RiKxsIu3mcCDppX+3omZYCBTQ4R"
+        "zJgaITryl5lUjBvmbiFjfa/PzvJUwuBIYMGZpQVG2TjmKALldiVx8ceH97CTSabPfK0uZuK3o3iomvnVnqQco5"
+        "j7kZa7RcTZnEIfRQgBuuPJYoEiLndzpg743juoXsxVPzNZqO64juPKLVyyq+cOyZduKpTSqXdGar9ddq4wrdoa"
+        "/1bRfiMlX1o5pgzvIDfTURaOcngLGGPvM2duFtW3ZVSD9UGhfkEOqzlJNYhGeWYPKpJkjqRqfQ0Upe6IcfHv/+"
+        "lti3UI8OWVeIzrG67vT6epllX8o5G8gSN49orHazXVC4G+oWPhc5fuiyti8AenvalC8pxbWUxmHqGlG654q+qm"
+        "FqYTTQ4L9YcGiKK+128GUS1JeVHCC+c3eeNxPLwhf1iS+5uNo7rSyjlp/b6kUejtBQEK/r06i9BIqRBpCF6RsX"
+        "6ybsbACtR1cNNJ/oicESI7KXVJIGOLQXdiY4mUOwhL4KsiX03tzQJgsNpHylN+zha8fe6ZuDuAC0rwOkD//eQ0"
+        "nDGh8y1D3TpEh+bCwxKFnQkVYGD950eqLVgd7w4/gXzGCwTN7GWY6lj3Y0fMavNXrDpMWemMj093DneXCc9F8s"
+        "AGm9wbxYNczTylrf+snUKsVkrVsQINMX968V81UKggbbOM/Jv5nOoflAm4XmFzggCN7ky2hnPQNfWLpMltejjs"
+        "JiyqtjZ3dCxymXEI7ghMKg4i9CCdPZmVtFGG56Ftp2d8u9uKoL2Rd64h9riDYJRvB89KpZ+Labm88x9AAF+ToA"
+        "5xnSEQvy1mfKWRPyNxma/K0qnTZ1bzWU5ZIrhHsJlnvGeCUFtSHpBF7RHSvC6DoIaEm/hJXqA8a2U4PV+BlT2W"
+        "MvHw2N/SHZKtAb32Y6mscYAm+fg9advhAAC2o2sQAAGYBrCJAQCH6q1XPjANiwIAAAAAAVla"
+    ),
+    "lif_rockpool": (
+        "/Td6WFoAAAFpIt42AgAhARwAAAAQz1jM4EOfAxldAESSBIRvent3SsRmT2odD3JpHhjMHxts7Xd51dCdlzVYwM"
+        "iVidFWB0HUX47bKbcO8xJZmcdnaQQqZno6gSU9q/lQ8yKASf09VyBSSTOT1RiKxsIu3mcCDppX+3omZYCBTQ4R"
+        "zJgaITryl5lUjBvmbiFjfa/PzvJUwuBIYMGZpQVG2TjmKALldiVx8ceH97CTSabPfK0uZuK3o3iomvnVnqQco5"
+        "j7kZa7RcTZnEIfRQgBuuPJYoEiLndzpg743juoXsxVPzNZqO64juPKLVyyq+rQRCDRHh6ypWti1HIkBcwvv1so"
+        "xNQnVQ7TelXUfoGk7zD4Yy8JfaeiTqCkr4YfRIHqr0VPYY9NmMqgeuZLd+/d/WA7Q3Wi0ycENmp6DUD6NpG9YW"
+        "+u6AZty7zTdtD/Q/lyUPklpXdTpBgZNjlBoi6cR3WN/i9hQGkj/WyzoenUO1tnlE5TOgKr7XjepDDw7+SDnqgb"
+        "tBHBiynhvGa1Wc3ddE+x7VLRi+Nvd2N4nVs9kYSh86JlM5aLZYWINJtRC5t0zicC5/VjfJhWXeEfgpw8REBDFG"
+        "m7myA0yCESnD/PV2v7PTxfjeFyvZ1td3hbmZFevW2FeVyAJaCEBr7xcO4gzhgtg1e5JkJ+EdsU3wT5ycsTrZ+d"
+        "yLXBtw9YmjAJbFbisYZuTFaxnSjWJPnGxx0Xp9h1hg7EUdBF2JuqCYxlLvmYvCHpnXnEubHmcO89DGJd8r4GJJ"
+        "TfIjh3eNxo55y30Jnwxq3oDfPJzhuPwhpFEiMuTG0RoW+R0F61OcN0nYdTsxMsh8pZZ9xXL/KDKF+x9apWInah"
+        "8CT0yolvOSbBYKVlltSQC3DrYEh/FRjJP9+CCbsIB9yenZ1fWIc6glM8bByYGgSSdKNXV8bKo44DOTyUZCeHLx"
+        "wfRiidfISb9JV9wazKZGgA+R651JoUzyjUDg06INjg2YaH+WvhcIfCc/4yug8HtXhHUUPxWF1Roq5cOdf9wQGg"
+        "31ewtQsc0CPKTvSUTyJSG41hXXr8hPZ/iKS7/ZMWDl3Wg7zQLjayHD4kto5V0D/s8wAAAAAAGE1X0gABsQaghw"
+        "EA7MSJLT4wDYsCAAAAAAFZWg=="
+    ),
+}
+INPUT = [60, 220, 270, *range(310, 330, 10), 350, 370, *range(400, 420, 10), *range(430, 540, 10)]
+INPUT += [*range(670, 790, 10), 840, 850]
+TRAINS = {  # simulator: file, discretisation, steps of its spikes
+    "exact solution": ("lif_norse", "exact", (460, 510, 710, 760)),
+    "Nengo": ("lif_norse", "exact", (460, 510, 710, 760)),
+    "Norse": ("lif_norse", "norse", (460, 510, 710, 760)),
+    "snnTorch": ("lif_norse", "snntorch", (460, 510, 710, 760)),
+    "SpiNNaker2": ("lif_norse", "euler", (460, 510, 710, 760)),
+    "Lava, float": ("lif_norse", "lava", (461, 511, 711, 761)),
+    "Lava, fixed": ("lif_norse", "lava", (461, 511, 711, 761)),
+    "Lava, Loihi": ("lif_norse", "lava", (461, 511, 711, 761)),
+    "Rockpool": ("lif_rockpool", "rockpool", (450, 500, 710, 760)),
+    "Sinabs": ("lif_rockpool", "sinabs", (450, 500, 710, 760)),
+    "Spyx": ("lif_rockpool", "spyx", (461, 511, 711, 761)),
+}
+
+
+@pytest.fixture
+def published(tmp_path):
+    def path(name):
+        made = tmp_path / f"{name}.nir"
+        made.write_bytes(lzma.decompress(base64.b64decode(FILES[name])))
+        return made
+
+    return path
+
+
+def drawn(seed):
+    return np.random.default_rng(seed)
+
+
+def spikes_in(graph, steps=40, seed=0):
+    return {
+        name: (drawn(seed).random((steps, *graph.shapes[name])) < 0.4).astype(np.float32)
+        for name in graph.inputs
+    }
+
+
+def alone(dynamics, size=5, **values):
+    nodes = [Node("in", Input((size,))), Node("p", Neurons(dynamics, values), ("in",))]
+    return Graph(nodes, ["p"])
+
+
+def plain(graph, dt=1e-3, discretisation="euler"):
+    """What others see: the graph through NIR, without our note."""
+    made = nir.to_nir(graph, dt=dt, discretisation=discretisation)
+    made.metadata = {}
+    return nir.from_nir(made, dt=dt, discretisation=discretisation)
+
+
+@pytest.mark.parametrize("simulator", TRAINS)
+def test_published_spike_trains_are_met(simulator, published):
+    name, discretisation, spikes = TRAINS[simulator]
+    x = np.zeros((1000, 1), np.float32)
+    x[INPUT] = 1
+    graph = nir.read(published(name), dt=1e-4, discretisation=discretisation)
+    found = run(graph, {"input": x})[0][graph.outputs[0]]
+    assert tuple(np.flatnonzero(found)) == spikes and set(found.ravel()) == {0, 1}
+
+
+def test_exact_is_the_exact_membrane(published):
+    graph = nir.read(published("lif_norse"), dt=1e-4, discretisation="exact")
+    (op,) = graph.neurons.values()
+    assert op.dynamics.constants()["decay"] == pytest.approx(np.exp(-0.04), rel=1e-7)
+    v, membrane = 0.0, {60: 0.039211, 100: 0.007916, 270: 0.044526, 450: 0.099047}
+    for t in range(451):  # lif_exact.csv, before its first spike
+        v = op.dynamics.constants()["decay"] * v + op.dynamics.gain * (t in INPUT)
+        assert t not in membrane or v == pytest.approx(membrane[t], abs=1e-6)
+
+
+def test_a_file_reads_as_the_graph_of_the_package(published):
+    for name in FILES:
+        ours = nir.read(published(name), dt=1e-4, discretisation="euler")
+        package = peer.read(published(name), type_check=False)
+        theirs = nir.from_nir(package, dt=1e-4, discretisation="euler")
+        assert ours.shapes == theirs.shapes and ours.outputs == theirs.outputs
+
+
+def network(nodes, edges, **options):
+    return peer.NIRGraph(nodes=nodes, edges=edges, type_check=False, **options)
+
+
+def chain(*nodes, shape=(2,)):
+    """Input, nodes "0", "1", ..., Output, as a graph of the package."""
+    names = ["input", *(str(i) for i in range(len(nodes))), "output"]
+    inside = dict(zip(names[1:-1], nodes, strict=True))
+    ends = {"input": peer.Input(np.array(shape)), "output": peer.Output(np.array([1]))}
+    return network(ends | inside, list(itertools.pairwise(names)))
+
+
+def made(graph, dt=1.0, discretisation="exact"):
+    return nir.from_nir(graph, dt=dt, discretisation=discretisation)
+
+
+def output(graph, x):
+    return run(graph, {graph.inputs[0]: np.asarray(x, np.float32)})[0][graph.outputs[0]]
+
+
+def array(*values):
+    return np.array(values, np.float32)
+
+
+def solved(x, tau, r, v_leak, slow=None, w_in=None, fine=2000):
+    """The membrane at the end of every step of 1, by Heun steps so fine that they are exact."""
+    v, i, found = 0.0, 0.0, []
+    h = 1 / fine
+
+    def change(v, i, drive):
+        current = drive if slow is None else i
+        moved = 0.0 if slow is None else (w_in * drive - i) / slow
+        return (v_leak - v + r * current) / tau, moved
+
+    for drive in x:
+        for _ in range(fine):
+            a, b = change(v, i, drive)
+            c, d = change(v + h * a, i + h * b, drive)
+            v, i = v + h * (a + c) / 2, i + h * (b + d) / 2
+        found.append(v)
+    return np.array(found)
+
+
+X = np.array([[1.0], [0], [0], [2], [-1], [0], [0.5], [0]])
+
+
+@pytest.mark.parametrize("slow", [2.0, 5.0])
+def test_exact_integrators_solve_their_equations(slow):
+    tau, r, rest, w_in = array(2), array(1.5), array(0.25), array(0.8)
+    li = made(chain(peer.LI(tau, r, rest), shape=(1,)))
+    assert output(li, X)[:, 0] == pytest.approx(solved(X[:, 0], 2, 1.5, 0.25), abs=1e-5)
+    cuba = made(chain(peer.CubaLI(array(slow), tau, r, rest, w_in), shape=(1,)))
+    want = solved(X[:, 0], 2, 1.5, 0.25, slow, 0.8)
+    assert output(cuba, X)[:, 0] == pytest.approx(want, abs=1e-5)
+    i = made(chain(peer.I(array(3)), shape=(1,)), dt=0.5)
+    assert output(i, X)[:, 0] == pytest.approx(np.cumsum(X) * 1.5)
+
+
+def test_an_exact_current_fires_where_its_solution_crosses():
+    values = {"tau_syn": array(5), "tau_mem": array(2), "r": array(1.5), "v_leak": array(0)}
+    v = solved(X[:, 0], 2, 1.5, 0, 5, 1)
+    for level in (0.05, 0.15, 0.2):
+        graph = made(chain(peer.CubaLIF(**values, v_threshold=array(level)), shape=(1,)))
+        assert np.flatnonzero(output(graph, X))[0] == np.flatnonzero(v > level)[0]
+    held = made(chain(peer.CubaLIF(**values, v_threshold=array(0.3)), shape=(1,)), 1, "exponential")
+    assert isinstance(next(iter(held.neurons.values())).dynamics, Current)
+
+
+@pytest.mark.parametrize("discretisation", ["exact", "exponential", "euler"])
+@pytest.mark.parametrize("kind", ["IF", "LIF", "CubaLIF"])
+def test_potentials_shift_away(kind, discretisation):
+    """Against the equations stepped as they stand, for each neuron its own potentials."""
+    dt, size = 0.5, 4
+    tau, r, slow = (drawn(i).uniform(2, 5, size).astype(np.float32) for i in range(3))
+    leak, back = array(0, 0.6, -0.3, 0.2), array(-0.5, 0.125, 0, -0.25)
+    level = back + array(0.5, 0.75, 0.5, 1)
+    values = {"r": r, "v_threshold": level, "v_reset": back}
+    values |= {"LIF": {"tau": tau, "v_leak": leak}, "IF": {}}.get(
+        kind, {"tau_mem": tau, "tau_syn": slow, "v_leak": leak}
+    )
+    graph = made(chain(getattr(peer, kind)(**values), shape=(size,)), dt, discretisation)
+    x = drawn(5).uniform(0, 1, (60, size)).astype(np.float32)
+    euler = discretisation == "euler"
+    a, s = (1 - dt / t if euler else np.exp(-dt / t) for t in (tau.astype(float), slow))
+    v, i, want = back.astype(float), np.zeros(size), []
+    for given_ in x:
+        drive = given_ * 1.0
+        if kind == "CubaLIF":
+            i, old = s * i + (1 - s) * given_, i
+            drive = i
+            if discretisation == "exact":
+                k = slow / (slow - tau) * (s - a)
+                drive = (k * old + (1 - a - k) * given_) / (1 - a)
+        v = v + r * dt * drive if kind == "IF" else a * v + (1 - a) * (leak + r * drive)
+        want.append((v > level) * 1.0)
+        v = np.where(v > level, back, v)
+    assert np.array_equal(output(graph, x), want)
+    assert 0 < np.sum(want) < x.size
+
+
+def test_simulators_have_no_potentials():
+    lif = peer.LIF(array(2), array(1), array(0.5), array(1))
+    for discretisation in ("sinabs", "rockpool", "norse", "spyx"):
+        with pytest.raises(InputError, match=r"'0' \(LIF\): v_leak and v_reset other than 0"):
+            made(chain(lif, shape=(1,)), 1.0, discretisation)
+    cuba = peer.CubaLIF(*(array(2) for _ in range(3)), array(0), array(1))
+    with pytest.raises(InputError, match="no CubaLIF in this discretisation"):
+        made(chain(cuba, shape=(1,)), 1.0, "sinabs")
+
+
+def weights(*shape, seed=0):
+    return drawn(seed).normal(0, 1, shape).astype(np.float32)
+
+
+def test_every_kind_without_memory():
+    x = drawn(1).normal(0, 1, (3, 2, 5, 6)).astype(np.float32)
+    conv = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
+    graph = made(
+        chain(
+            peer.Conv2d((5, 6), weights(4, 1, 3, 2), bias=weights(4), **conv),
+            peer.SumPool2d(np.array([2, 2]), np.array([1, 2]), np.array([0, 0])),
+            peer.AvgPool2d(np.array([2, 1]), np.array([1, 1]), np.array([1, 0])),
+            peer.Scale(weights(4, 3, 4)),
+            peer.Threshold(np.full((4, 3, 4), 0.25)),
+            peer.Flatten({"input": np.array([4, 3, 4])}, 0, -1),
+            peer.Affine(weights(3, 48), weights(3)),
+            peer.Delay(np.array([0.0, 1.0, 2.0])),
+            peer.Linear(weights(2, 3)),
+            shape=(2, 5, 6),
+        )
+    )
+    found = run(graph, {"input": x})[0]
+    assert [graph.shapes[str(i)] for i in (0, 1, 2, 5, 8)] == [
+        (4, 3, 8), (4, 2, 4), (4, 3, 4), (48,), (2,),
+    ]  # fmt: skip
+    pooled = found["0"][:, :, :2, ::2] + found["0"][:, :, 1:, ::2]
+    pooled += found["0"][:, :, :2, 1::2] + found["0"][:, :, 1:, 1::2]
+    assert found["1"] == pytest.approx(pooled, abs=1e-5)
+    assert np.array_equal(found["4"], found["3"] > 0.25)
+    assert np.array_equal(found["7"][2], [found["6"][2, 0], found["6"][1, 1], found["6"][0, 2]])
+
+
+def test_conv_1d_and_same():
+    w = weights(3, 2, 4)
+    options = {"stride": 1, "dilation": 1, "groups": 1, "bias": weights(3)}
+    same = made(chain(peer.Conv1d(None, w, padding="same", **options), shape=(2, 7)))
+    sides = made(chain(peer.Conv1d(7, w, padding=2, **options), shape=(2, 7)))
+    x = drawn(0).normal(0, 1, (2, 2, 7)).astype(np.float32)
+    assert same.shapes["0"] == (3, 7) and sides.shapes["0"] == (3, 8)
+    assert output(same, x) == pytest.approx(output(sides, x)[..., 1:], abs=1e-6)
+    again = plain(same, 1.0, "exact")
+    assert np.array_equal(output(again, x), output(same, x))
+
+
+def lif(size=2, level=0.25):
+    one = np.ones(size, np.float32)
+    return peer.LIF(2 * one, one, 0 * one, level * one)
+
+
+def recurrent(names=("in", "p", "back", "out")):
+    first, p, back, end = names
+    nodes = {
+        end: peer.Output(np.array([2])),
+        back: peer.Linear(weights(2, 2)),
+        p: lif(),
+        first: peer.Input(np.array([2])),
+    }
+    return network(nodes, [(p, back), (back, p), (first, p), (p, end)])
+
+
+def test_a_cycle_takes_one_step_where_spikes_enter_the_way_back():
+    for names in (("in", "p", "back", "out"), ("z", "b", "a", "c")):
+        graph = made(recurrent(names), 1.0, "euler")
+        late = graph.nodes[f"{names[2]}.recurrent"]
+        assert late.inputs == (names[1],) and isinstance(late.op, Delay)
+        assert sum(isinstance(node.op, Delay) for node in graph) == 1
+    x = drawn(0).random((30, 2)).astype(np.float32)
+    v, s, want = np.zeros(2), np.zeros(2), []
+    for given_ in x:
+        v = 0.5 * v + 0.5 * (given_ + weights(2, 2) @ s)
+        s = (v > 0.25) * 1.0
+        v = v * (1 - s)
+        want.append(s)
+    assert np.array_equal(output(graph, x), want) and 5 < np.sum(want) < 55
+
+
+def test_cycles_with_a_delay_need_no_other():
+    graph = recurrent()
+    graph.nodes["d"] = peer.Delay(np.array([2.0, 2.0]))
+    graph.edges = [("p", "d"), ("d", "back"), ("back", "p"), ("in", "p"), ("p", "out")]
+    assert "back.recurrent" not in made(graph).nodes
+    assert "back.recurrent" not in made(recurrent(), 1.0, "spyx").nodes  # its spikes are late
+    two = {"in": peer.Input(np.array([2])), "out": peer.Output(np.array([2]))}
+    two |= {"a": lif(), "b": lif(), "ab": peer.Linear(weights(2, 2)), "ba": peer.Scale(array(1, 2))}
+    edges = [("in", "a"), ("a", "ab"), ("ab", "b"), ("b", "ba"), ("ba", "a"), ("b", "out")]
+    found = made(network(two, edges))
+    assert [n.name for n in found if isinstance(n.op, Delay)] == ["ba.recurrent"]
+    two |= {"loop": peer.Scale(array(0.5, 0.5))}
+    rounds = made(network(two, [*edges, ("b", "loop"), ("loop", "loop"), ("loop", "out")]))
+    assert "loop.recurrent" in rounds.nodes and "ba.recurrent" in rounds.nodes
+
+
+def test_nested_graphs_are_flattened():
+    inner = recurrent()
+    nodes = {"in": peer.Input(np.array([2])), "rnn": inner, "out": peer.Output(np.array([2]))}
+    graph = made(network(nodes, [("in", "rnn"), ("rnn", "out")]), 1.0, "euler")
+    flat = made(recurrent(), 1.0, "euler")
+    assert {"rnn.p", "rnn.back", "rnn.back.recurrent"} <= set(graph.nodes)
+    x = drawn(2).random((30, 2)).astype(np.float32)
+    assert np.array_equal(output(graph, x), output(flat, x))
+
+
+def test_names_that_clash_are_told_apart():
+    nodes = {"input": peer.Input(np.array([2])), "0": peer.Affine(weights(2, 2), weights(2))}
+    nodes |= {"0.weight": peer.Scale(array(2, 3)), "output": peer.Output(np.array([2]))}
+    edges = [("input", "0.weight"), ("0.weight", "0"), ("0", "output"), ("0.weight", "output")]
+    graph = made(network(nodes, edges))
+    assert graph.nodes["0"].inputs == ("0.weight_1",) and graph.outputs == ("output.sum",)
+
+
+def test_cycles_that_nothing_enters():
+    one = Delay(np.array(1))
+    nodes = [Node("x", Input((2,))), Node("b", one, ("a",)), Node("a", one, ("x",))]
+    assert Graph(nodes, ["b"]).shapes["b"] == (2,)
+    for nodes in (
+        [Node("a", one, ("b",)), Node("b", one, ("a",))],
+        [Node("a", one, ("b",)), Node("b", Scale(array(1, 1)), ("a",))],
+    ):
+        with pytest.raises(InputError, match="in a cycle that nothing enters"):
+            Graph(nodes, ["a"])
+    with pytest.raises(InputError, match="'a' reads 2 nodes instead of one"):
+        Graph([Node("x", Input((2,))), Node("a", one, ("x", "x"))], ["a"])
+
+
+LAYERS = st.sampled_from(["dense", "affine", "scale", "hard", "soft", "delay", "residual", "loop"])
+HARD = [{"reset": "zero"}, {"reset": "zero", "above": True, "gain": 0.7}]
+SOFT = [{"reset": "subtract"}, {"reset": "late"}, {"reset": "none"}]
+
+
+def built(layers, seed, sizes):
+    """A random graph of what NIR has, or has the parts of."""
+    pick = drawn(seed)
+    nodes, last, size = [Node("x", Input((sizes[0],)))], "x", sizes[0]
+
+    def put(op, *inputs):
+        nodes.append(Node(f"n{len(nodes)}", op, inputs))
+        return nodes[-1].name
+
+    for i, layer in enumerate(layers):
+        wide = sizes[(i + 1) % len(sizes)]
+        if layer in ("dense", "affine"):
+            last, size = put(Dense(weights(wide, size, seed=seed + i)), last), wide
+            last = put(Bias(weights(wide, seed=i)), last) if layer == "affine" else last
+        elif layer == "scale":
+            last = put(Scale(weights(*[(), (1,), (size,)][i % 3], seed=i)), last)
+        elif layer in ("hard", "soft"):
+            options = (HARD if layer == "hard" else SOFT)[i % (2 if layer == "hard" else 3)]
+            kind = Current if i % 4 == 1 else Leaky
+            values = {"threshold": pick.uniform(0.2, 1, size).astype(np.float32)}
+            values |= {"decay": pick.uniform(0.3, 0.99, size)} if i % 2 else {}
+            last = put(Neurons(kind(**options), values), last)
+        elif layer == "delay":
+            last = put(Delay(np.array(2) if i % 2 else pick.integers(0, 3, size)), last)
+        elif layer == "residual":
+            last = put(Add(), last, put(Scale(np.array(0.5, np.float32)), last))
+            last = put(Add(), last, last) if i % 2 else last
+        else:
+            back, sum_ = f"back{i}", f"sum{i}"
+            nodes.append(Node(sum_, Add(), (last, f"{back}.w")))
+            last = put(Neurons(Leaky(decay=0.5, reset="zero")), sum_)
+            nodes.append(Node(back, Delay(np.array(1)), (last,)))
+            nodes.append(Node(f"{back}.w", Dense(weights(size, size, seed=i)), (back,)))
+    ends = [last, nodes[len(nodes) // 2].name]
+    return Graph(nodes, ends if seed % 2 else ends[:1])
+
+
+def same(a, b):
+    assert list(a.nodes) == list(b.nodes) and a.outputs == b.outputs and a.shapes == b.shapes
+    for one, other in zip(a, b, strict=True):
+        assert type(one.op) is type(other.op) and one.inputs == other.inputs
+        for key, value in vars(one.op).items():
+            twin = getattr(other.op, key)
+            if isinstance(value, np.ndarray):
+                assert value.dtype == twin.dtype and np.array_equal(value, twin)
+            elif isinstance(value, dict):
+                assert value.keys() == twin.keys()
+                assert all(np.array_equal(v, twin[k]) for k, v in value.items())
+            else:
+                assert value == twin
+    x = spikes_in(a, 20)
+    found, again = run(a, x)[0], run(b, x)[0]
+    assert all(np.array_equal(found[name], again[name]) for name in a.nodes)
+
+
+@given(
+    layers=st.lists(LAYERS, min_size=1, max_size=7),
+    seed=st.integers(0, 99),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3),
+    discretisation=st.sampled_from(["exact", "exponential", "euler", "norse"]),
+)
+def test_what_is_written_is_read(layers, seed, sizes, discretisation, tmp_path):
+    graph = built(layers, seed, sizes)
+    path = nir.write(graph, tmp_path / "a.nir", dt=1e-3, discretisation=discretisation)
+    same(graph, nir.read(path, dt=1e-3, discretisation=discretisation))
+    package = peer.read(path)  # with its own check of types
+    same(graph, nir.from_nir(package, dt=1e-3, discretisation=discretisation))
+
+
+@given(
+    dynamics=st.builds(
+        lambda kind, **options: kind(**options),
+        st.sampled_from([Leaky, Current]),
+        reset=st.sampled_from(["zero", "subtract", "late", "none"]),
+        above=st.booleans(),
+        decay=st.sampled_from([0.25, 0.5, 0.75, 1.0]),
+        gain=st.sampled_from([0.25, 1.0]),
+        threshold=st.sampled_from([0.5, 1.0]),
+    ),
+    discretisation=st.sampled_from(["euler", "norse", "spikingjelly"]),
+    seed=st.integers(0, 99),
+)
+def test_others_find_the_same_spikes(dynamics, discretisation, seed):
+    """By Euler in steps of 1, with numbers that binary fractions hold, to the last bit."""
+    kind = "synapse" if isinstance(dynamics, Current) else None
+    graph = alone(dynamics, **({kind: np.array([0.5], np.float32)} if kind else {}))
+    seen = plain(graph, 1.0, discretisation)
+    x = drawn(seed).integers(-2, 5, (16, 5)).astype(np.float32) / 4
+    assert np.array_equal(output(seen, x), output(graph, x))
+
+
+@pytest.mark.parametrize("discretisation", ["sinabs", "rockpool"])
+def test_many_spikes_are_written_for_who_makes_them(discretisation):
+    many = {"emit": "multiple", "levels": 2**20, "decay": 0.5}
+    kinds = [Leaky(**many), Leaky(**many, gain=0.5)]
+    kinds += [Current(**many, synapse=0.5, gain=0.5)] if discretisation == "rockpool" else []
+    for dynamics in kinds:
+        seen = plain(alone(dynamics), 1.0, discretisation)
+        x = drawn(0).integers(0, 9, (30, 5)).astype(np.float32)
+        assert np.array_equal(output(seen, x), output(alone(dynamics), x))
+        assert output(seen, x).max() > 1
+
+
+def test_a_convolutional_network_comes_back(tmp_path):
+    neurons = Neurons(Leaky(decay=0.8, reset="zero"))
+    conv = Conv(weights(4, 1, 3, 2), (1, 1), ((1, 1), (0, 1)), (1, 1), 2)
+    nodes = [
+        Node("x", Input((2, 6, 6))),
+        Node("conv", conv, ("x",)),
+        Node("bias", Bias(weights(4, 1, 1)), ("conv",)),
+        Node("p", neurons, ("bias",)),
+        Node("b2", Bias(weights(4, 1, 1, seed=3)), ("p",)),
+        Node("pool", Pool((2, 2), (2, 2), ((0, 0), (1, 1))), ("b2",)),
+        Node("part", reshape((4, 12)), ("pool",)),
+        Node("line", Conv(weights(2, 4, 3), (2,), ((1, 1),), (1,)), ("part",)),
+        Node("flat", reshape((12,)), ("line",)),
+        Node("b3", Bias(weights(12)), ("flat",)),
+        Node("q", Neurons(Leaky(decay=0.8), {"decay": weights(12) * 0 + 0.5}), ("b3",)),
+    ]
+    graph = Graph(nodes, ["q"])
+    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation="exponential")
+    same(graph, nir.read(path, dt=1.0, discretisation="exponential"))
+    x = spikes_in(graph)
+    seen = plain(graph, 1.0, "exponential")
+    assert seen.nodes["bias"].inputs == ("bias.weight",)
+    got, want = run(seen, x)[0]["bias"], run(graph, x)[0]["bias"]
+    assert got == pytest.approx(want, abs=1e-6)
+
+
+REFUSED = [
+    (Neurons(AdaptiveThreshold()), "NIR has no AdaptiveThreshold neurons"),
+    (Neurons(Leaky(refractory=2, reset="zero")), "no refractory time"),
+    (Neurons(Leaky(emit="ternary")), "no ternary spikes with the reset 'subtract'"),
+    (Neurons(Leaky(emit="integer", levels=4)), "no integer spikes"),
+    (Neurons(Leaky(reset="zero"), {"decay": array(1, 1, 0.5, 0)}), "some neurons never decay"),
+    (Neurons(Leaky(reset="late", gain=0.0)), "ignores its input"),
+    (Resize((2,)), "NIR has no Resize"),
+    (Concat(), "NIR has no Concat"),
+    (Pool((2,), (2,), ((0, 0),)), "two dimensions"),
+    (Select(np.array([1, 0, 2, 3])), "moves no values but by Flatten"),
+    (Bias(weights(2, 2)), "no bias apart from weights"),
+    (Conv(weights(2, 2, 2), (2,), ((0, 1),), (1,)), "pads both sides alike"),
+]
+
+
+@pytest.mark.parametrize(("op", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_would_be_lost_is_refused(op, reason):
+    flat = isinstance(op, Neurons | Select | Concat)
+    shape = (4,) if flat else (2, 2) if isinstance(op, Bias) else (2, 4)
+    graph = Graph([Node("x", Input(shape)), Node("odd", op, ("x",))], ["odd"])
+    with pytest.raises(InputError, match=f"^nir: 'odd': .*{reason}"):
+        nir.to_nir(graph, dt=1e-3, discretisation="euler")
+
+
+def test_what_is_asked_must_make_sense(tmp_path, published):
+    graph = alone(Leaky(reset="zero"))
+    for wrong, reason in (
+        ({"dt": 0.0, "discretisation": "exact"}, "dt 0.0 must be seconds"),
+        ({"dt": 1.0, "discretisation": "nest"}, "no discretisation 'nest'; there are exact"),
+        ({"dt": 1.0, "discretisation": "spyx"}, "spikes leave late"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            nir.write(graph, tmp_path / "b.nir", **wrong)
+    odd = Graph([Node("a/b", Input((2,)))], ["a/b"])
+    with pytest.raises(InputError, match="'a/b' can't be a name"):
+        nir.write(odd, tmp_path / "b.nir", dt=1.0, discretisation="exact")
+    assert not list(tmp_path.glob("b*"))
+    with pytest.raises(InputError, match=r"lif_norse.nir: .*'1' \(LIF\): .* below dt 0.01"):
+        nir.read(published("lif_norse"), dt=0.01, discretisation="euler")
+
+
+def test_a_note_can_say_nothing_else_than_the_file(tmp_path):
+    graph = alone(Leaky(decay=0.5))
+    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation="exact")
+    with pytest.raises(InputError, match=r"written with dt 1\.0 and discretisation 'exact'"):
+        nir.read(path, dt=2.0, discretisation="exact")
+    with h5py.File(path, "r+") as file:
+        file["node/nodes/p/threshold"][...] = 2
+    with pytest.raises(InputError, match="changed after Axonal wrote it"):
+        nir.read(path, dt=1.0, discretisation="exact")
+    with h5py.File(path, "r+") as file:
+        file["node/metadata/axonal/graph"][...] = '{"dt": 1.0, "discretisation": "exact"}'
+    with pytest.raises(InputError, match="note of Axonal in it is damaged"):
+        nir.read(path, dt=1.0, discretisation="exact")
+    with h5py.File(path, "r+") as file:
+        del file["node/metadata"]
+    found = nir.read(path, dt=1.0, discretisation="exact")
+    assert "p.membrane" in found.nodes and found.neurons["p"].dynamics.threshold == 2
+
+
+def _edit(path, change):
+    with h5py.File(path, "r+") as file:
+        change(file, file["node/nodes"])
+
+
+def _replace(group, key, value):
+    del group[key]
+    group[key] = value
+
+
+WRONG = {
+    "no network": (lambda f, n: f.move("node", "nodes"), "no network"),
+    "type": (lambda f, n: _replace(n["1"], "type", "LIFE"), "'1' is of a type .*'LIFE'"),
+    "port": (lambda f, n: _replace(n["1"], "type", "Port"), "'1' is of a type"),
+    "no type": (lambda f, n: n["1"].pop("type"), "'1' is of a type"),
+    "type array": (lambda f, n: _replace(n["1"], "type", [1, 2]), "'1' is of a type"),
+    "missing": (lambda f, n: n["1"].pop("tau"), r"'1' \(LIF\): it has no tau"),
+    "extra": (lambda f, n: n["1"].create_dataset("q", data=1), "'q' is no parameter"),
+    "text": (lambda f, n: _replace(n["1"], "tau", "x"), "tau must be finite numbers"),
+    "group": (lambda f, n: n["1"].pop("tau") and n["1"].create_group("tau"), "tau must be finite"),
+    "nan": (lambda f, n: _replace(n["1"], "tau", np.float32("nan")), "tau must be finite"),
+    "zero tau": (lambda f, n: _replace(n["1"], "tau", array(0)), "time constant is not above 0"),
+    "threshold": (lambda f, n: _replace(n["1"], "v_threshold", array(0)), "must lie above v_reset"),
+    "shape": (lambda f, n: _replace(n["1"], "tau", array(1, 2)), "'1' gets|does not broadcast"),
+    "shapes": (
+        lambda f, n: (
+            _replace(n["1"], "tau", array(1, 2)),
+            _replace(n["1"], "r", array(1, 2, 3)),
+        ),
+        "differ in shape",
+    ),
+    "weight": (lambda f, n: _replace(n["0"], "weight", np.ones((1, 3))), "weight .* for an input"),
+    "bias": (lambda f, n: _replace(n["0"], "bias", array(1, 2)), r"bias \(2,\) for weights"),
+    "input": (lambda f, n: _replace(n["input"], "shape", [2**40]), "shape must be"),
+    "large": (lambda f, n: _replace(n["input"], "shape", [2**30]), "raise `limit`"),
+    "output": (lambda f, n: _replace(n["output"], "shape", [7]), "'output' gets"),
+    "edges": (lambda f, n: _replace(f["node"], "edges", [1.0, 2]), "no pair of names"),
+    "one edge": (lambda f, n: _replace(f["node"], "edges", 3), "no pair of names"),
+    "nowhere": (
+        lambda f, n: _replace(f["node"], "edges", [["input", "2"]]),
+        "an edge of '2', which is no node",
+    ),
+    "twice": (
+        lambda f, n: _replace(f["node"], "edges", [["input", "0"], ["input", "0"]]),
+        "an edge stands twice",
+    ),
+    "nothing": (lambda f, n: _replace(f["node"], "edges", [["input", "0"]]), "edges lead"),
+    "no nodes": (lambda f, n: _replace(f["node"], "nodes", 3), "has no nodes"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_networks_are_refused_by_name(name, published):
+    change, reason = WRONG[name]
+    path = published("lif_norse")
+    _edit(path, change)
+    with pytest.raises(InputError, match=reason):
+        nir.read(path, dt=1e-4, discretisation="exact")
+
+
+def _link(file, nodes):
+    nodes["more"] = h5py.ExternalLink("/etc/hosts", "/")
+
+
+def _soft(file, nodes):
+    nodes["more"] = h5py.SoftLink("/node")
+
+
+def _cycle(file, nodes):
+    nodes["more"] = file["node"]
+
+
+def _twice(file, nodes):
+    nodes["1/again"] = nodes["1/tau"]
+
+
+def _deep(file, nodes):
+    nodes.create_group("/".join(["g"] * 40))
+
+
+def _reference(file, nodes):
+    nodes["1"].create_dataset("ref", data=file["node"].ref, dtype=h5py.ref_dtype)
+
+
+def _vlen(file, nodes):
+    nodes["1"].create_dataset("v", (1,), dtype=h5py.vlen_dtype(np.float32))
+
+
+def _compound(file, nodes):
+    nodes["1"]["c"] = np.zeros(2, "f4,i4")
+
+
+def _external(file, nodes):
+    nodes["1"].create_dataset("e", (4,), "u1", external=[("/etc/hosts", 0, 4)])
+
+
+def _virtual(file, nodes):
+    layout = h5py.VirtualLayout((1,), "f4")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (1,))
+    nodes["1"].create_virtual_dataset("v", layout)
+
+
+def _unwritten(file, nodes):
+    nodes["1"].create_dataset("huge", (2**28,), "f8")
+
+
+def _zeros(file, nodes):
+    nodes["1"].create_dataset("huge", (2**28,), "f8", compression="gzip", chunks=(2**20,))
+
+
+def _chunk(file, nodes):
+    options = {"maxshape": (None,), "chunks": (2**26,), "compression": "gzip"}
+    nodes["1"].create_dataset("small", (4,), "f8", **options)
+
+
+def _named(file, nodes):
+    nodes["1/kind"] = np.dtype("f4")
+
+
+def _empty(file, nodes):
+    nodes["1"]["nothing"] = h5py.Empty("f4")
+
+
+HARM = [_link, _soft, _cycle, _twice, _deep, _reference, _vlen, _compound, _external, _virtual]
+HARM += [_unwritten, _zeros, _chunk, _named, _empty]
+
+
+@pytest.mark.parametrize("change", HARM)
+def test_files_that_mean_harm_are_refused(change, published):
+    path = published("lif_norse")
+    _edit(path, change)
+    with pytest.raises(FileError, match=r"it was not read$"):
+        nir.read(path, dt=1e-4, discretisation="exact")
+
+
+def test_files_that_are_none(tmp_path, published):
+    (tmp_path / "text.nir").write_text("no HDF5")
+    for path in (tmp_path / "none.nir", tmp_path / "text.nir", tmp_path):
+        with pytest.raises(FileError, match=path.name):
+            nir.read(path, dt=1.0, discretisation="exact")
+    with pytest.raises(FileError, match="at most 1000 bytes"):
+        nir.read(published("lif_norse"), dt=1.0, discretisation="exact", limit=1000)
+
+
+def test_texts_that_share_their_bytes_count_each(tmp_path):
+    """One long string, told a million times, would be terabytes."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["t"] = ["x" * 1000] * 2000
+    assert len(hdf5.read(tmp_path / "a.h5")["t"]) == 2000
+    with pytest.raises(FileError, match="would take the file's data over"):
+        hdf5.read(tmp_path / "a.h5", limit=3_500_000)
+
+
+DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4)
+
+
+@given(damage=DAMAGE, kept=st.floats(0, 1), cut=st.booleans(), own=st.booleans())
+def test_damaged_files_fail_in_words(damage, kept, cut, own, tmp_path):
+    if own:
+        graph = built(["affine", "hard", "loop", "soft"], 1, [2, 3])
+        raw = bytearray(
+            nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation="exact").read_bytes()
+        )
+    else:
+        raw = bytearray(lzma.decompress(base64.b64decode(FILES["lif_rockpool"])))
+    for place, value in damage:
+        raw[int(place * len(raw))] = value
+    path = tmp_path / "damaged.nir"
+    path.write_bytes(raw[: int(kept * len(raw))] if cut else raw)
+    with suppress(InputError, FileError):
+        nir.read(path, dt=1.0, discretisation="exact", limit=2**24)
+
+
+def test_no_torch():
+    code = "import axonal.deploy.nir, axonal.deploy.inspect, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
