@@ -87,7 +87,7 @@ def inspect(
     from .recipes import graphs
 
     graph = graphs.graph_of(what, dt, discretisation)
-    console.print(summary(graph))
+    Console().print(summary(graph))
     if out is not None:
         console.print(graphs.picture(graph, out))
 

@@ -19,6 +19,7 @@ Shape = tuple[int, ...]
 LARGEST = 2**31 - 1  # values of a node
 
 
+@dataclass(frozen=True, eq=False)
 class Op:
     """What a node computes. Subclasses are data."""
 
@@ -40,7 +41,7 @@ class Op:
         """Its arrays by name: weights and other constants."""
         return {
             f.name: value
-            for f in fields(self)  # type: ignore[arg-type]
+            for f in fields(self)
             if isinstance(value := getattr(self, f.name), np.ndarray)
         }
 

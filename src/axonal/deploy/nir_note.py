@@ -36,7 +36,7 @@ def noted(graph: Graph, parts: Parts, dt: float, discretisation: str) -> dict[st
 
     nodes = []
     for i, node in enumerate(graph):
-        made: dict[str, Any] = {f.name: getattr(node.op, f.name) for f in fields(node.op)}  # type: ignore[arg-type]
+        made: dict[str, Any] = {f.name: getattr(node.op, f.name) for f in fields(node.op)}
         if isinstance(node.op, Dense | Conv):
             home = node.name if node.name in parts else graph.readers[node.name][0]
             made["weight"] = {"weight": home}

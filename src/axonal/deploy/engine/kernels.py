@@ -23,12 +23,14 @@ def widened(x: Any) -> Any:
     return np.float32(x)
 
 
-@intrinsic
-def _float_of(context: Any, bits: Any) -> Any:
+def _bits(context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
+
+
+_float_of: Any = intrinsic(_bits)
 
 
 @overload(widened)
