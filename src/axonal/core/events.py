@@ -1,5 +1,6 @@
 """Events: the sparse form of spikes, and the way to and from the dense form."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,9 +34,9 @@ class Events:
             raise InputError(f"Events: lengths {sorted(sizes)} for a dense shape {self.shape}")
         if not len(self.t):
             return
-        if (np.diff(self.t) < 0).any():
+        if (self.t[1:] < self.t[:-1]).any():
             raise InputError("Events: time runs backwards; sort the events by t")
-        width = int(np.prod(self.shape[1:], dtype=np.int64))
+        width = math.prod(self.shape[1:])
         bad_time = self.t[0] < 0 or self.t[-1] >= self.shape[0]
         if bad_time or self.address.min() < 0 or self.address.max() >= width:
             raise InputError(f"Events: an event lies outside the dense shape {self.shape}")

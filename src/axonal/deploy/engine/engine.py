@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,12 @@ from ...core.events import Events
 from ...core.kinds import Leaky
 from ...core.meter import FIELDS, Counts
 from ..graph import Delay, Graph, Neurons
-from . import dense, kernels, printed
+from . import kernels, printed
 from .tables import DELAY, WEIGHTS, Tables
 from .values import State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
+KEPT = 4096  # pushes whose counts are kept apart
 DONE, FULL = 0, 2  # what `run` comes back for; else a node that is heavy
 Given = Mapping[str, np.ndarray | Events]
 
@@ -28,8 +27,6 @@ class Engine:
     Args:
         graph: the network.
         threads: that heavy nodes use; None for all of this machine's cores.
-        follow: always follow events; else a map whose events are so many that a dense product
-            is faster is multiplied densely (see `dense`).
         weights: how they are kept: "float32", "bfloat16", or "int8" with a scale for each map.
             Sums are float32. (float16 would take as much memory as bfloat16, and longer to widen.)
 
@@ -42,7 +39,6 @@ class Engine:
         graph: Graph,
         *,
         threads: int | None = None,
-        follow: bool = False,
         weights: str = "float32",
     ):
         if weights not in WEIGHTS:
@@ -51,8 +47,8 @@ class Engine:
         self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")
+        self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
         self.compiled = printed.compiled(self.tables.kinds)
-        self.dense = dense.Products(self.tables, never=follow)
 
     def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream":
         """A run that goes on as events come.
@@ -88,25 +84,10 @@ class Stream:
 
     def __init__(self, engine: Engine, state: State | None, scale: float):
         self.engine, self.scale, self.tables = engine, np.float32(scale), engine.tables
-        totals, count = self.tables.totals, len(self.tables.nodes)
         self.begin = 0
-        self.memory = (
-            np.zeros(totals["at"], np.float32),
-            np.ones(totals["mark"], np.uint8),  # every cell is looked at once
-            np.full(totals["mark"], -1, np.int64),
-            np.zeros(max(1, totals["state"]), np.float32),
-            np.zeros(totals["at"], np.int64),
-            np.zeros(totals["at"], np.float32),
-            np.zeros(count, np.int64),
-        )
-        self.rings = (
-            np.zeros(max(1, totals["ring"]), np.int64),
-            np.zeros(max(1, totals["ring"]), np.float32),
-            np.zeros(max(1, totals["ring_n"]), np.int64),
-        )
+        self.memory, self.rings = _blank(self.tables)
         t = self.tables
         self.constants = (t.nodes, t.edges, t.weights, t.constants, t.ints)
-        self.skip = np.zeros(len(t.edges), np.uint8)
         room = sum(self.tables.layouts[name].room for name in engine.graph.outputs)
         ints = [np.zeros(room, np.int64) for _ in range(3)]
         self.sent = (*ints, np.zeros(room, np.float32), np.zeros(1, np.int64))
@@ -138,7 +119,6 @@ class Stream:
                 self.sent,
                 tally,
                 work,
-                self.skip,
                 self.begin,
                 t,
                 i,
@@ -154,18 +134,24 @@ class Stream:
             else:
                 self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
-        self.pushes.append((steps, tally.sum(0), work.sum(0)))
+        if steps > 1:
+            tally, work = tally.sum(0, keepdims=True), work.sum(0, keepdims=True)
+        self.pushes.append((steps, tally[0], work[0]))
+        if len(self.pushes) > KEPT:
+            self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
         return self._taken(steps)
 
     def counts(self) -> Counts:
         """What was executed, a step for each push; the same that `nn.meter.Meter` counts.
+
+        Of more than `KEPT` pushes the first step holds all before the last.
 
         Raises:
             InputError: nothing was pushed.
         """
         if not self.pushes:
             raise InputError("Stream: nothing was pushed")
-        return Counts(self._layers(), np.stack([self._counted(*push) for push in self.pushes]), 1)
+        return Counts(tuple(name for name, *_ in self.tables.counted), self._counted(), 1)
 
     def state(self) -> State:
         """What the network remembers, as a value: by name, as of `values.rest`.
@@ -221,8 +207,9 @@ class Stream:
         return line[:, layout.address].reshape(longest, *layout.shape)
 
     def _load(self, state: State | None) -> None:
-        graph = self.engine.graph
-        empty = rest(graph)
+        if state is None and not self.engine.awake:
+            return
+        empty = rest(self.engine.graph)
         state = empty if state is None else state
         shapes = {name: value.shape for name, value in state.items()}
         if shapes != {name: value.shape for name, value in empty.items()}:
@@ -255,14 +242,15 @@ class Stream:
             for name, value in given.items()
         }
         starts = np.zeros((max(1, len(graph.inputs)), steps + 1), np.int64)
-        addresses, values, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], 0
+        parts, begin = [], 0
         for row, name in zip(starts, graph.inputs, strict=False):
             if name in found:
-                address, value = self._arranged(name, found[name], row)
-                addresses.append(address)
-                values.append(value)
+                parts.append(self._arranged(name, found[name], row))
                 row += begin
-                begin += len(address)
+                begin += len(parts[-1][0])
+        addresses, values = zip(*parts, strict=True)
+        if len(parts) == 1:
+            return steps, (starts, addresses[0], values[0])
         return steps, (starts, np.concatenate(addresses), np.concatenate(values))
 
     def _arranged(
@@ -288,60 +276,69 @@ class Stream:
         return found
 
     def _heavy(self, i: int, t: int, tally: np.ndarray, work: np.ndarray) -> None:
-        """A node with much to do: in dense products where that is faster, on several threads."""
+        """A node with much to do, shared by several threads."""
         node, sizes = self.tables.nodes[i], self.memory[6]
         rows = range(node["first_edge"], node["first_edge"] + node["edges"])
-        for e in rows:
-            if sizes[self.tables.edges[e]["source"]]:
-                self.skip[e] = self.engine.dense.add(e, node, self.memory, work)
         parts = min(self.engine.threads, node["cells"])
         wide = max([1, *(self.tables.edges[e]["wide_out"] for e in rows)])
         borders = np.linspace(0, node["cells"] // wide, parts + 1).astype(int) * wide
         borders[-1] = node["cells"]
         works = np.zeros((parts, len(work)))
 
-        def one(p: int) -> tuple[int, int, float]:
-            span = int(borders[p]), int(borders[p + 1])
-            return self.engine.compiled.part(
-                self.constants, self.memory, i, *span, t, self.scale, self.skip, works[p]
-            )
-
-        others = [_pool(parts).submit(one, p) for p in range(1, parts)]
-        ends, touched, spikes = zip(one(0), *(o.result() for o in others), strict=True)
+        found = np.zeros((parts, 3))
+        self.engine.compiled.share(
+            self.constants, self.memory, i, borders, t, self.scale, works, found
+        )
+        ends, touched, spikes = found[:, 0].astype(np.int64), found[:, 1], found[:, 2]
         first, last = node["at"], node["at"] + node["cells"] * node["width"]
         begins = borders[:-1] * node["width"]
         sizes[i] = kernels.join(
-            self.memory[4][first:last], self.memory[5][first:last], begins, np.array(ends)
+            self.memory[4][first:last], self.memory[5][first:last], begins, ends
         )
-        tally[i] = sum(touched), sum(spikes)
+        tally[i] = touched.sum(), spikes.sum()
         work += works.sum(0)
-        self.skip[list(rows)] = 0
 
-    def _layers(self) -> tuple[str, ...]:
-        found = []
-        for name, node in zip(self.tables.names, self.tables.nodes, strict=True):
-            rows = range(node["first_edge"], node["first_edge"] + node["edges"])
-            found += [self.tables.layers[e] for e in rows if self.tables.layers[e]]
-            found += [name] if node["kind"] > 0 else []
-        return tuple(found)
+    def _counted(self) -> np.ndarray:
+        """A table of counts: [pushes, layers, fields]."""
+        t = self.tables
+        steps, tally, work = (np.array(column) for column in zip(*self.pushes, strict=True))
+        table = np.zeros((len(self.pushes), len(t.counted), len(FIELDS)))
+        at = {field: i for i, field in enumerate(FIELDS)}
+        for row, (_, of, i) in enumerate(t.counted):
+            if of == "edge":
+                for field in ("synops", "adds", "weight_reads", "state_reads", "state_writes"):
+                    table[:, row, at[field]] = work[:, i]
+                table[:, row, at["multiplies"]] = 0 if t.edges[i]["spiking"] else work[:, i]
+                continue
+            levels = self.engine.graph.neurons[t.names[i]].dynamics.levels
+            for field in ("adds", "state_reads"):
+                table[:, row, at[field]] = 2 * tally[:, i, 0]
+            for field in ("spikes", "state_writes"):
+                table[:, row, at[field]] = tally[:, i, 1]
+            table[:, row, at["sites"]] = t.nodes[i]["size"] * levels * steps
+        return table
 
-    def _counted(self, steps: int, tally: np.ndarray, work: np.ndarray) -> np.ndarray:
-        """Rows of counts, as `_layers`."""
-        found = []
-        for i, node in enumerate(self.tables.nodes):
-            for e in range(node["first_edge"], node["first_edge"] + node["edges"]):
-                if self.tables.layers[e]:
-                    many = 0.0 if self.tables.edges[e]["spiking"] else work[e]
-                    row = {"synops": work[e], "adds": work[e], "weight_reads": work[e]}
-                    row |= {"state_reads": work[e], "state_writes": work[e], "multiplies": many}
-                    found.append(row)
-            if node["kind"] > 0:
-                op = self.engine.graph.neurons[self.tables.names[i]]
-                touched, sent = 2 * tally[i, 0], tally[i, 1]
-                sites = node["size"] * op.dynamics.levels * steps
-                row = {"adds": touched, "state_reads": touched, "state_writes": sent}
-                found.append(row | {"spikes": sent, "sites": sites})
-        return np.array([[row.get(field, 0.0) for field in FIELDS] for row in found])
+
+def _blank(tables: Tables) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """A stream's memory and rings before the first step, of neurons that rest at zero."""
+    totals = tables.totals
+    memory = (
+        np.zeros(totals["at"], np.float32),
+        np.ones(totals["mark"], np.uint8),  # every cell is looked at once
+        np.full(totals["mark"], -1, np.int64),
+        np.zeros(max(1, totals["state"]), np.float32),
+        np.zeros(totals["at"], np.int64),
+        np.zeros(totals["at"], np.float32),
+        np.zeros(len(tables.nodes), np.int64),
+        np.zeros(totals["at"], np.float32),
+        np.zeros(totals["mark"], np.uint8),
+    )
+    rings = (
+        np.zeros(max(1, totals["ring"]), np.int64),
+        np.zeros(max(1, totals["ring"]), np.float32),
+        np.zeros(max(1, totals["ring_n"]), np.int64),
+    )
+    return memory, rings
 
 
 def _merged(events: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -357,8 +354,3 @@ def _merged(events: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _grown(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array, np.zeros_like(array)])
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="axonal-engine")

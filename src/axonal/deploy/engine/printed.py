@@ -24,7 +24,6 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
     begin = at = first * width
     touched, sent = 0, 0.0
     most = max(1, RUN // width)
-    out = np.empty(most * width, F)
     {constants}
     c = first
     while c < last:
@@ -47,15 +46,15 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
         for n in range(size):
             {loads}
             {forward}
-            out[n] = s_
+            all_x[n] = s_
             {stores}
         stir = 0
-        for n in range(size):
-            all_x[n] = F(0.0)
         {restless}
         mark[cell:c] = stir > 0
         seen[cell:c] = t
-        at = kernels.emit(out[:size], base, at, idx, val)
+        at = kernels.emit(all_x, base, at, idx, val)
+        for n in range(size):
+            all_x[n] = F(0.0)
     for e in range(begin, at):
         sent += {spike}
     return at, touched, sent
@@ -64,25 +63,25 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
 MODULE = """
 # {digest}
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from axonal.deploy.engine import kernels
 
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
-INPUT, DELAY = -2, -1
+INPUT, DELAY, PASS = -2, -1, 0
 DONE, HEAVY, FULL = range(3)
 
 {functions}
 @njit(error_model="numpy", nogil=True, cache=True)
 def visit(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
     {choice}
-    return visit_0(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val)
+    return first * node.width, 0, 0.0
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def part(tables, memory, i, first, last, t, scale, skip, work):
+def part(tables, memory, i, first, last, t, scale, work):
     nodes, edges, weights, consts, ints = tables
-    acc, mark, seen, state, idx, val, sizes = memory
+    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
     node = nodes[i]
     room = node.cells * node.width
     own = acc[node.at : node.at + room]
@@ -90,25 +89,46 @@ def part(tables, memory, i, first, last, t, scale, skip, work):
     for e in range(node.first_edge, node.first_edge + node.edges):
         edge = edges[e]
         source = nodes[edge.source]
-        if sizes[edge.source] and not skip[e]:
+        if edge.op == kernels.COPY:
+            kernels.copy(
+                first, last, node.width, rows[source.at : source.at + room],
+                lit[source.mark : source.mark + node.cells], own, marks,
+            )
+        elif sizes[edge.source]:
             work[e] += kernels.scatter(
                 edge, first, last, node.width,
                 idx[source.at : source.at + sizes[edge.source]],
                 val[source.at : source.at + sizes[edge.source]],
                 sizes[edge.source], weights, consts, ints, own, marks,
             )
+    if node.kind == PASS:
+        end = kernels.relay(
+            node, first, last, own, marks, consts, rows[node.at : node.at + room],
+            lit[node.mark : node.mark + node.cells], idx[node.at : node.at + room],
+            val[node.at : node.at + room],
+        )
+        return end, 0, 0.0
     return visit(
         node, first, last, t, scale, own, marks, seen[node.mark : node.mark + node.cells],
         state[node.state :], consts, idx[node.at : node.at + room], val[node.at : node.at + room],
     )
 
 
+@njit(error_model="numpy", nogil=True, cache=True, parallel=True)
+def share(tables, memory, i, borders, t, scale, works, found):
+    for p in prange(len(borders) - 1):
+        end, touched, spikes = part(
+            tables, memory, i, borders[p], borders[p + 1], t, scale, works[p]
+        )
+        found[p, 0], found[p, 1], found[p, 2] = end, touched, spikes
+
+
 @njit(error_model="numpy", nogil=True, cache=True)
 def run(
-    tables, memory, rings, given, sent, tally, work, skip, begin, t, i, steps, scale, heavy, held
+    tables, memory, rings, given, sent, tally, work, begin, t, i, steps, scale, heavy, held
 ):
     nodes, edges, weights, consts, ints = tables
-    acc, mark, seen, state, idx, val, sizes = memory
+    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
     ring_idx, ring_val, ring_n = rings
     starts, given_idx, given_val = given
     out_t, out_node, out_idx, out_val, out_n = sent
@@ -136,7 +156,7 @@ def run(
                 if heavy and load > heavy:
                     return HEAVY, t, i
                 sizes[i], touched, spikes = part(
-                    tables, memory, i, 0, node.cells, begin + t, scale, skip, work[t]
+                    tables, memory, i, 0, node.cells, begin + t, scale, work[t]
                 )
                 tally[t, i, 0], tally[t, i, 1] = touched, spikes
             if node.output >= 0:
@@ -235,20 +255,6 @@ def _restless(dynamics: Dynamics, threshold: str) -> list[str]:
     return found + ["    stir += all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
 
 
-PASS = frame(
-    VISIT,
-    name="visit_0",
-    constants=[],
-    rows=[],
-    catch_up=[],
-    loads=["x_ = all_x[n]"],
-    forward=["s_ = x_"],
-    stores=[],
-    spike="1.0",
-    restless=[],
-)
-
-
 def compiled(kinds: list[str]) -> ModuleType:
     """The module that runs graphs with populations of these kinds, from the cache if it is there.
 
@@ -256,12 +262,12 @@ def compiled(kinds: list[str]) -> ModuleType:
     in one file alone.
     """
     digest = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()
-    functions = [PASS, *(text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1))]
+    functions = [*(text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1))]
     given = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
     choice = [
         line
         for i in range(1, len(kinds) + 1)
         for line in (f"if node.kind == {i}:", f"    return visit_{i}({given})")
     ]
-    source = frame(MODULE, digest=digest, choice=choice or ["pass"])
+    source = frame(MODULE, digest=digest, choice=choice)
     return module(source.replace("{functions}", "\n\n".join(functions)))

@@ -5,6 +5,7 @@ read once, by a sum, a bias or a population, its results are accumulated there a
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ def _record(*names: str) -> np.dtype:
 
 NODE = _record(
     "kind cells width size at mark state fixed varying bias lazy first_edge edges",
-    "source output ints early ring ring_n slots capacity",
+    "source output ints early ring ring_n slots capacity copied followed",
 )
 EDGE = _record(
     "op source fan spiking weights inputs outputs ints targets wide wide_out pad_y pad_x",
@@ -108,6 +109,7 @@ class Tables:
         names: of the nodes in the table, in order.
         nodes, edges: the tables, arrays of the records `NODE` and `EDGE`.
         layers: names of the weighted edges, and None for others.
+        counted: the rows of counts: a name, "edge" or "node", and its row in that table.
         kinds: of each kind of population, from 1 on, the text of its function (see `printed`).
         weights, constants, ints: the pools; weights in the form that `WEIGHTS` says.
         layouts: of every node in the table.
@@ -154,11 +156,26 @@ class Tables:
         self.totals = {"at": at, "mark": mark, "state": state, "ring": ring, "ring_n": ring_n}
         rows = [row for name in self.names for row in self._rows[name]]
         self.layers = [layer for name in self.names for layer in self._edge_names[name]]
+        for row in rows:
+            self.nodes[row["source"]]["copied" if row["op"] == kernels.COPY else "followed"] = 1
+        late = [row["source"] for row in self.nodes if row["kind"] == DELAY]
+        self.nodes["followed"][late] = 1
+        self.nodes["followed"] |= self.nodes["output"] >= 0
         self.edges = np.zeros(max(1, len(rows)), EDGE)
         for i, row in enumerate(rows):
             self.edges[i] = tuple(row.get(key, 0) for key in EDGE.fields or ())
+        self.counted = list(self._counted())
         self.weights, self.constants = self._weights.array(), self._constants.array()
         self.ints = self._ints.array()
+
+    def _counted(self) -> Iterator[tuple[str, str, int]]:
+        """What counts count, in order: a name, "edge" or "node", and its row in the table."""
+        for i, (name, node) in enumerate(zip(self.names, self.nodes, strict=True)):
+            for e in range(node["first_edge"], node["first_edge"] + node["edges"]):
+                if layer := self.layers[e]:
+                    yield layer, "edge", e
+            if node["kind"] > 0:
+                yield name, "node", i
 
     def keep(self, weight: np.ndarray) -> dict[str, Any]:
         """Puts weights into their pool, in the form it has: where they begin, and their scale."""
@@ -224,11 +241,17 @@ class Tables:
                 continue  # it is accumulated there already
             op, source = node.op, self.home[name]
             axis = op.axis if isinstance(op, Concat) else 0
-            row = _LAY.get(type(op), _sparse)(self, op, source, home, offset)
+            lay = _copy if self._copies(op, source) else _LAY.get(type(op), _sparse)
+            row = lay(self, op, source, home, offset)
             row |= {"source": self.index[source], "spiking": int(self._spikes(name))}
             self._rows[home].append(row)
             self._edge_names[home].append(node.name if op.WEIGHTED else None)
             offset += before[axis]
+
+    def _copies(self, op: Any, source: str) -> bool:
+        """Whether an edge adds what a node without neurons hands on to the same places."""
+        relays = not isinstance(self.graph.nodes[source].op, Input | Delay | Neurons)
+        return relays and isinstance(op, Add | Bias | Neurons)
 
     def _spikes(self, name: str) -> bool:
         """Whether the values of a node are spikes, as they left a population or reshaped."""
@@ -303,6 +326,10 @@ def _sparse(tables: Tables, op: Any, source: str, home: str, offset: int) -> dic
         "targets": tables._ints.add(outputs[order]),
         "weights": tables._constants.add(weights[order]),
     }
+
+
+def _copy(tables: Tables, op: Any, source: str, home: str, _: int) -> dict[str, int]:
+    return {"op": kernels.COPY}
 
 
 _LAY = {Dense: _dense, Conv: _conv}

@@ -1,0 +1,270 @@
+"""Whole networks in the engine beside torch: for `axonal bench engine`.
+
+Each runs step by step, as events come, and with all steps known beforehand, where torch multiplies
+them in one go; both ways one sample at a time.
+"""
+
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import FileError
+from ..core.events import Events
+from ..data.images import mnist
+from ..deploy import nir
+from ..deploy.certify import certify
+from ..deploy.engine import Engine
+from ..deploy.graph import Conv, Dense, Graph, Neurons, Pool, Select
+from ..deploy.trace import trace
+from ..generate.features import ASSETS
+from ..generate.images import Generator
+from ..generate.samplers import sample
+from ..models.spiking import SpikingClassifier
+from ..nn import LIF, Neuron, Sequential
+from .contest import contest, spread
+
+STEP = 1e-3  # seconds of a step of the event camera
+IMAGES = 200  # of the classifier, whose spikes are compared
+Figures = dict[str, Any]
+
+
+def small_network(rounds: int, seed: int, threads: int, steps: int = 500) -> Figures:
+    """20-256-256-256-35, thresholds set so that 3 % of the neurons fire in a step."""
+    torch.manual_seed(seed)
+    x = (torch.rand(steps, 1, 20) < 0.03).float()
+    layers, y = [], x
+    for inside, outside in itertools.pairwise((20, 256, 256, 256, 35)):
+        linear = nn.Linear(inside, outside, bias=False)
+        neuron = LIF(0.9, threshold=_threshold(linear(y), 0.03))
+        y = neuron(linear(y))[0]
+        layers += [linear, neuron]
+    network = Sequential(*layers)
+    found = _network("lif256_3pct", network, x, rounds, threads)
+    rates = [float(s.mean()) for s in _populations(network, x).values()]
+    return found | {"activity [lif256_3pct]": round(float(np.mean(rates)), 4)}
+
+
+def _threshold(drive: Tensor, rate: float) -> float:
+    """The threshold at which leaky neurons of that drive fire at `rate`, by bisection."""
+    low, high = 1e-3, 100.0
+    for _ in range(30):
+        middle = (low * high) ** 0.5
+        more = float(LIF(0.9, threshold=middle)(drive)[0].mean()) > rate
+        low, high = (middle, high) if more else (low, middle)
+    return high
+
+
+def _populations(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The spikes of every population."""
+    found: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_hook(lambda m, a, y, n=name: found.__setitem__(n, y[0]))
+        for name, module in network.named_modules()
+        if isinstance(module, Neuron)
+    ]
+    network(x)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _network(name: str, network: Sequential, x: Tensor, rounds: int, threads: int) -> Figures:
+    """A network on x [T, 1, ...]: step by step, and with all steps at once."""
+    graph = trace(network, x[:1])
+    engine, drives = Engine(graph, threads=threads), x[:, 0].numpy()
+    (given,), events = graph.inputs, Events.from_dense(x[:, 0].numpy())
+    figures = {f"mismatches [{name}]": sum(certify(network, x, engine).different.values())}
+    torch.compiler.reset()
+    compiled = torch.compile(network)
+    whole = contest(
+        {
+            "engine": lambda: engine.stream().push({given: events}),
+            "torch": lambda: network(x),
+            "torch, compiled": lambda: compiled(x),
+            **({"torch, step by step": lambda: _stepwise(network, x)} if len(x) < 50 else {}),
+        },
+        rounds,
+    )
+    figures[f"{name}_whole"] = whole.speedup
+    figures[f"microseconds a step [{name}]"] = spread(
+        [1e6 * s / len(x) for s in whole.seconds["engine"]]
+    )
+    torch.compiler.reset()
+    one_step = torch.compile(network)
+    streams = contest(
+        {
+            "engine": pusher(engine, drives),
+            "torch": _torch_streamer(network, x),
+            "torch, compiled": _torch_streamer(one_step, x),
+        },
+        rounds,
+    )
+    micro = [1e6 * s for s in streams.seconds["engine"]]
+    return figures | {
+        name: streams.speedup,
+        f"microseconds of a step alone [{name}]": spread(micro),
+    }
+
+
+def _stepwise(network: nn.Module, x: Tensor) -> None:
+    state = None
+    for one in x:
+        _, state = network(one[None], state)
+
+
+def _torch_streamer(network: Any, x: Tensor) -> Callable[[], None]:
+    turns, state = itertools.cycle(x.split(1)), [network(x[:1])[1]]
+
+    def call() -> None:
+        _, state[0] = network(next(turns), state[0])
+
+    return call
+
+
+def digits(rounds: int, seed: int, threads: int) -> Figures:
+    """The spiking classifier that ships, at its own activity."""
+    model, test = SpikingClassifier.load(ASSETS / "mnist-spiking-classifier"), mnist("test")
+    images = torch.from_numpy(test.pixels[:IMAGES]).float() / 127.5 - 1
+    spikes = model.spikes(images)
+    figures = _network("mnist_snn", model.network, spikes[:, :1], rounds, threads)
+    engine = Engine(graph := trace(model.network, spikes[:1, :1]), threads=threads)
+    wrong, right = sum(certify(model.network, spikes, engine).different.values()), 0
+    for i, label in enumerate(test.labels[:IMAGES]):
+        found = engine.run({graph.inputs[0]: spikes[:, i].numpy()})[0]
+        right += int(found[graph.outputs[0]].sum(0).argmax() == label)
+    activity = [float(s.mean()) for s in _populations(model.network, spikes).values()]
+    figures["activity [mnist_snn]"] = round(float(np.mean(activity)), 4)
+    return figures | {"mismatches [mnist_snn]": wrong, "mnist_snn_accuracy": right / IMAGES}
+
+
+def recordings(rounds: int, seed: int, threads: int) -> Figures:
+    """The N-MNIST network of the NIR paper, read from its file, on the recordings of a test set.
+
+    Sinabs' conventions, which it was trained in; steps of 1 ms; the class with most spikes wins.
+    """
+    graph = nir.read(_file("nir/cnn_sinabs.nir"), dt=STEP, discretisation="sinabs")
+    engine, (given,), (output,) = Engine(graph, threads=threads), graph.inputs, graph.outputs
+    with np.load(_file("sensor/nmnist_small/nmnist_small.npz")) as file:
+        data = {name: file[name] for name in ("x", "y", "p", "t", "offsets", "label", "is_test")}
+    right, seconds, spent, tests = 0, 0.0, 0.0, np.flatnonzero(data["is_test"])
+    engine.run({given: _recording(data, tests[0], graph.shapes[given])})  # compiles, once
+    for i in tests:
+        events = _recording(data, i, graph.shapes[given])
+        began = time.perf_counter()
+        found = engine.stream().push({given: events})[output]
+        spent += time.perf_counter() - began
+        seconds += STEP * events.shape[0]
+        right += int(found.to_dense().sum(0).argmax() == data["label"][i])
+    x = torch.from_numpy(_recording(data, tests[0], graph.shapes[given]).to_dense())[:, None]
+    figures = _network("nmnist_cnn", _as_torch(graph), x, rounds, threads)
+    figures["nmnist_cnn_vs_torch"] = figures.pop("nmnist_cnn")
+    figures["nmnist_cnn_accuracy"] = right / len(tests)
+    return figures | {"nmnist_cnn_times_real_time": round(seconds / spent, 1)}
+
+
+def _file(name: str) -> Path:
+    path = Path(os.environ.get("AXONAL_DATA", "data")) / name
+    if not path.exists():
+        raise FileError(f"{path} is missing; set AXONAL_DATA to a folder that has {name}")
+    return path
+
+
+def _recording(data: Mapping[str, np.ndarray], i: int, shape: tuple[int, ...]) -> Events:
+    """A recording's events in steps, at channel (polarity), row and column."""
+    rows = slice(data["offsets"][i], data["offsets"][i + 1])
+    x, y, p, t = (data[name][rows].astype(np.int64) for name in "xypt")
+    step = (t * 1e-6 / STEP).astype(np.int64)
+    order = np.argsort(step, kind="stable")
+    address = np.ravel_multi_index((p, y, x), shape)
+    steps = int(step.max()) + 1
+    return Events(step[order], address[order], np.ones(len(order), np.float32), (steps, *shape))
+
+
+def _as_torch(graph: Graph) -> Sequential:
+    """A chain of convolutions, pools, linear maps and neurons as torch layers."""
+    layers: list[nn.Module] = []
+    for node in graph:
+        match node.op:
+            case Conv() as op:
+                padding = tuple(before for before, _ in op.padding)
+                layer = nn.Conv2d(
+                    op.weight.shape[1], len(op.weight), op.weight.shape[2:], op.stride, padding,
+                    bias=False,
+                )  # fmt: skip
+                layer.weight.copy_(torch.from_numpy(op.weight))
+                layers.append(layer)
+            case Pool() as op:
+                layers.append(nn.AvgPool2d(op.size, op.stride, divisor_override=1))
+            case Dense() as op:
+                layer = nn.Linear(*op.weight.shape[::-1], bias=False)
+                layer.weight.copy_(torch.from_numpy(op.weight))
+                layers.append(layer)
+            case Select():
+                layers.append(nn.Flatten())
+            case Neurons() as op:
+                layers.append(Neuron(op.dynamics))
+    return Sequential(*layers)
+
+
+def generator(out: Path, rounds: int, seed: int, threads: int) -> Figures:
+    """The spiking run of the README in the engine, and the ANN run of its quality in torch."""
+    try:
+        compared = json.loads((out / "generate.json").read_text())["compared"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FileError(
+            f"{out / 'generate.json'} does not say what to compare ({error}); run "
+            "`axonal bench generate` first"
+        ) from error
+    budget, sampler, steps = re.findall(r"sigma-delta ([\d.]+), (\w+) (\d+)", compared["spiking"])[
+        0
+    ]
+    solver, evaluations = re.findall(r"ANN, (\w+) (\d+)", compared["ann"])[0]
+    spiking = Generator.from_pretrained("mnist-sigma-delta", float(budget), "engine")
+    noise = torch.randn(1, *spiking.shape, generator=torch.Generator().manual_seed(seed))
+    follower, label = spiking.follower, torch.tensor([3])
+    assert follower is not None
+    follower.start(3)
+    model = Generator.from_pretrained("mnist", 0).model
+
+    def ann(network: Any) -> Callable[[], Tensor]:
+        return lambda: sample(
+            lambda x, t, state: (network(x, label), None),
+            noise,
+            steps=int(evaluations),
+            sampler=solver,
+        )
+
+    torch.compiler.reset()
+    contenders = {
+        "engine": lambda: follower(noise[0], 3, int(steps), sampler),
+        "torch": ann(model),
+        "torch, compiled": ann(torch.compile(model)),
+        "torch, channels last": ann(
+            Generator.from_pretrained("mnist", 0).model.to(memory_format=torch.channels_last)
+        ),
+    }
+    found = contest(contenders, rounds)
+    milli = spread([1e3 * s for s in found.seconds["engine"]])
+    return {"generator_speedup": found.speedup, "milliseconds [generator]": milli}
+
+
+def pusher(engine: Engine, x: np.ndarray) -> Callable[[], None]:
+    """Pushes the steps of x [T, ...] into one stream, in turn."""
+    (name,) = engine.graph.inputs
+    turns = itertools.cycle([{name: Events.from_dense(one[None])} for one in x])
+    stream = engine.stream()
+
+    def call() -> None:
+        stream.push(next(turns))
+        stream.pushes.clear()
+
+    return call
