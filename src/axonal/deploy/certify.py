@@ -87,10 +87,15 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
 def _spikes(network: Stateful, x: Tensor) -> dict[str, np.ndarray]:
     """What every population sends in torch, by the name of its module."""
     found: dict[str, list[np.ndarray]] = {}
+
+    def watch(name: str):
+        def hook(neuron: torch.nn.Module, given: tuple, sent: tuple[Tensor, Tensor]) -> None:
+            found.setdefault(name, []).append(sent[0].numpy())
+
+        return hook
+
     handles = [
-        module.register_forward_hook(
-            lambda m, given, sent, n=name: found.setdefault(n, []).append(sent[0].numpy())
-        )
+        module.register_forward_hook(watch(name))
         for name, module in network.named_modules()
         if isinstance(module, Neuron)
     ]

@@ -1,10 +1,10 @@
 """The engine: graphs run so that work follows events, in compiled code, without torch."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads
 
 from ...core.errors import InputError
 from ...core.events import Events
@@ -26,7 +26,7 @@ class Engine:
 
     Args:
         graph: the network.
-        threads: that heavy nodes use; None for all of this machine's cores.
+        threads: that heavy nodes use; None for all that Numba has, one a core.
         weights: how they are kept: "float32", "bfloat16", or "int8" with a scale for each map.
             Sums are float32. (float16 would take as much memory as bfloat16, and longer to widen.)
 
@@ -44,9 +44,10 @@ class Engine:
         if weights not in WEIGHTS:
             raise InputError(f"Engine: weights {weights!r}; choose of {', '.join(WEIGHTS)}")
         self.graph, self.tables = graph, Tables(graph, weights)
-        self.threads = threads if threads is not None else len(os.sched_getaffinity(0))
+        self.threads = threads if threads is not None else get_num_threads()
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")
+        self.rest = rest(graph)
         self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
         self.compiled = printed.compiled(self.tables.kinds)
 
@@ -209,7 +210,7 @@ class Stream:
     def _load(self, state: State | None) -> None:
         if state is None and not self.engine.awake:
             return
-        empty = rest(self.engine.graph)
+        empty = self.engine.rest
         state = empty if state is None else state
         shapes = {name: value.shape for name, value in state.items()}
         if shapes != {name: value.shape for name, value in empty.items()}:
