@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def bench(out: Path, rounds: int = 7, seed: int = 0, threads: int = 2) -> str:
         "a classifier of digits": networks.digits,
         "recordings of an event camera": networks.recordings,
         "a generator": lambda *given: networks.generator(out, *given),
+        "a start": lambda *_: _start(),
         "the cost of events": lambda *given: _cost(out, *given),
     }
     with torch.inference_mode():
@@ -179,6 +182,30 @@ def _mismatches(name: str, engine: Engine, x: np.ndarray, step: Step) -> Figures
         spikes.append(s[0].numpy())
     found = engine.run({given: x})[0][output]
     return {f"mismatches [{name}]": int((found != np.stack(spikes)).sum())}
+
+
+START = """
+import time
+began = time.perf_counter()
+import numpy as np
+from axonal.core.kinds import Leaky
+from axonal.deploy.engine import Engine
+from axonal.deploy.graph import Dense, Graph, Input, Neurons, Node
+weight = np.ones((512, 512), np.float32)
+nodes = [Node("x", Input((512,))), Node("d", Dense(weight), ("x",))]
+graph = Graph([*nodes, Node("n", Neurons(Leaky(decay=0.9)), ("d",))], ["n"])
+Engine(graph).run({"x": np.ones((3, 512), np.float32)})
+print(time.perf_counter() - began)
+"""
+
+
+def _start() -> Figures:
+    """Seconds from an import to the first spikes, in processes that find compiled code."""
+    found = [
+        float(subprocess.run([sys.executable, "-c", START], capture_output=True, check=True).stdout)
+        for _ in range(4)
+    ]
+    return {"seconds to start": spread(found[1:])}  # the first may have compiled
 
 
 def _cost(out: Path, rounds: int, seed: int, threads: int) -> Figures:
