@@ -1,13 +1,14 @@
 import re
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from axonal.core.errors import InputError
 from axonal.energy import report
-from axonal.energy.svg import Point, Series, scatter, si, steps, ticks
+from axonal.energy.svg import Point, Series, alone, scatter, si, steps, ticks
 
 CERTIFICATE = {
     "budget": 0.1,
@@ -149,3 +150,12 @@ def test_charts_hold_every_point_inside():
     assert len(found) == 6 and (found > 0).all() and (found < (400, 300)).all()
     bars = Series("b", tuple(Point(i, i, i, i, "", "t") for i in (1, 2, 3)), "delta-0")
     assert str(steps(bars, [], "x", "y", 400, 300)).count("<rect") == 3
+
+
+def test_a_chart_alone_is_an_svg_with_its_colours():
+    points = tuple(Point(x, 2 * x, 2 * x, 2 * x, "", f"<{x}>") for x in (1.0, 5.0))
+    series = [Series("a < b", points, "delta-0")]
+    text = alone(scatter(series, "events", "us", 400, 300, straight=True), series)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "a < b" in "".join(root.itertext()) and "--delta-0" in text

@@ -332,16 +332,16 @@ def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
 def alone(chart: Markup, series: Sequence[Series]) -> str:
     """A chart as a file of its own, with its legend and the colours of the page."""
     style = Path(__file__).with_name("chart.css").read_text()
-    head = chart.index(">") + 1
+    text, head = str(chart), chart.index(">") + 1
     legend = [
         Markup('<text x="{}" y="{}" style="fill:var(--{})" class="label">{}</text>').format(
             80, 32 + 18 * i, one.tone, one.name
         )
         for i, one in enumerate(series)
     ]
-    start = chart[:head].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    start = text[:head].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     plate = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
-    body = chart[head:].replace("</svg>", "".join(legend) + "</svg>")
+    body = text[head:].replace("</svg>", "".join(map(str, legend)) + "</svg>")
     return f"{start}<style>{style}</style>{plate}{body}\n"
 
 
