@@ -18,6 +18,7 @@ COMMANDS = [
     ["inspect"],
     ["train"],
     ["bench", "engine"],
+    ["bench", "nir"],
     ["bench"],
     ["bench", "generate"],
 ]

@@ -7,6 +7,7 @@
                                                    the gradient of x, if it has one, as `grad`
     {"do": "time", "what": "layer" | "neuron" | "linear", "n", "steps", "batch", "compile", ...}
     {"do": "memory", "n", "steps", "batch", "layers", "recompute"}      peak of a training step
+    {"do": "nir" | "networks" | "export" | "versions", ...}             see `exchange.py`
 
 What is timed is the variant "bench": decay 0.9, threshold 1, one spike a step, reset to zero,
 input as it is, with no gradient through the reset where it has that option; ours is "bench of X"
@@ -306,6 +307,10 @@ def answer(name, do, variant="bench", **job):
     """What the worker answers to one job."""
     import torch
 
+    if do in ("nir", "networks", "export", "versions"):
+        import exchange
+
+        return exchange.answer(name, do, **job)
     if do == "variants":
         return {"variants": [variant for variant in PEERS[name]() if variant != "bench"]}
     if name == "spyx" and do == "time":

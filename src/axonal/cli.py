@@ -139,6 +139,20 @@ def bench_parity(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> No
     readme.renew(Path("README.md"), out)
 
 
+@bench.command(name="nir")
+def bench_nir(*, out: Path = Path("benchmarks/results"), seed: int = 0) -> None:
+    """Whether other frameworks fire as we do from the same NIR file, there and back.
+
+    Args:
+        out: folder for nir.json; the README's table is renewed if it is here.
+        seed: of weights and drives.
+    """
+    from .recipes import readme, roundtrip
+
+    console.print(roundtrip.bench(out, seed))
+    readme.renew(Path("README.md"), out)
+
+
 @bench.command(name="engine")
 def bench_engine(
     *,

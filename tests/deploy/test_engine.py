@@ -290,7 +290,7 @@ def test_counts_are_those_of_the_meter():
     for heavy in (1, 2**30):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine, "HEAVY", heavy)
-            stream = Engine(graph).stream()
+            stream = Engine(graph, threads=2).stream()
             found = stream.push({"x": x[:, 0].numpy()})["6"].to_dense()
         np.testing.assert_array_equal(found, spikes[:, 0].numpy())
         for field, total in meter.counts().totals().items():
@@ -323,7 +323,7 @@ def test_narrow_weights(form, monkeypatch):
     expected, _ = reference.run(second, given_)
     for heavy in (2**30, 1):
         monkeypatch.setattr(engine, "HEAVY", heavy)
-        found, _ = Engine(first, weights=form).run(given_)
+        found, _ = Engine(first, weights=form, threads=2).run(given_)
         np.testing.assert_allclose(found["p"], expected["p"], rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="choose of float32"):
         Engine(first, weights="int4")

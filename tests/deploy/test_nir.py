@@ -449,7 +449,7 @@ def same(a, b):
     layers=st.lists(LAYERS, min_size=1, max_size=7),
     seed=st.integers(0, 99),
     sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3),
-    discretisation=st.sampled_from(["exact", "exponential", "euler", "norse"]),
+    discretisation=st.sampled_from(["exact", "exponential", "euler", "spikingjelly"]),
 )
 def test_what_is_written_is_read(layers, seed, sizes, discretisation, tmp_path):
     graph = built(layers, seed, sizes)
@@ -469,7 +469,7 @@ def test_what_is_written_is_read(layers, seed, sizes, discretisation, tmp_path):
         gain=st.sampled_from([0.25, 1.0]),
         threshold=st.sampled_from([0.5, 1.0]),
     ),
-    discretisation=st.sampled_from(["euler", "norse", "spikingjelly"]),
+    discretisation=st.sampled_from(["euler", "spikingjelly"]),
     seed=st.integers(0, 99),
 )
 def test_others_find_the_same_spikes(dynamics, discretisation, seed):
@@ -484,13 +484,66 @@ def test_others_find_the_same_spikes(dynamics, discretisation, seed):
 @pytest.mark.parametrize("discretisation", ["sinabs", "rockpool"])
 def test_many_spikes_are_written_for_who_makes_them(discretisation):
     many = {"emit": "multiple", "levels": 2**20, "decay": 0.5}
-    kinds = [Leaky(**many), Leaky(**many, gain=0.5)]
-    kinds += [Current(**many, synapse=0.5, gain=0.5)] if discretisation == "rockpool" else []
+    kinds: list[Leaky | Current] = [Leaky(**many)]
+    if discretisation == "rockpool":
+        kinds += [Leaky(**many, gain=0.5), Current(**many, synapse=0.5, gain=0.5)]
     for dynamics in kinds:
         seen = plain(alone(dynamics), 1.0, discretisation)
         x = drawn(0).integers(0, 9, (30, 5)).astype(np.float32)
         assert np.array_equal(output(seen, x), output(alone(dynamics), x))
         assert output(seen, x).max() > 1
+
+
+FIRING = {
+    "norse": {"reset": "zero", "above": True},
+    "sinabs": {"emit": "multiple", "levels": 2**20},
+}
+
+
+@pytest.mark.parametrize("discretisation", FIRING)
+@pytest.mark.parametrize("bias", [False, True])
+def test_gains_go_into_weights_where_an_importer_knows_no_scale(discretisation, bias, tmp_path):
+    """With numbers that binary fractions hold; Sinabs has no Linear either."""
+    many = drawn(1).choice([0.5, 1, 2], (4, 1, 1)).astype(np.float32)
+    conv = Conv(np.round(weights(4, 2, 3, 3), 2), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    dense = Dense(np.round(4 * weights(5, 64)) / 4)
+    options = {"decay": 0.5, "gain": 0.25} | FIRING[discretisation]
+    nodes = [
+        Node("x", Input((2, 4, 4))),
+        Node("conv", conv, ("x",)),
+        Node("p", Neurons(Leaky(**options), {"gain": many}), ("conv",)),
+        Node("flat", reshape((64,)), ("p",)),
+        Node("dense", dense, ("flat",)),
+        *([Node("bias", Bias(np.round(4 * weights(5)) / 4), ("dense",))] if bias else []),
+        Node("q", Neurons(Leaky(**options)), ("bias" if bias else "dense",)),
+    ]
+    graph = Graph(nodes, ["q"])
+    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation=discretisation)
+    same(graph, nir.read(path, dt=1.0, discretisation=discretisation))
+    made = nir.to_nir(graph, dt=1.0, discretisation=discretisation)
+    kinds = {type(node).__name__ for node in made.nodes.values()}
+    assert "Scale" not in kinds and ("Linear" in kinds) == (discretisation == "norse" and not bias)
+    x = {"x": drawn(2).integers(0, 2, (40, 2, 4, 4)).astype(np.float32)}
+    seen, found = plain(graph, 1.0, discretisation), run(graph, x)[0]["q"]
+    assert np.array_equal(run(seen, x)[0][seen.outputs[0]], found) and found.any()
+
+
+def test_what_an_importer_leaves_out_is_not_written_for_it():
+    graph = alone(Leaky(decay=0.5, reset="zero"))
+    assert nir.to_nir(graph, dt=1.0, discretisation="euler").nodes["p"].r == pytest.approx(2)
+    with pytest.raises(InputError, match=r"'p.gain' would be a Scale, which .* leaves out"):
+        nir.to_nir(graph, dt=1.0, discretisation="norse")
+    unit = alone(Leaky(decay=0.9, gain=1 - 0.9, reset="zero", above=True))
+    again = plain(unit, 1.0, "norse")  # its decay was rounded
+    assert "p.gain" not in nir.to_nir(again, dt=1.0, discretisation="norse").nodes
+    with pytest.raises(InputError, match="there is no IF"):
+        nir.to_nir(alone(Leaky(reset="zero", decay=1.0)), dt=1e-4, discretisation="snntorch")
+
+
+def test_norse_ignores_r():
+    strong = peer.LIF(array(2), array(7), array(0), array(1))
+    (op,) = made(chain(strong, shape=(1,)), 1.0, "norse").neurons.values()
+    assert op.dynamics.constants()["gain"] == 0.5
 
 
 def test_a_convolutional_network_comes_back(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from ..core.errors import InputError
 from ..core.neuron import Emit, Reset
 
-Gain = Literal["equation", "one", "decayed"]
+Gain = Literal["equation", "unit", "one", "decayed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,15 @@ class Convention:
     Attributes:
         decay: what a is.
         kinds: what becomes of each kind of spiking neuron: the gain of its input, and its reset.
-            The gain is as the "equation" has it, or "one" whatever r says; "decayed" is one, of a
-            current that decays before it acts. A kind left out is refused.
+            The gain is as the "equation" has it, or would with the "unit" 1 for r, or "one",
+            whatever r says; "decayed" is one, of a current that decays before it acts. A kind left
+            out is refused.
         above: spikes above the threshold alone, as NIR has it, and not at it.
         emit, levels: what a spike is, as of `Dynamics`.
         late: steps by which spikes leave late.
         potentials: whether v_leak and v_reset count; otherwise other values than 0 are refused.
+        nodes: of NIR that are written, of a simulator whose importer leaves out others without a
+            word; None for all.
         split: solve a current and its membrane together, as a filter before a `Leaky`; otherwise
             the membrane sees the current at the end of the step, all through it, as `Current` does.
     """
@@ -36,7 +39,12 @@ class Convention:
     levels: int = 1
     late: int = 0
     potentials: bool = True
+    nodes: frozenset[str] | None = None
     split: bool = False
+
+    def knows(self, kind: str) -> bool:
+        """Whether a node of that kind may be written."""
+        return self.nodes is None or kind in self.nodes
 
     def leak(self, tau: np.ndarray, dt: float) -> np.ndarray:
         """1 - a.
@@ -58,6 +66,7 @@ class Convention:
 Kinds = dict[str, tuple[Gain, Reset]]
 _HARD: Kinds = dict.fromkeys(("IF", "LIF", "CubaLIF"), ("equation", "zero"))
 _JUMPS: Kinds = {**_HARD, "IF": ("one", "zero")}
+_COMMON = ("Input", "Output", "Affine", "Conv2d", "Flatten", "IF", "LIF", "SumPool2d")
 _MANY: dict[str, Any] = {"emit": "multiple", "levels": 2**20, "above": False, "potentials": False}
 
 CONVENTIONS: dict[str, Convention] = {
@@ -65,14 +74,27 @@ CONVENTIONS: dict[str, Convention] = {
     "exact": Convention(decay="exponential", kinds=_HARD, split=True),
     "exponential": Convention(decay="exponential", kinds=_HARD),
     "euler": Convention(decay="euler", kinds=_HARD),
-    # What simulators make of a file, by their sources: Norse 1.1.0, snnTorch 1.0.0 (whose IF leaks
-    # by mistake, which is not followed), SpikingJelly 2.0.0, Sinabs 3.1.3 (time constants in
-    # steps: dt = 1; the floor under its IF is not followed), Rockpool 3.1.0, Spyx 1.0.0.
-    "norse": Convention(decay="euler", kinds=_JUMPS, potentials=False),
-    "snntorch": Convention(decay="euler", kinds=_JUMPS, potentials=False),
+    # What simulators make of a file, by their sources: Norse 1.1.0 (whose LIF ignores r), snnTorch
+    # 1.0.0 (dt is 1e-4; its IF leaks and does not run, so it is refused), SpikingJelly 2.0.0,
+    # Sinabs 3.1.3 (time constants in steps: dt = 1; the floor under its IF is not followed),
+    # Rockpool 3.1.0, Spyx 1.0.0. `axonal bench nir` compares the first four with themselves.
+    "norse": Convention(
+        decay="euler",
+        kinds={**_JUMPS, "LIF": ("unit", "zero")},
+        potentials=False,
+        nodes=frozenset((*_COMMON, "CubaLIF", "Linear")),
+    ),
+    "snntorch": Convention(
+        decay="euler",
+        kinds=dict.fromkeys(("LIF", "CubaLIF"), ("equation", "zero")),
+        potentials=False,
+    ),
     "spikingjelly": Convention(decay="euler", kinds=_HARD, above=False),
     "sinabs": Convention(
-        decay="exponential", kinds=dict.fromkeys(("IF", "LIF"), ("one", "subtract")), **_MANY
+        decay="exponential",
+        kinds=dict.fromkeys(("IF", "LIF"), ("one", "subtract")),
+        nodes=frozenset(_COMMON),
+        **_MANY,
     ),
     "rockpool": Convention(
         decay="exponential",

@@ -97,7 +97,7 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The names of the `Input` nodes."""
         return tuple(node.name for node in self if isinstance(node.op, Input))
@@ -111,7 +111,7 @@ class Graph:
                 found[name].append(node.name)
         return {name: tuple(readers) for name, readers in found.items()}
 
-    @property
+    @cached_property
     def neurons(self) -> dict[str, Neurons]:
         """The populations by name."""
         return {node.name: node.op for node in self if isinstance(node.op, Neurons)}

@@ -33,6 +33,7 @@ from .conventions import CONVENTIONS, Convention, convention
 from .cycles import Edge, walk
 from .graph import Add, Delay, Graph
 from .hdf5 import Tree
+from .nir_fold import check
 from .nir_note import noted, restored, same
 from .nir_read import RULES, SPIKING, Builder, Values
 from .nir_write import written
@@ -86,7 +87,8 @@ def write(graph: Graph, path: str | Path, *, dt: float, discretisation: str) -> 
         path: of the file.
         dt: seconds of a step.
         discretisation: a name out of `CONVENTIONS`, of those whose spikes do not leave late.
-            Written as "sinabs" or "rockpool", a file means what these simulators make of it.
+            Written as "norse", "sinabs" or "rockpool", a file means what these make of it. What
+            the importers of the first two would leave out is folded into weights, or refused.
 
     Raises:
         InputError: NIR can't say something without losing it; the message names the node.
@@ -101,7 +103,8 @@ def write(graph: Graph, path: str | Path, *, dt: float, discretisation: str) -> 
 def to_nir(graph: Graph, *, dt: float, discretisation: str) -> Any:
     """The `nir.NIRGraph` of a network, as `write`."""
     nir = require("nir", "nir")
-    nodes, edges = written(graph, convention(dt, discretisation), dt)
+    nodes, edges = written(graph, chosen := convention(dt, discretisation), dt)
+    check(nodes, chosen)
     made = {
         name: getattr(nir, kind)(**_arguments(kind, values))
         for name, (kind, values) in nodes.items()

@@ -39,7 +39,8 @@ def noted(graph: Graph, parts: Parts, dt: float, discretisation: str) -> dict[st
         made: dict[str, Any] = {f.name: getattr(node.op, f.name) for f in fields(node.op)}
         if isinstance(node.op, Dense | Conv):
             home = node.name if node.name in parts else graph.readers[node.name][0]
-            made["weight"] = {"weight": home}
+            if np.array_equal(parts[home][1]["weight"], node.op.weight):
+                made["weight"] = {"weight": home}
         if isinstance(node.op, Select):
             made["index"] = {"reshape": node.op.index.shape}
         made = {

@@ -274,7 +274,7 @@ def _lif(b: Builder, name: str, p: Values, x: str) -> None:
     level, back, tau, r, rest = _levels(b, p, x, "tau", "r", "v_leak")
     b.potentials(rest)
     leak = b.convention.leak(tau, b.dt)
-    gain = r * leak if how == "equation" else np.ones(())
+    gain = {"equation": r * leak, "unit": leak}.get(how, np.ones(()))
     _leaky(b, name, x, reset, leak, gain, (rest - back) * leak, level - back)
 
 

@@ -25,9 +25,9 @@ from .graph import (
     Scale,
     Select,
 )
+from .nir_fold import Parts, folded
 
 Array = np.ndarray
-Parts = dict[str, tuple[str, dict[str, Any]]]  # name -> kind, parameters
 Edges = list[tuple[str, str]]
 
 
@@ -147,8 +147,6 @@ def _weighted(w: Writer, node: Node) -> None:
         kind, values = _weights(w, node, np.zeros(node.op.arrays()["weight"].shape[0], np.float32))
         return w.put(node, kind, **values)
     kind, values = _weights(w, node, value)
-    if kind == "Linear":
-        kind, values = "Affine", values | {"bias": value}
     w.into[node.name] = w.out[bias.name] = w.part(bias.name, kind, **values)
 
 
@@ -162,7 +160,8 @@ def _channels(w: Writer, bias: Node) -> Array | None:
 def _weights(w: Writer, node: Node, bias: Array) -> tuple[str, dict[str, Any]]:
     op = node.op
     if not isinstance(op, Conv):
-        return "Linear", op.arrays()
+        affine = bias.any() or not w.convention.knows("Linear")
+        return ("Affine", op.arrays() | {"bias": bias}) if affine else ("Linear", op.arrays())
     dims = op.weight.ndim - 2
     total = [d * (k - 1) for d, k in zip(op.dilation, op.weight.shape[2:], strict=True)]
     if all(before == after for before, after in op.padding):
@@ -194,12 +193,8 @@ def _bias(w: Writer, node: Node) -> None:
         return
     value, shape = _channels(w, node), w.graph.shapes[node.name]
     if len(shape) == 1 and shape[0] <= 4096:
-        w.put(
-            node,
-            "Affine",
-            weight=np.eye(shape[0], dtype=np.float32),
-            bias=w.full(node, node.op.arrays()["value"]),
-        )
+        eye = np.eye(shape[0], dtype=np.float32)
+        w.put(node, "Affine", weight=eye, bias=w.full(node, node.op.arrays()["value"]))
     elif len(shape) > 1 and value is not None:
         ones = (1,) * (len(shape) - 1)
         weight = np.ones((shape[0], 1, *ones), np.float32)
@@ -251,8 +246,7 @@ def _neurons(w: Writer, node: Node) -> None:
         raise InputError("NIR has no refractory time; train without")
     given = d.constants() | dict(node.op.values)
     p = {key: w.full(node, value, np.float64) for key, value in given.items()}
-    binary = d.emit == c.emit == "binary"
-    direct = (d.emit, d.levels) == (c.emit, c.levels)
+    binary, direct = d.emit == c.emit == "binary", (d.emit, d.levels) == (c.emit, c.levels)
     resets = {reset for _, reset in c.kinds.values()}
     if binary and isinstance(d, Leaky) and d.reset != "late" and not p["decay"].any():
         w.into[node.name] = _gained(
@@ -283,7 +277,10 @@ def _level(w: Writer, node: Node, p: Mapping[str, Array]) -> Array:
 
 def _gained(w: Writer, node: Node, gain: Array, target: str) -> str:
     """Where input goes that is to be scaled before it reaches `target`."""
-    if (gain == 1).all():
+    (source,) = node.inputs
+    lone = w.graph.readers[source] == (node.name,) and source not in w.graph.outputs
+    fold = lone and not w.convention.knows("Scale")
+    if (gain == 1).all() or (fold and folded(w.parts, w.out.get(source), gain)):
         return target
     first = w.part(w.spare(f"{node.name}.gain"), "Scale", scale=gain.astype(np.float32))
     w.edges.append((first, target))
@@ -323,10 +320,13 @@ def _fired(w: Writer, node: Node, p: Mapping[str, Array]) -> None:
         first = _integrator(w, f"{node.name}.current", p["synapse"], gain)
         gain = p["drive"]
     kind = "LIF" if leak else "IF"
-    if _how(w, kind) == "equation":
-        r, gain = gain / ((1 - p["decay"]) if leak else w.dt), np.ones(())
+    per, how, one = (1 - p["decay"]) if leak else w.dt, _how(w, kind), np.ones_like(gain)
+    if how == "equation":
+        r, gain = gain / per, np.ones(())
+    elif how == "unit":  # up to the rounding of a decay in float32
+        r, gain = one, np.where(abs(gain - per) < 2**-23, 1, gain / per)
     else:  # of a simulator that ignores r, but for Rockpool, which finds its dt by it
-        r = leak["tau"] / w.dt - 1 if leak else np.ones_like(gain)
+        r = leak["tau"] / w.dt - 1 if leak else one
     w.out[node.name] = w.part(node.name, kind, r=r.astype(np.float32), **leak, **now)
     entry = _gained(w, node, gain, node.name)
     if first:

@@ -20,16 +20,17 @@ from ..core.errors import FileError, InputError
 
 TORCH = "torch==2.13.0"
 COMMON = (TORCH, "numpy")
+NIR = ("nir==1.0.8", "nirtorch==2.6")
 # What to install, and what without its requirements: torchvision and torchaudio, which several
 # ask for and none of these layers uses, don't work beside every torch.
 PEERS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
-    "snntorch": (COMMON, ["snntorch==1.0.0"]),
+    "snntorch": ([*COMMON, *NIR], ["snntorch==1.0.0"]),
     "spikingjelly": (
-        [*COMMON, "scipy", "tqdm", "matplotlib", "loguru<1", "packaging", "h5py", "requests"],
+        [*COMMON, *NIR, "scipy", "tqdm", "matplotlib", "loguru<1", "packaging", "h5py", "requests"],
         ["spikingjelly==2.0.0"],
     ),
-    "norse": ([*COMMON, "nir", "nirtorch"], ["norse==1.1.0"]),
-    "sinabs": ([*COMMON, "nir", "nirtorch", "matplotlib", "pbr"], ["sinabs==3.1.3"]),
+    "norse": ([*COMMON, *NIR], ["norse==1.1.0"]),
+    "sinabs": ([*COMMON, *NIR, "matplotlib", "pbr"], ["sinabs==3.1.3"]),
     "rockpool": ([*COMMON, "scipy", "rockpool==3.1.0"], []),
     "spyx": ([*COMMON, "spyx==1.0.0"], []),
 }

@@ -8,6 +8,7 @@ from typing import Any
 from ..core import files
 from ..core.errors import FileError
 from .neurons import MEMORY
+from .roundtrip import CASES
 
 KEYS = ("figures", "machine", "versions", "seed", "command")
 MARK = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
@@ -169,4 +170,87 @@ def parity(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
-TABLES = {"generate": generate, "neurons": neurons, "parity": parity}
+NETWORKS = {  # what the engine runs whole, by the figures' name
+    "lif256_3pct": "20-256-256-256-35 LIF, 3 % activity",
+    "mnist_snn": "MNIST classifier, trained here",
+    "nmnist_cnn_vs_torch": "N-MNIST network, from NIR",
+    "generator_speedup": "sigma-delta generator, an image",
+}
+
+
+def engine(results: dict[str, Any]) -> str:
+    """The tables of `axonal bench engine`, in Markdown."""
+    figures = results["figures"]
+    shares = [key[len("conv_") :] for key in figures if re.fullmatch(r"conv_[\d.]+pct", key)]
+    lines = [
+        "| torch's time / ours, at the activity | "
+        + " | ".join(share.replace("pct", " %") for share in shares)
+        + " |",
+        "|---" * (len(shares) + 1) + "|",
+    ]
+    for name, title in (("fc4096", "4096 x 4096"), ("conv", "3 x 3, 32 to 64 channels, 64 x 64")):
+        cells = [f"{figures[f'{name}_{share}']['value']:.2g}" for share in shares]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    lines += ["", "| torch's time / ours | step by step | all steps known |", "|---|---|---|"]
+    for name, title in NETWORKS.items():
+        whole = figures.get(f"{name.removesuffix('_vs_torch')}_whole")
+        alone = _number(figures[name])
+        lines.append(f"| {title} | {alone} | {_number(whole) if whole else '–'} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The convolution breaks even at {figures['conv_breakeven']:.0%} activity. In bfloat16 "
+            f"on both sides, at 5 %: {_number(figures['fc4096_5pct_bfloat16'])} and "
+            f"{_number(figures['conv_5pct_bfloat16'])}. The N-MNIST network names "
+            f"{figures['nmnist_cnn_accuracy']:.0%} of 100 test recordings right, "
+            f"{figures['nmnist_cnn_times_real_time']:.0f} times as fast as they were recorded. "
+            f"Spikes that differ from torch's in all of these: {figures['spike_mismatches']}.",
+            "",
+            f"Medians (smallest–largest) of rounds of `{results['command']}` on "
+            f"{results['machine']}.",
+            "",
+        ]
+    )
+
+
+def nir(results: dict[str, Any]) -> str:
+    """The tables of `axonal bench nir`, in Markdown, and the notes that they refer to."""
+    figures, reasons, frameworks = (results[k] for k in ("figures", "reasons", "frameworks"))
+    titles = {n: f"{f['title']} {f['versions'][n]}" for n, f in frameworks.items()}
+    notes = [
+        f"{titles[n]}: dt is {f['dt']:g} s, {f['why']}" + (f"; {f['note']}." if f["note"] else ".")
+        for n, f in frameworks.items()
+    ]
+
+    def cell(name: str, case: str) -> str:
+        share, why = figures.get(f"equal [{name}, {case}]"), reasons.get(f"{name}, {case}")
+        shown = "–" if share is None and why is None else "refused"
+        shown = shown if share is None else f"{100 * share:.4g} %"
+        if why is None:
+            return shown
+        note = f"{titles[name]}: {why.removesuffix('.')}."
+        if note not in notes:
+            notes.append(note)
+        return f"{shown} ({notes.index(note) + 1})"
+
+    heads = [f"{title} ({i})" for i, title in enumerate(titles.values(), 1)]
+    lines = []
+    for what, way in (("our file in their importer", ""), ("their file read by us", "from ")):
+        lines += [f"| {what} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+        for case, shown in CASES.items():
+            cells = [cell(name, way + case) for name in frameworks]
+            if set(cells) != {"–"}:
+                lines.append(f"| {shown} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [f"{i}. {note}" for i, note in enumerate(notes, 1)]
+    return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
+
+
+TABLES = {
+    "engine": engine,
+    "generate": generate,
+    "neurons": neurons,
+    "nir": nir,
+    "parity": parity,
+}

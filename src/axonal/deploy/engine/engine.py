@@ -109,6 +109,7 @@ class Stream:
         self.sent[-1][0] = 0
         tally = np.zeros((steps, len(self.tables.nodes), 2))
         work = np.zeros((steps, len(self.tables.edges)))
+        heavy = HEAVY if self.engine.threads > 1 else 0  # 0: none is
         t = i = 0
         held = False
         while True:
@@ -125,7 +126,7 @@ class Stream:
                 i,
                 steps,
                 self.scale,
-                HEAVY,
+                heavy,
                 held,
             )
             if status == DONE:
