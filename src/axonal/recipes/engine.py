@@ -1,5 +1,6 @@
 """How fast the engine is beside torch, and whether its spikes are the same (`bench engine`)."""
 
+import copy
 import itertools
 import json
 import subprocess
@@ -142,11 +143,10 @@ def _layer(
         figures[f"microseconds [{name} {_percent(activity)}]"] = spread(micro)
         if activity == NARROW:
             narrow = Engine(graph, threads=threads, weights="bfloat16")
-            half = Step(linear, dynamics).bfloat16()
+            half = Step(copy.deepcopy(linear), dynamics).bfloat16()
             others = _steppers(half, x)
             found = contest({"engine": pusher(narrow, x)} | others, rounds)
             figures[f"{name}_{_percent(activity)}_bfloat16"] = found.speedup
-            linear.float()
     return figures
 
 

@@ -17,7 +17,6 @@ from .values import State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
 KEPT = 4096  # pushes whose counts are kept apart
-DONE, FULL = 0, 2  # what `run` comes back for; else a node that is heavy
 Given = Mapping[str, np.ndarray | Events]
 
 
@@ -109,11 +108,9 @@ class Stream:
         self.sent[-1][0] = 0
         tally = np.zeros((steps, len(self.tables.nodes), 2))
         work = np.zeros((steps, len(self.tables.edges)))
-        heavy = HEAVY if self.engine.threads > 1 else 0  # 0: none is
         t = i = 0
-        held = False
         while True:
-            status, t, i = self.engine.compiled.run(
+            t, i = self.engine.compiled.run(
                 self.constants,
                 self.memory,
                 self.rings,
@@ -126,15 +123,12 @@ class Stream:
                 i,
                 steps,
                 self.scale,
-                heavy,
-                held,
+                self.engine.threads,
+                HEAVY,
             )
-            if status == DONE:
+            if t == steps:
                 break
-            if held := status != FULL:
-                self._heavy(i, self.begin + t, tally[t], work[t])
-            else:
-                self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
+            self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
         if steps > 1:
             tally, work = tally.sum(0, keepdims=True), work.sum(0, keepdims=True)
@@ -276,29 +270,6 @@ class Stream:
             place = layout.place[idx[mine].astype(np.int64, copy=False)]
             found[name] = Events(t[mine].copy(), place, val[mine].copy(), (steps, *layout.shape))
         return found
-
-    def _heavy(self, i: int, t: int, tally: np.ndarray, work: np.ndarray) -> None:
-        """A node with much to do, shared by several threads."""
-        node, sizes = self.tables.nodes[i], self.memory[6]
-        rows = range(node["first_edge"], node["first_edge"] + node["edges"])
-        parts = min(self.engine.threads, node["cells"])
-        wide = max([1, *(self.tables.edges[e]["wide_out"] for e in rows)])
-        borders = np.linspace(0, node["cells"] // wide, parts + 1).astype(int) * wide
-        borders[-1] = node["cells"]
-        works = np.zeros((parts, len(work)))
-
-        found = np.zeros((parts, 3))
-        self.engine.compiled.share(
-            self.constants, self.memory, i, borders, t, self.scale, works, found
-        )
-        ends, touched, spikes = found[:, 0].astype(np.int64), found[:, 1], found[:, 2]
-        first, last = node["at"], node["at"] + node["cells"] * node["width"]
-        begins = borders[:-1] * node["width"]
-        sizes[i] = kernels.join(
-            self.memory[4][first:last], self.memory[5][first:last], begins, ends
-        )
-        tally[i] = touched.sum(), spikes.sum()
-        work += works.sum(0)
 
     def _counted(self) -> np.ndarray:
         """A table of counts: [pushes, layers, fields]."""

@@ -69,7 +69,6 @@ from axonal.deploy.engine import kernels
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
 INPUT, DELAY, PASS = -2, -1, 0
-DONE, HEAVY, FULL = range(3)
 
 {functions}
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -115,17 +114,29 @@ def part(tables, memory, i, first, last, t, scale, work):
 
 
 @njit(error_model="numpy", nogil=True, cache=True, parallel=True)
-def share(tables, memory, i, borders, t, scale, works, found):
-    for p in prange(len(borders) - 1):
-        end, touched, spikes = part(
-            tables, memory, i, borders[p], borders[p + 1], t, scale, works[p]
+def share(tables, memory, i, threads, t, scale, work):
+    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
+    node = tables[0][i]
+    wide, width, begin = node.wide, node.width, node.at  # a loop in parallel can't hold a record
+    lines = node.cells // wide
+    parts = max(1, min(threads, lines))
+    works, found = np.zeros((parts, len(work))), np.zeros((parts, 3))
+    begins, ends = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
+    for p in prange(parts):
+        first, last = lines * p // parts * wide, lines * (p + 1) // parts * wide
+        begins[p] = first * width
+        ends[p], found[p, 0], found[p, 1] = part(
+            tables, memory, i, first, last, t, scale, works[p]
         )
-        found[p, 0], found[p, 1], found[p, 2] = end, touched, spikes
+    for p in range(parts):
+        work += works[p]
+    into, of = idx[begin : begin + ends[-1]], val[begin : begin + ends[-1]]
+    return kernels.join(into, of, begins, ends), found[:, 0].sum(), found[:, 1].sum()
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
 def run(
-    tables, memory, rings, given, sent, tally, work, begin, t, i, steps, scale, heavy, held
+    tables, memory, rings, given, sent, tally, work, begin, t, i, steps, scale, threads, heavy
 ):
     nodes, edges, weights, consts, ints = tables
     acc, mark, seen, state, idx, val, sizes, rows, lit = memory
@@ -137,11 +148,9 @@ def run(
             node = nodes[i]
             room = node.cells * node.width
             into, of = idx[node.at : node.at + room], val[node.at : node.at + room]
-            if not held and node.output >= 0 and len(out_t) - out_n[0] < room:
-                return FULL, t, i
-            if held:  # its events are there already
-                held = False
-            elif node.kind == INPUT:
+            if node.output >= 0 and len(out_t) - out_n[0] < room:
+                return t, i  # no room for what it may send
+            if node.kind == INPUT:
                 a, b = starts[node.source, t], starts[node.source, t + 1]
                 sizes[i] = b - a
                 into[: b - a], of[: b - a] = given_idx[a:b], given_val[a:b]
@@ -153,11 +162,15 @@ def run(
                 load = 0
                 for e in range(node.first_edge, node.first_edge + node.edges):
                     load += sizes[edges[e].source] * edges[e].fan
-                if heavy and load > heavy:
-                    return HEAVY, t, i
-                sizes[i], touched, spikes = part(
-                    tables, memory, i, 0, node.cells, begin + t, scale, work[t]
-                )
+                if threads > 1 and load > heavy:
+                    sizes[i], touched, spikes = share(
+                        tables, memory, i, threads, begin + t, scale, work[t]
+                    )
+                else:
+                    sizes[i], many, spikes = part(
+                        tables, memory, i, 0, node.cells, begin + t, scale, work[t]
+                    )
+                    touched = float(many)
                 tally[t, i, 0], tally[t, i, 1] = touched, spikes
             if node.output >= 0:
                 a, b = out_n[0], out_n[0] + sizes[i]
@@ -169,7 +182,7 @@ def run(
             if nodes[j].kind == DELAY and nodes[j].early:
                 source = nodes[nodes[j].source]
                 store(nodes[j], source, begin + t, idx, val, sizes, ints, rings)
-    return DONE, steps, 0
+    return steps, 0
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -258,7 +271,7 @@ def _restless(dynamics: Dynamics, threshold: str) -> list[str]:
 def compiled(kinds: list[str]) -> ModuleType:
     """The module that runs graphs with populations of these kinds, from the cache if it is there.
 
-    Its functions are `run` and `part`; the text names what it calls, for Numba looks for changes
+    Its function is `run`; the text names what it calls, for Numba looks for changes
     in one file alone.
     """
     digest = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()

@@ -46,7 +46,7 @@ def _record(*names: str) -> np.dtype:
 
 NODE = _record(
     "kind cells width size at mark state fixed varying bias lazy first_edge edges",
-    "source output ints early ring ring_n slots capacity copied followed",
+    "source output ints early ring ring_n slots capacity copied followed wide",
 )
 EDGE = _record(
     "op source fan spiking weights inputs outputs ints targets wide wide_out pad_y pad_x",
@@ -139,7 +139,8 @@ class Tables:
         at = mark = state = ring = ring_n = edge = 0
         for i, name in enumerate(self.names):
             node, layout = self.graph.nodes[name], self.layouts[name]
-            row = {"cells": layout.cells, "width": layout.width, "size": layout.size}
+            wide = max([1, *(edge.get("wide_out", 1) for edge in self._rows[name])])
+            row = {"wide": wide, "cells": layout.cells, "width": layout.width, "size": layout.size}
             row |= {"at": at, "mark": mark, "state": state, "bias": -1, "output": -1, "source": -1}
             row |= {"first_edge": edge, "edges": len(self._rows[name])}
             if name in self._biases:
