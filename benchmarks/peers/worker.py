@@ -5,7 +5,7 @@
     {"do": "variants"}                                                  the names of its variants
     {"do": "run", "variant", "x": FILE.npy [T, B, N], "out": FILE.npz}  its spikes for a drive, and
                                                    the gradient of x, if it has one, as `grad`
-    {"do": "time", "what": "layer" | "neuron" | "linear", "n", "steps", "batch", "compile", ...}
+    {"do": "time", "what": "layer" | "neuron" | "linear" | "copy", "n", "steps", "batch", ...}
     {"do": "memory", "n", "steps", "batch", "layers", "recompute"}      peak of a training step
     {"do": "nir" | "networks" | "export" | "versions", ...}             see `exchange.py`
 
@@ -223,6 +223,8 @@ def timed(run, what, n, steps, batch, compile=False, repeats=1):
     network, parameters = layer((lambda y: y) if what == "linear" else run, n)
     if what == "neuron":
         network, parameters = run, [x]
+    if what == "copy":  # of as many bytes as a neuron's passes move at least: five times x
+        return copied(5 * x.numel(), repeats)
     if compile:
         network = torch.compile(network)
     found = []
@@ -231,6 +233,19 @@ def timed(run, what, n, steps, batch, compile=False, repeats=1):
             parameter.grad = None
         began = time.perf_counter()
         network(x).sum().backward()
+        found.append(time.perf_counter() - began)
+    return found[1:]
+
+
+def copied(values, repeats):
+    """Seconds in which half of `values` floats are read and half are written."""
+    import torch
+
+    a, found = torch.ones(values // 2), []
+    b = torch.empty_like(a)
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        b.copy_(a)
         found.append(time.perf_counter() - began)
     return found[1:]
 

@@ -22,7 +22,7 @@ def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):
         assert peer.ask(do="run", x=str(tmp_path / "x.npy"), out=str(tmp_path / "s.npz"))["rate"]
         assert np.load(tmp_path / "s.npz")["spikes"].nonzero() == (1, 0, 2)
         size = {"n": 4, "steps": 3, "batch": 2}
-        for what in ("layer", "linear", "neuron"):
+        for what in ("layer", "linear", "neuron", "copy"):
             (seconds,) = peer.ask(do="time", what=what, **size)["seconds"]
             assert seconds > 0
         with pytest.raises(FileError, match=r"worker of axonal died .* (TypeError|missing)"):

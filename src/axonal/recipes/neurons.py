@@ -3,14 +3,12 @@
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
 from ..core import files
@@ -66,7 +64,7 @@ def bench(
         workers = {n: stack.enter_context(peers.working(n, root, threads)) for n in names}
         figures = _equals(workers, seed)
         times = _times(workers, rounds)
-    figures |= speed_figures(times, names) | _bandwidth(times, threads)
+    figures |= speed_figures(times, names) | _bandwidth(times)
     figures |= _spyx(rounds, root, threads) | _memory(root, threads)
     figures |= _compiled(times, root, threads, compile_limit)
     command = f"axonal bench neurons --rounds {rounds} --seed {seed} --threads {threads}"
@@ -120,7 +118,7 @@ def _times(workers: Mapping[str, peers.Peer], rounds: int) -> Times:
         (name, what, n)
         for n in WIDTHS
         for name in workers
-        for what in (("linear", "layer", "neuron") if name == "axonal" else ("layer",))
+        for what in (("linear", "layer", "neuron", "copy") if name == "axonal" else ("layer",))
         if name == "axonal" or n <= SLOW
     ]
     times: dict[tuple[str, str, int], list[float]] = {job: [] for job in jobs}
@@ -136,25 +134,17 @@ def _times(workers: Mapping[str, peers.Peer], rounds: int) -> Times:
     return times
 
 
-def _bandwidth(times: Times, threads: int) -> dict[str, Any]:
-    """The neurons alone against the time in which the machine moves the same bytes.
+def _bandwidth(times: Times) -> dict[str, Any]:
+    """The neurons alone against a copy of the same bytes in the same round.
 
     Forward reads x and writes spikes; backward reads x and the spikes' gradient and writes that
     of x: five arrays.
     """
-    torch.set_num_threads(threads)
-    a = torch.empty(64 * 2**20)
-    b, seconds = torch.ones_like(a), []
-    for _ in range(8):
-        began = time.perf_counter()
-        a.copy_(b)
-        seconds.append(time.perf_counter() - began)
-    rate = 2 * a.numel() * 4 / statistics.median(seconds[1:])
-    floor = 5 * 4 * STEPS * BATCH * 512 / rate
-    own = times["axonal", "neuron", 512]
+    own, copy = times["axonal", "neuron", 512], times["axonal", "copy", 512]
+    moved = 5 * 4 * STEPS * BATCH * 512
     return {
-        "copy_gigabytes_per_second": round(rate / 1e9, 2),
-        "scan_over_bandwidth": _spread([s / floor for s in own]),
+        "copy_gigabytes_per_second": _spread([moved / s / 1e9 for s in copy]),
+        "scan_over_bandwidth": _ratio(own, copy),
     }
 
 
