@@ -134,7 +134,13 @@ def one_module():
         known = [*DYNAMICS, Leaky(), Izhikevich()]
         kinds = [printed.population(d, ()) for d in known]
         kinds += [printed.population(d, ("threshold",)) for d in VARYING]
-        patch.setattr(tables.Tables, "SHARED", list(dict.fromkeys(kinds)))
+        finish = tables.Tables._finish
+
+        def known(self):
+            self.kinds = list(dict.fromkeys(kinds))
+            finish(self)
+
+        patch.setattr(tables.Tables, "_finish", known)
         yield
 
 
@@ -300,7 +306,6 @@ def test_counts_are_those_of_the_meter():
 
 @pytest.mark.parametrize("form", ["bfloat16", "int8"])
 def test_narrow_weights(form, monkeypatch):
-    monkeypatch.setattr(tables.Tables, "SHARED", [])
     generator = np.random.default_rng(0)
     weight = generator.normal(0, 1, (40, 3, 3, 3)).astype("f4")
     scale = np.abs(weight).max() / np.float32(127)

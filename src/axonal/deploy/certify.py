@@ -66,7 +66,7 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
     if not graph.neurons:
         raise InputError("certify: the network has no neurons to compare")
     watched = Engine(Graph(list(graph), list(graph.neurons)))
-    expected = _spikes(network, x)
+    expected = sent(network, x)
     (given,) = graph.inputs
     compared, different = dict.fromkeys(graph.neurons, 0), dict.fromkeys(graph.neurons, 0)
     first: dict[str, tuple[int, int, int, float, float]] = {}
@@ -79,13 +79,13 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
             different[name] += len(wrong)
             if len(wrong) and (name not in first or wrong[0][0] < first[name][0]):
                 step, place = map(int, wrong[0])
-                sent = float(theirs[step, place]), float(values.reshape(len(x), -1)[step, place])
-                first[name] = (step, sample, place, *sent)
+                both = float(theirs[step, place]), float(values.reshape(len(x), -1)[step, place])
+                first[name] = (step, sample, place, *both)
     return Agreement(compared, different, first)
 
 
-def _spikes(network: Stateful, x: Tensor) -> dict[str, np.ndarray]:
-    """What every population sends in torch, by the name of its module."""
+def sent(network: torch.nn.Module, x: Tensor) -> dict[str, np.ndarray]:
+    """What every population sends in torch for x [T, B, ...], [T, B, ...] by its module's name."""
     found: dict[str, list[np.ndarray]] = {}
 
     def watch(name: str):

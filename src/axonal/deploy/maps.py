@@ -1,10 +1,11 @@
 """What the nodes of a graph compute: linear maps, delays and neurons, as data.
 
 Shapes are of one sample and one step, channels first: [N], [C, L] or [C, H, W]. `apply` is the
-definition of a map, in plain numpy; `engine` finds the same by following events.
+definition of a map; `engine` finds the same by following events.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
@@ -20,18 +21,18 @@ LARGEST = 2**31 - 1  # values of a node
 
 
 @dataclass(frozen=True, eq=False)
-class Op:
+class Op(ABC):
     """What a node computes. Subclasses are data."""
 
     WEIGHTED: ClassVar[bool] = False  # whether its weights are synapses, which `Counts` count
 
+    @abstractmethod
     def shape(self, *given: Shape) -> Shape:
         """The shape of the result for inputs of the given shapes.
 
         Raises:
             InputError: they don't fit.
         """
-        raise NotImplementedError
 
     def apply(self, *x: np.ndarray) -> np.ndarray:
         """The map of values of one step; neurons and delays, which remember, have none."""

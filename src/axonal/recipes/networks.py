@@ -21,7 +21,7 @@ from ..core.errors import FileError
 from ..core.events import Events
 from ..data.images import mnist
 from ..deploy import nir
-from ..deploy.certify import certify
+from ..deploy.certify import certify, sent
 from ..deploy.engine import Engine
 from ..deploy.graph import Conv, Dense, Graph, Neurons, Pool, Select
 from ..deploy.trace import trace
@@ -48,9 +48,7 @@ def small_network(rounds: int, seed: int, threads: int, steps: int = 500) -> Fig
         y = neuron(linear(y))[0]
         layers += [linear, neuron]
     network = Sequential(*layers)
-    found = _network("lif256_3pct", network, x, rounds, threads)
-    rates = [float(s.mean()) for s in _populations(network, x).values()]
-    return found | {"activity [lif256_3pct]": round(float(np.mean(rates)), 4)}
+    return _network("lif256_3pct", network, x, rounds, threads)
 
 
 def _threshold(drive: Tensor, rate: float) -> float:
@@ -63,26 +61,18 @@ def _threshold(drive: Tensor, rate: float) -> float:
     return high
 
 
-def _populations(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The spikes of every population."""
-    found: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(lambda m, a, y, n=name: found.__setitem__(n, y[0]))
-        for name, module in network.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    network(x)
-    for handle in handles:
-        handle.remove()
-    return found
-
-
 def _network(name: str, network: Sequential, x: Tensor, rounds: int, threads: int) -> Figures:
-    """A network on x [T, 1, ...]: step by step, and with all steps at once."""
-    graph = trace(network, x[:1])
-    engine, drives = Engine(graph, threads=threads), x[:, 0].numpy()
-    (given,), events = graph.inputs, Events.from_dense(x[:, 0].numpy())
-    figures = {f"mismatches [{name}]": sum(certify(network, x, engine).different.values())}
+    """A network on x [T, B, ...]: its spikes on all, and its time on the first sample.
+
+    That is taken step by step, and with all steps at once.
+    """
+    engine = Engine(trace(network, x[:1]), threads=threads)
+    rates = [float(spikes.mean()) for spikes in sent(network, x).values()]
+    figures: Figures = {f"activity [{name}]": round(float(np.mean(rates)), 4)}
+    figures[f"mismatches [{name}]"] = sum(certify(network, x, engine).different.values())
+    x = x[:, :1]
+    (given,), drives = engine.graph.inputs, x[:, 0].numpy()
+    events = Events.from_dense(drives)
     torch.compiler.reset()
     compiled = torch.compile(network)
     whole = contest(
@@ -134,16 +124,9 @@ def digits(rounds: int, seed: int, threads: int) -> Figures:
     """The spiking classifier that ships, at its own activity."""
     model, test = SpikingClassifier.load(ASSETS / "mnist-spiking-classifier"), mnist("test")
     images = torch.from_numpy(test.pixels[:IMAGES]).float() / 127.5 - 1
-    spikes = model.spikes(images)
-    figures = _network("mnist_snn", model.network, spikes[:, :1], rounds, threads)
-    engine = Engine(graph := trace(model.network, spikes[:1, :1]), threads=threads)
-    wrong, right = sum(certify(model.network, spikes, engine).different.values()), 0
-    for i, label in enumerate(test.labels[:IMAGES]):
-        found = engine.run({graph.inputs[0]: spikes[:, i].numpy()})[0]
-        right += int(found[graph.outputs[0]].sum(0).argmax() == label)
-    activity = [float(s.mean()) for s in _populations(model.network, spikes).values()]
-    figures["activity [mnist_snn]"] = round(float(np.mean(activity)), 4)
-    return figures | {"mismatches [mnist_snn]": wrong, "mnist_snn_accuracy": right / IMAGES}
+    figures = _network("mnist_snn", model.network, model.spikes(images), rounds, threads)
+    right = model(images).argmax(1) == torch.from_numpy(test.labels[:IMAGES])
+    return figures | {"mnist_snn_accuracy": float(right.float().mean())}
 
 
 def recordings(rounds: int, seed: int, threads: int) -> Figures:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, t
 from ..core import files
 from ..core.errors import FileError, InputError
 from . import peers
+from .contest import spread
 from .showcase import facts
 
 STEPS, BATCH = 500, 16  # of the Open Neuromorphic benchmark
@@ -89,7 +90,7 @@ def speed_figures(times: Times, names: Sequence[str]) -> dict[str, Any]:
             if (name, "layer", n) in times:
                 figures[f"onm{n}_vs_{name}"] = _ratio(times[name, "layer", n], own)
     for (name, what, n), seconds in times.items():
-        figures[f"ms [{what} {n}, {name}]"] = _spread([1000 * s for s in seconds])
+        figures[f"ms [{what} {n}, {name}]"] = spread([1000 * s for s in seconds])
     return figures
 
 
@@ -143,7 +144,7 @@ def _bandwidth(times: Times) -> dict[str, Any]:
     own, copy = times["axonal", "neuron", 512], times["axonal", "copy", 512]
     moved = 5 * 4 * STEPS * BATCH * 512
     return {
-        "copy_gigabytes_per_second": _spread([moved / s / 1e9 for s in copy]),
+        "copy_gigabytes_per_second": spread([moved / s / 1e9 for s in copy]),
         "scan_over_bandwidth": _ratio(own, copy),
     }
 
@@ -175,7 +176,7 @@ def _compiled(times: Times, root: Path, threads: int, limit: float) -> dict[str,
             except FileError:
                 continue
         own = statistics.median(times["axonal", "layer", 512])
-        figures[f"onm512_vs_{name}_compiled"] = _spread([s / own for s in answer["seconds"]])
+        figures[f"onm512_vs_{name}_compiled"] = spread([s / own for s in answer["seconds"]])
     return figures
 
 
@@ -192,14 +193,9 @@ def _spyx(rounds: int, root: Path, threads: int) -> dict[str, Any]:
                 (theirs.ask(**job)["seconds"][0], ours.ask(**job, variant="spyx lif")["seconds"][0])
                 for _ in range(rounds)
             ]
-            figures[f"spyx grid [H {h}, T {t}]"] = _spread([a / b for a, b in pairs])
+            figures[f"spyx grid [H {h}, T {t}]"] = spread([a / b for a, b in pairs])
     return figures
 
 
 def _ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
-    return _spread([x / y for x, y in zip(a, b, strict=True)])
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    parts = {"value": statistics.median(values), "low": min(values), "high": max(values)}
-    return {name: round(part, 4) for name, part in parts.items()}
+    return spread([x / y for x, y in zip(a, b, strict=True)])

@@ -106,8 +106,7 @@ class Stream:
         """
         steps, parts = self._given(given)
         self.sent[-1][0] = 0
-        tally = np.zeros((steps, len(self.tables.nodes), 2))
-        work = np.zeros((steps, len(self.tables.edges)))
+        tally, work = np.zeros((len(self.tables.nodes), 2)), np.zeros(len(self.tables.edges))
         t = i = 0
         while True:
             t, i = self.engine.compiled.run(
@@ -130,9 +129,7 @@ class Stream:
                 break
             self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
-        if steps > 1:
-            tally, work = tally.sum(0, keepdims=True), work.sum(0, keepdims=True)
-        self.pushes.append((steps, tally[0], work[0]))
+        self.pushes.append((steps, tally, work))
         if len(self.pushes) > KEPT:
             self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
         return self._taken(steps)

@@ -263,9 +263,10 @@ def arrange(t, place, value, address, starts):
 
 
 @njit(**OPTIONS)
-def store(node, t, idx, val, count, delays, ring_idx, ring_val, ring_n):
-    """Puts events into the ring of a delay node, each at the step in which it will leave."""
-    for e in range(count):
+def store(node, source, t, idx, val, sizes, delays, rings):
+    """Puts the events of a delay's source into its ring, each where it will leave."""
+    ring_idx, ring_val, ring_n = rings
+    for e in range(source.at, source.at + sizes[node.source]):
         slot = (t + delays[node.ints + idx[e]]) % node.slots
         at = ring_n[node.ring_n + slot]
         place = node.ring + slot * node.capacity + at
@@ -274,8 +275,9 @@ def store(node, t, idx, val, count, delays, ring_idx, ring_val, ring_n):
 
 
 @njit(**OPTIONS)
-def leave(node, t, ring_idx, ring_val, ring_n, idx, val):
+def leave(node, t, rings, idx, val):
     """Takes the events of step t out of the ring; their number."""
+    ring_idx, ring_val, ring_n = rings
     slot = t % node.slots
     count, place = ring_n[node.ring_n + slot], node.ring + slot * node.capacity
     idx[:count] = ring_idx[place : place + count]

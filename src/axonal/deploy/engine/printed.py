@@ -18,7 +18,7 @@ from ...ops.program import frame, program
 from . import kernels
 
 VISIT = """
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(**kernels.OPTIONS)
 def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
     width, room = node.width, node.cells * node.width
     begin = at = first * width
@@ -71,13 +71,13 @@ RUN = 1024  # neurons that are computed at once, in cells side by side
 INPUT, DELAY, PASS = -2, -1, 0
 
 {functions}
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(**kernels.OPTIONS)
 def visit(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
     {choice}
     return first * node.width, 0, 0.0
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(**kernels.OPTIONS)
 def part(tables, memory, i, first, last, t, scale, work):
     nodes, edges, weights, consts, ints = tables
     acc, mark, seen, state, idx, val, sizes, rows, lit = memory
@@ -113,7 +113,7 @@ def part(tables, memory, i, first, last, t, scale, work):
     )
 
 
-@njit(error_model="numpy", nogil=True, cache=True, parallel=True)
+@njit(parallel=True, **kernels.OPTIONS)
 def share(tables, memory, i, threads, t, scale, work):
     acc, mark, seen, state, idx, val, sizes, rows, lit = memory
     node = tables[0][i]
@@ -134,13 +134,12 @@ def share(tables, memory, i, threads, t, scale, work):
     return kernels.join(into, of, begins, ends), found[:, 0].sum(), found[:, 1].sum()
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@njit(**kernels.OPTIONS)
 def run(
     tables, memory, rings, given, sent, tally, work, begin, t, i, steps, scale, threads, heavy
 ):
     nodes, edges, weights, consts, ints = tables
     acc, mark, seen, state, idx, val, sizes, rows, lit = memory
-    ring_idx, ring_val, ring_n = rings
     starts, given_idx, given_val = given
     out_t, out_node, out_idx, out_val, out_n = sent
     for t in range(t, steps):
@@ -156,22 +155,24 @@ def run(
                 into[: b - a], of[: b - a] = given_idx[a:b], given_val[a:b]
             elif node.kind == DELAY:
                 if not node.early:
-                    store(node, nodes[node.source], begin + t, idx, val, sizes, ints, rings)
-                sizes[i] = kernels.leave(node, begin + t, ring_idx, ring_val, ring_n, into, of)
+                    source = nodes[node.source]
+                    kernels.store(node, source, begin + t, idx, val, sizes, ints, rings)
+                sizes[i] = kernels.leave(node, begin + t, rings, into, of)
             else:
                 load = 0
                 for e in range(node.first_edge, node.first_edge + node.edges):
                     load += sizes[edges[e].source] * edges[e].fan
                 if threads > 1 and load > heavy:
                     sizes[i], touched, spikes = share(
-                        tables, memory, i, threads, begin + t, scale, work[t]
+                        tables, memory, i, threads, begin + t, scale, work
                     )
                 else:
                     sizes[i], many, spikes = part(
-                        tables, memory, i, 0, node.cells, begin + t, scale, work[t]
+                        tables, memory, i, 0, node.cells, begin + t, scale, work
                     )
                     touched = float(many)
-                tally[t, i, 0], tally[t, i, 1] = touched, spikes
+                tally[i, 0] += touched
+                tally[i, 1] += spikes
             if node.output >= 0:
                 a, b = out_n[0], out_n[0] + sizes[i]
                 out_t[a:b], out_node[a:b] = t, node.output
@@ -181,17 +182,8 @@ def run(
         for j in range(len(nodes)):
             if nodes[j].kind == DELAY and nodes[j].early:
                 source = nodes[nodes[j].source]
-                store(nodes[j], source, begin + t, idx, val, sizes, ints, rings)
+                kernels.store(nodes[j], source, begin + t, idx, val, sizes, ints, rings)
     return steps, 0
-
-
-@njit(error_model="numpy", nogil=True, cache=True)
-def store(node, source, t, idx, val, sizes, ints, rings):
-    ring_idx, ring_val, ring_n = rings
-    count = sizes[node.source]
-    kernels.store(
-        node, t, idx[source.at :], val[source.at :], count, ints, ring_idx, ring_val, ring_n
-    )
 """
 
 CATCH_UP = """
@@ -275,7 +267,7 @@ def compiled(kinds: list[str]) -> ModuleType:
     in one file alone.
     """
     digest = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()
-    functions = [*(text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1))]
+    functions = [text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1)]
     given = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
     choice = [
         line

@@ -7,7 +7,7 @@ read once, by a sum, a bias or a population, its results are accumulated there a
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +55,7 @@ EDGE = _record(
 
 
 @dataclass
-class Pool1:
+class Flat:
     """A flat array that grows while a graph is laid out."""
 
     dtype: Any
@@ -113,10 +113,7 @@ class Tables:
         kinds: of each kind of population, from 1 on, the text of its function (see `printed`).
         weights, constants, ints: the pools; weights in the form that `WEIGHTS` says.
         layouts: of every node in the table.
-        SHARED: kinds that every graph's module has, for processes that run many graphs.
     """
-
-    SHARED: ClassVar[list[str]] = []
 
     def __init__(self, graph: Graph, weights: str = "float32"):
         self.graph, self.form = graph, weights
@@ -124,9 +121,9 @@ class Tables:
         self.home = _homes(graph)
         self.names = [name for name in graph.nodes if self.home[name] == name]
         self.index = {name: i for i, name in enumerate(self.names)}
-        self.kinds = list(self.SHARED)
-        self._weights, self._constants = Pool1(WEIGHTS[weights]), Pool1(np.float32)
-        self._ints = Pool1(np.int64)
+        self.kinds: list[str] = []
+        self._weights, self._constants = Flat(WEIGHTS[weights]), Flat(np.float32)
+        self._ints = Flat(np.int64)
         self._rows: dict[str, list[dict[str, int]]] = {name: [] for name in self.names}
         self._edge_names: dict[str, list[str | None]] = {name: [] for name in self.names}
         self._biases: dict[str, np.ndarray] = {}
@@ -152,7 +149,7 @@ class Tables:
             if name in self.graph.outputs:
                 row["output"] = self.graph.outputs.index(name)
             at, mark, edge = at + layout.room, mark + layout.cells, edge + row["edges"]
-            state += layout.room * (self.states(name))
+            state += layout.room * self.states(name)
             self.nodes[i] = tuple(row.get(key, 0) for key in NODE.fields or ())
         self.totals = {"at": at, "mark": mark, "state": state, "ring": ring, "ring_n": ring_n}
         rows = [row for name in self.names for row in self._rows[name]]
@@ -238,7 +235,7 @@ class Tables:
         offset = 0
         for name in node.inputs:
             before = self.graph.shapes[name]
-            if self.home[name] == home and name != home and not isinstance(node.op, Delay):
+            if self.home[name] == home and name != home:
                 continue  # it is accumulated there already
             op, source = node.op, self.home[name]
             axis = op.axis if isinstance(op, Concat) else 0
