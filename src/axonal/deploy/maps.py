@@ -40,11 +40,8 @@ class Op(ABC):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by name: weights and other constants."""
-        return {
-            f.name: value
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), np.ndarray)
-        }
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def _need(condition: bool, op: Op, reason: str) -> None:
