@@ -1,5 +1,6 @@
 """The command line: each command imports its room when it runs."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,19 +94,47 @@ def inspect(
 
 
 @app.command
-def train(name: str, *, out: Path | None = None, seed: int = 0, device: str = "cpu") -> None:
+def train(
+    name: str,
+    *,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    tensorboard: bool = False,
+) -> None:
     """Run a training, or go on with one that was interrupted.
+
+    On several processes or machines: torchrun --nproc-per-node 2 -m axonal.cli train NAME
 
     Args:
         name: recipe: mnist, mnist-sigma-delta, mnist-spiking, cifar10, mnist-classifier, ...
         out: folder of the run; runs/NAME by default.
         seed: of everything random.
         device: cpu or cuda.
+        tensorboard: write the log for TensorBoard too, into a folder of that name.
     """
     from .recipes import training
 
-    folder = training.train(name, out or Path("runs") / name, seed, device)
-    console.print(f"Trained {name}: the network and its card lie in {folder.resolve()}.")
+    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard)
+    if os.environ.get("RANK", "0") == "0":
+        console.print(f"Trained {name}: the network and its card lie in {folder.resolve()}.")
+
+
+@app.command
+def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
+    """Find what keeps a spiking network from learning, in one batch of its data.
+
+    Args:
+        what: a recipe, or a folder that train made.
+        fix: rescale weights and widen surrogates where that helps, and show before and after.
+        out: folder for the mended network.
+    """
+    from .recipes import clinic
+
+    found = clinic.doctor(what, fix, out)
+    for report in found.reports:
+        Console().print(report.table())
+    console.print(str(found))
 
 
 @bench.command(name="generate")

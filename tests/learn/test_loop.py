@@ -1,9 +1,11 @@
 import json
+import re
 import resource
 import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from axonal.core.errors import FileError, InputError
-from axonal.learn.loop import CHECKPOINT, Recipe, fit
+from axonal.core.errors import FileError, InputError, MissingExtra
+from axonal.learn.batches import Batches
+from axonal.learn.loop import CHECKPOINT, Recipe, evaluate, fit
+from axonal.learn.processes import Processes
+from axonal.learn.progress import Interrupt
+from axonal.learn.run import Run
+from axonal.nn import LIF, Sequential
 
 
 def network():
@@ -53,8 +60,11 @@ def at_call(count: int, action, loss=squared):
 
 
 def losses(folder):
-    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [(row["step"], row["loss"], row["largest"]) for row in rows]
+    return [(r["step"], r["loss"], r["largest"]) for r in rows(folder) if "loss" in r]
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -162,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
         return loss * (float("nan") if next(calls) >= 8 else 1.0), figures
 
     calls = iter(range(100))
-    with pytest.raises(InputError, match=r"tiny: the loss is nan at step 8; lower the learning"):
+    with pytest.raises(InputError, match=r"tiny: the loss is nan at step 8: the output of every"):
         fit(recipe(loss=poisoned), tmp_path)
     trained = fit(recipe(steps=20), tmp_path)
     assert all(p.isfinite().all() for p in trained.parameters())
@@ -236,6 +246,249 @@ def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+def test_a_full_disk_keeps_the_older_checkpoint(whole, tmp_path):
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(FileError, match=r"can't write .*checkpoint.*free space"):
+            fit(recipe(loss=at_call(7, fill)), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same(fit(recipe(), tmp_path), whole[1])
+
+
+class Square(nn.Module):
+    """The identity, of what has a square."""
+
+    def forward(self, x):
+        return x + 0 * x.square()
+
+
+def spiking(first):
+    return Sequential(first, LIF(), nn.Flatten(), nn.Linear(32, 1))
+
+
+def over_time(network, batch, generator):
+    output = network(batch["x"].expand(3, *batch["x"].shape))[0].mean(0)
+    return (output - batch["y"]).square().mean(), {"largest": output.detach().abs().max()}
+
+
+def spoiled(name, value):
+    """`data` with a number in one sample, which step 1 is the first to read."""
+    first, second = data()[name], Recipe.generator(recipe(), 0, 0, torch.device("cpu"))
+    order = torch.randperm(10, generator=second)
+    first[order[6]] = value
+    return lambda: data() | {name: first}
+
+
+class Explodes(nn.Module):
+    """Passes on what it is given, and has no gradient at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x + self.weight.abs().sqrt()
+
+
+def huge():
+    net = network()
+    net[2].register_forward_hook(lambda module, args, output: output * 1e38 * 10)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": spoiled("x", torch.nan)}, "the loss is nan at step 1: the input 'x' is not"),
+        ({"data": spoiled("y", torch.inf)}, "the loss is inf at step 1: the input 'y' is not"),
+        ({"build": huge}, r"0: 2 \(Flatten\) is the first layer whose output is not finite; lower"),
+        (
+            {"build": lambda: spiking(Square()), "loss": over_time, "data": spoiled("x", 3e38)},
+            r"the loss is nan at step 1: 0 \(Square\) is the first layer whose output is not",
+        ),
+        (
+            {"build": lambda: spiking(LIF(gain=1e30, reset="zero")), "loss": over_time,
+             "data": spoiled("x", 3e38)},
+            r"the loss is nan at step 1: 0 \(LIF\) is the first layer whose neurons are not finite",
+        ),
+        (
+            {"build": lambda: nn.Sequential(Explodes(), *network())},
+            "the gradient of 0.weight is not finite at step 0; lower the learning rate",
+        ),
+    ],
+    ids=["input", "target", "layer", "neuron's input", "neuron", "gradient"],
+)  # fmt: skip
+def test_what_was_first_not_finite_is_named(tmp_path, changes, message):
+    with pytest.raises(InputError, match=f"tiny: .*{message}.* the last checkpoint in .* intact"):
+        fit(recipe(**{"loss": noiseless} | changes), tmp_path)
+
+
+def noiseless(network, batch, generator):
+    error = network(batch["x"]) - batch["y"]
+    return error.square().mean(), {"largest": error.detach().abs().max()}
+
+
+def test_a_step_that_is_not_finite_changes_nothing_until_someone_looks():
+    us = Processes.joined("cpu")
+    run = Run(recipe(loss=noiseless, data=spoiled("x", torch.nan)), us)
+    batches = Batches(run.recipe, us)
+    run.step(0, batches(0), Interrupt())
+    before = {name: value.clone() for name, value in run.live.items()}
+    for step in (1, 2, 3, 0):
+        run.step(step, batches(step), Interrupt())
+        assert int(run.failed) == 1
+        assert all(torch.equal(run.live[name], before[name]) for name in before)
+    assert "the loss is nan at step 1: the input 'x'" in run.culprit(1, batches(1))
+
+
+def test_other_refusals_of_a_layer_come_as_they_are(tmp_path):
+    def refusing(network, batch, generator):
+        return network(batch["x"][None], (1, 2))
+
+    with pytest.raises(InputError, match=r"^Sequential: the state must be a tuple of 4 entries"):
+        fit(recipe(build=lambda: spiking(Square()), loss=refusing), tmp_path)
+
+
+def evaluated(**changes) -> Recipe:
+    return recipe(**{"held_out": held_out, "evaluate_every": 2} | changes)
+
+
+def held_out():
+    return {"x": data()["x"][:7], "y": data()["y"][:7] + 0.3}
+
+
+def test_evaluations_are_of_the_average_over_all_samples(tmp_path):
+    trained = fit(evaluated(loss=noiseless), tmp_path)
+    found = [row for row in rows(tmp_path) if "held_out" in row]
+    assert [row["step"] for row in found] == list(range(1, 20, 2))
+    error = trained(held_out()["x"]) - held_out()["y"]
+    figures = evaluate(trained, evaluated(loss=noiseless), held_out())
+    assert figures["loss"] == pytest.approx(error.square().mean().item(), rel=1e-5)
+    assert figures["loss"] == pytest.approx(found[-1]["held_out"]["loss"])
+    assert evaluate(trained, evaluated(loss=noiseless), held_out(), batch=7)["loss"] == (
+        pytest.approx(figures["loss"])
+    )
+    assert same(fit(recipe(loss=noiseless), tmp_path / "without"), trained)
+
+
+def test_evaluation_leaves_the_mode_as_it_was():
+    net = nn.Sequential(network(), nn.Dropout())
+    first = evaluate(net, evaluated(), held_out())
+    assert net.training and evaluate(net.eval(), evaluated(), held_out()) == first
+    assert not net.training
+
+
+def test_patience_ends_with_the_best_average(tmp_path):
+    options = {"patience": 2, "lr": 0.1, "warmup": 0}
+    trained = fit(evaluated(**options), tmp_path)
+    found = [row["held_out"]["loss"] for row in rows(tmp_path) if "held_out" in row]
+    best = found.index(min(found))
+    assert len(found) == best + 3 < 10
+    assert evaluate(trained, evaluated(), held_out())["loss"] == pytest.approx(found[best])
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    assert same(fit(evaluated(**options), tmp_path), trained)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    for step in range(2, 2 * len(found), 3):
+        folder = tmp_path / str(step)
+        loss = at_call(step, lambda: signal.raise_signal(signal.SIGTERM), squared)
+        with pytest.raises(KeyboardInterrupt):
+            fit(evaluated(loss=loss, **options), folder)
+        assert same(fit(evaluated(**options), folder), trained)
+        assert [r | {"seconds": 0} for r in rows(folder)] == [
+            r | {"seconds": 0} for r in rows(tmp_path)
+        ]
+
+
+def normed():
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 1))
+
+
+def test_running_statistics_are_averaged_as_the_weights_are(tmp_path):
+    seen = []
+
+    def watched(network, batch, generator):
+        result = noiseless(network, batch, generator)
+        seen.append(network[1].running_mean.clone())
+        return result
+
+    trained = fit(recipe(build=normed, loss=watched), tmp_path)
+    average = torch.zeros(3)
+    for step, mean in enumerate(seen):
+        average.lerp_(mean, 1 - min(0.9, (1 + step) / (10 + step)))
+    assert torch.allclose(trained[1].running_mean, average, atol=1e-6)
+    assert not torch.allclose(average, seen[-1], atol=1e-6)
+    assert same(fit(recipe(build=normed), tmp_path), trained)
+
+
+def test_dropout_is_a_function_of_the_step(tmp_path):
+    def build():
+        return nn.Sequential(*network(), nn.Dropout(0.3))
+
+    trained = fit(recipe(build=build), tmp_path / "whole")
+    loss = at_call(7, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe(build=build, loss=loss), tmp_path)
+    assert same(fit(recipe(build=build), tmp_path), trained)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ([0, 1, 2, 4, 4, 0, 1, 2, 1, 8], r"4 of 9 classes have no samples \(3, 5, 6, 7\); check"),
+        ([0] * 41 + [1] * 4, "class 0 has 41 samples and class 1 only 4"),
+        ([0] * 40 + [1] * 4, None),
+        ([0.0, 5.0] * 5, None),
+        ([-1, 5] * 5, None),
+    ],
+)
+def test_strange_labels_are_mentioned(tmp_path, capfd, label, words):
+    label = torch.tensor(label)
+    x = torch.zeros(len(label), 2, 4, 4)
+    given = {"x": x, "y": torch.zeros(len(label), 1), "label": label}
+    fit(recipe(data=lambda: given, steps=1), tmp_path)
+    said = capfd.readouterr().err
+    assert said == "" if words is None else re.search(f"^tiny: {words}.*\n$", said)
+
+
+def test_the_bar_shows_the_figures_of_the_step(tmp_path, capfd):
+    fit(recipe(), tmp_path)
+    shown = capfd.readouterr().out
+    _, loss, largest = losses(tmp_path)[-1]
+    assert f"loss {loss:.4g}  largest {largest:.4g}" in shown
+
+
+def test_tensorboard_is_given_the_log(tmp_path, monkeypatch):
+    written, opened = [], []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            opened.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step, value))
+
+        def close(self):
+            opened.append("closed")
+
+    module = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    fit(evaluated(steps=4), tmp_path, tensorboard=True)
+    assert opened == [(str(tmp_path / "tensorboard"), 0), "closed"]
+    names = ["loss", "largest", "loss", "largest", "held_out/loss", "held_out/largest"]
+    assert [name for name, *_ in written] == names * 2
+    assert written[0] == ("loss", 0, losses(tmp_path)[0][1])
+
+
+def test_tensorboard_is_asked_for_at_call_time(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'axonal\[track\]'"):
+        fit(recipe(), tmp_path, tensorboard=True)
+
+
 def test_recipes_and_data_without_meaning_are_refused(tmp_path):
     with pytest.raises(InputError, match="10 samples are less than one batch of 11"):
         fit(recipe(batch=11), tmp_path)
@@ -248,6 +501,13 @@ def test_recipes_and_data_without_meaning_are_refused(tmp_path):
             recipe(**changes)
     with pytest.raises(InputError, match="precision 'float16' is unknown"):
         recipe(precision="float16")
+    with pytest.raises(InputError, match="patience 2 is below 0, or lacks held_out"):
+        recipe(patience=2)
+    empty = {name: tensor[:0] for name, tensor in data().items()}
+    with pytest.raises(InputError, match="recipe tiny: its data hold no samples"):
+        fit(recipe(data=lambda: empty), tmp_path)
+    with pytest.raises(InputError, match="recipe tiny: its data hold no samples"):
+        evaluate(network(), recipe(), empty)
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():

@@ -7,6 +7,7 @@ from torch import fx, nn
 from axonal.core.errors import InputError
 from axonal.nn import (
     IF,
+    LI,
     LIF,
     AdaptiveCurrent,
     AdaptiveThreshold,
@@ -25,6 +26,7 @@ from axonal.testing import check_neuron
 
 NEURONS = [
     IF(),
+    LI(0.8, gain=0.2),
     IF(reset="zero", surrogate="triangle"),
     LIF(0.9),
     LIF.from_tau(20.0, dt=5.0, gain=0.5, reset="none"),

@@ -147,11 +147,39 @@ def test_constants_alone_equal_constants_as_tensors():
 def test_opcheck(dynamics):
     x, state, *values = (t.float() for t in inputs_of(dynamics, MARK + 1, 2, 4, 0, torch.float64))
     rules = (dynamics.text, ",".join(dynamics.constants()), "atan", 2.0)
-    tensors = [t.requires_grad_() for t in (x, state, torch.stack(values))]
-    torch.library.opcheck(op.fused, (*tensors, *rules))
-    spikes, final, marks = (t.detach() for t in op.fused(*tensors, *rules))
-    given = (spikes, final, tensors[0].detach(), marks, tensors[2].detach())
-    torch.library.opcheck(op.fused_backward, (*given, *rules))
+    for given in (x, x[:1]):
+        steps = MARK + 1
+        tensors = [t.detach().requires_grad_() for t in (given, state, torch.stack(values))]
+        torch.library.opcheck(op.fused, (*tensors, steps, *rules))
+        spikes, final, marks = (t.detach() for t in op.fused(*tensors, steps, *rules))
+        sent = (spikes, final, tensors[0].detach(), marks, tensors[2].detach())
+        torch.library.opcheck(op.fused_backward, (*sent, *rules))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dynamics", [Leaky(decay=0.9), Current(reset="zero")], ids=repr)
+def test_what_stays_the_same_is_given_once(dynamics, dtype):
+    torch.manual_seed(0)
+    steps = 2 * MARK + 3
+    x = torch.rand(1, 3, 5, dtype=dtype)
+    weights = torch.linspace(-1, 1, steps)[:, None, None].to(dtype)
+
+    def run(x, count):
+        x, decay = x.clone().requires_grad_(), torch.full((5,), 0.9, requires_grad=True)
+        decay = decay.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        decay.retain_grad()
+        spikes, state = scan(x, None, dynamics, steps=count, decay=decay)
+        ((spikes * weights).sum() + state.sum()).backward()
+        return spikes, state, x.grad.float().sum(0), decay.grad
+
+    held, whole = run(x, steps), run(x.expand(steps, 3, 5), None)
+    assert held[0].any()
+    for found, expected in zip(held, whole, strict=True):
+        rough = {"rtol": 2e-2, "atol": 2e-1} if dtype == torch.bfloat16 else {}
+        torch.testing.assert_close(found, expected, **rough)
+    for wrong in ({"steps": 0}, {"steps": 4, "x": x.expand(2, 3, 5)}):
+        with pytest.raises(InputError, match="no one step that stays"):
+            scan(**{"x": x, "state": None, "dynamics": dynamics} | wrong)
 
 
 def test_one_compiled_graph_with_the_same_gradients():

@@ -35,7 +35,7 @@ def test_kernels_equal_those_of_the_cpu(dynamics, dtype, vary):
     varying = torch.stack(near) if vary else torch.empty(0, 70, dtype=work)
     rules = (dynamics.text, ",".join(constants) if vary else "", "atan", 2.0)
     with poisoned():
-        forward = [each.forward(rules, x, state, varying) for each in (triton, cpu)]
+        forward = [each.forward(rules, x, state, varying, len(x)) for each in (triton, cpu)]
         sent = torch.randn(MARK + 3, 2, 70).to(dtype)
         grads = torch.randn_like(state)
         backward = [
@@ -54,5 +54,7 @@ def test_more_neurons_than_a_block_and_none():
     rules = (Leaky(decay=0.9).text, "", "atan", 2.0)
     for size in (triton.BLOCK + 1, 0):
         x, state = torch.rand(3, 1, size), torch.zeros(1, 1, size)
-        found = triton.forward(rules, x, state, torch.empty(0, size))
-        torch.testing.assert_close(found, cpu.forward(rules, x, state, torch.empty(0, size)))
+        found = triton.forward(rules, x, state, torch.empty(0, size), len(x))
+        torch.testing.assert_close(
+            found, cpu.forward(rules, x, state, torch.empty(0, size), len(x))
+        )

@@ -86,9 +86,12 @@ def test_shifts_move_whole_images_and_repeat_the_border():
     image = torch.arange(36.0).view(1, 1, 6, 6).repeat(200, 1, 1, 1)
     seen = []
 
-    def network(x):
-        seen.append(x)
-        return torch.zeros(len(x), 2)
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return torch.zeros(len(x), 2)
+
+    network = Network()
 
     batch = {"image": image, "label": torch.zeros(200, dtype=torch.long)}
     for seed in (0, 0, 1):

@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from .config import Config
 from .errors import InputError
 
-Emit = Literal["binary", "ternary", "integer", "multiple", "graded"]
+Emit = Literal["binary", "ternary", "integer", "multiple", "graded", "membrane"]
 Reset = Literal["subtract", "zero", "late", "none"]
 NEVER = 1e15  # a threshold that no membrane meets, and whose square is still a float32
 State = tuple[Any, ...]
@@ -66,6 +66,7 @@ class Dynamics(Config):
         multiple  s = clip(floor(u), 0, levels)                   (multi-spike of Sinabs, Rockpool)
         graded    s = +-2^-k, the k < levels with 3/4 <= |u| 2^k < 3/2, the largest |s| beyond,
                   0 below                                         (Huang et al. 2024, ECMT)
+        membrane  s = h, at any value: a read-out that does not spike, and never resets
 
     Gradients through a spike follow a stand-in: the surrogate g of `ops.surrogate` for binary
     spikes, ds/dh = g(h - threshold) = -ds/dthreshold, and on both sides for ternary ones; du for
@@ -118,9 +119,9 @@ class Dynamics(Config):
         if not self.threshold >= self.LEAST:
             least = "at least" if self.LEAST == 0 else "above"
             raise InputError(f"{name}: threshold {self.threshold} must be {least} 0")
-        if self.emit not in ("binary", "ternary", "integer", "multiple", "graded"):
+        if self.emit not in get_args(Emit):
             raise InputError(
-                f"{name}: emit {self.emit!r} is not binary, ternary, integer, multiple or graded"
+                f"{name}: emit {self.emit!r} is not one of {', '.join(get_args(Emit))}"
             )
         if self.reset not in self.RESETS:
             raise InputError(f"{name}: reset {self.reset!r} is not one of {', '.join(self.RESETS)}")
@@ -129,6 +130,8 @@ class Dynamics(Config):
             raise InputError(f"{name}: {self.levels} levels with {self.emit} spikes")
         if self.emit == "graded" and self.reset == "zero":
             raise InputError(f"{name}: a graded spike is part of the membrane; subtract it")
+        if self.emit == "membrane" and (self.reset != "none" or self.refractory):
+            raise InputError(f"{name}: a membrane that is read has no spikes; give it reset 'none'")
         if self.refractory < 0:
             raise InputError(f"{name}: {self.refractory} refractory steps")
         object.__setattr__(self, "text", json.dumps(self.to_dict(), sort_keys=True))
@@ -161,7 +164,7 @@ class Dynamics(Config):
     @property
     def graded(self) -> bool:
         """Whether spikes carry values that need multiplications, and not only signs and counts."""
-        return self.emit == "graded"
+        return self.emit in ("graded", "membrane")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -203,6 +206,8 @@ class Dynamics(Config):
 
     def fire(self, m: Algebra, h: Any, threshold: Any) -> Any:
         """The spike of the membrane h."""
+        if self.emit == "membrane":
+            return h
         if self.emit == "binary":
             return self._spike(m, h - threshold)
         if self.emit == "ternary":

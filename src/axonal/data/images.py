@@ -199,7 +199,7 @@ def mnist(split: str) -> Images:
         InputError: another split.
         FileError: files can't be fetched, are damaged, or are not MNIST.
     """
-    _check_split(split)
+    check_split(split)
     arrays = []
     for kind in ("images-idx3", "labels-idx1"):
         remote = MNIST[f"{'train' if split == 'train' else 't10k'}-{kind}"]
@@ -218,7 +218,7 @@ def cifar10(split: str) -> Images:
         InputError: another split.
         FileError: files can't be fetched, or are damaged.
     """
-    _check_split(split)
+    check_split(split)
     folder = root() / CIFAR10.place
     if not all((folder / name).exists() for names in CIFAR10_FILES.values() for name in names):
         _unpack_cifar10(folder, fetch(CIFAR10))
@@ -260,7 +260,12 @@ def _unpack_cifar10(folder: Path, archive: bytes) -> None:
         files.write(folder / name, content)
 
 
-def _check_split(split: str) -> None:
+def check_split(split: str) -> None:
+    """Refuses any split but "train" and "test".
+
+    Raises:
+        InputError: it is another.
+    """
     if split not in ("train", "test"):
         raise InputError(f"split {split!r} is not 'train' or 'test'")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..nn import Neuron, Stateful
+from ..nn import Stateful, watch
 from .engine import Engine
 from .graph import Graph
 from .trace import trace
@@ -86,21 +86,6 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
 
 def sent(network: torch.nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     """What every population sends in torch for x [T, B, ...], [T, B, ...] by its module's name."""
-    found: dict[str, list[np.ndarray]] = {}
-
-    def watch(name: str):
-        def hook(neuron: torch.nn.Module, given: tuple, sent: tuple[Tensor, Tensor]) -> None:
-            found.setdefault(name, []).append(sent[0].numpy())
-
-        return hook
-
-    handles = [
-        module.register_forward_hook(watch(name))
-        for name, module in network.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    with torch.no_grad():
+    with torch.no_grad(), watch(network, readouts=True) as found:
         network(x)
-    for handle in handles:
-        handle.remove()
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}

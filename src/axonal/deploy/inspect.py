@@ -20,6 +20,7 @@ EMITS = {
     "integer": "up to {} spikes, rounded",
     "multiple": "up to {} spikes",
     "graded": "a power of two of {} sizes",
+    "membrane": "its membrane",
 }
 RESETS = {
     "subtract": "takes the threshold away",

@@ -1,14 +1,18 @@
 """Losses, each a factory that returns what `Recipe.loss` asks for."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .loop import Batch
+from ..core.errors import InputError
+from ..nn.watch import rates, tally, watch, watch_reads
+from .loop import Batch, Loss
+from .objectives import Objective, Penalty, checked, guess
+from .rules import Rule, bptt
 
 Unfold = Callable[[nn.Module], Any]
 
@@ -51,9 +55,56 @@ def cross_entropy(shift: int = 0):
 
     def loss(network, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image, label = batch["image"], batch["label"]
-        logits = network(_moved(image, shift, generator) if shift else image).float()
+        moving = shift and network.training
+        logits = network(_moved(image, shift, generator) if moving else image).float()
         accuracy = (logits.argmax(1) == label).float().mean()
-        return F.cross_entropy(logits, label), {"accuracy": accuracy}
+        return F.cross_entropy(logits, checked(label, logits)), {"accuracy": accuracy}
+
+    return loss
+
+
+def spiking(
+    objective: Objective,
+    *,
+    rule: Rule = bptt,
+    penalties: Sequence[Penalty] = (),
+    shift: int = 0,
+) -> Loss:
+    """The loss of a spiking classifier under any rule of learning.
+
+    Args:
+        objective: of its outputs, one of `objectives`.
+        rule: how gradients are found, one of `rules.RULES`.
+        penalties: on what its neurons send.
+        shift: as of `cross_entropy`, while training; frames of a recording move together.
+
+    Returns:
+        (model, {"image" or "events" [B, ...], "label" [B]}, generator) -> (loss, {"accuracy",
+        "spikes": a neuron and step}). The model has `encode`, from the batch's entry to
+        [T, B, ...], and `network`, from there to (outputs [T, B, C], state).
+
+    Raises:
+        InputError: penalties with another rule than BPTT.
+    """
+
+    if penalties and rule is not bptt:
+        raise InputError("penalties need the gradients of all steps; choose the rule bptt")
+
+    def loss(model, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        x, label = next(batch[k] for k in ("image", "events") if k in batch), batch["label"]
+        if shift and model.training:
+            x = _moved(x.flatten(1, -3).float(), shift, generator).view_as(x)
+        find = rule if torch.is_grad_enabled() else bptt  # all find the same outputs
+        with ExitStack() as stack:
+            fired = stack.enter_context(tally(model.network))
+            watches = [
+                stack.enter_context(w(model.network)) for w in (watch, watch_reads) if penalties
+            ]
+            found, outputs = find(model.network, model.encode(x), lambda y: objective(y, label))
+        for penalty in penalties:
+            found = found + penalty(model.network, *watches)
+        mean = torch.tensor(list(rates(fired).values())).mean()
+        return found, {"accuracy": (guess(outputs) == label).float().mean(), "spikes": mean}
 
     return loss
 
@@ -111,12 +162,12 @@ def distilled_changes(
         for i in range(steps):
             t = i / steps
             goal = path[i + 1] if teacher is None else teacher(x, t, label)
-            with _recorded(twin.neurons) as spikes:
+            with watch(twin.neurons) as spikes:
                 estimate, state = twin(x[None], state, tolerance(t))
             velocity = (estimate[0] - x) / (1 - t)
             distance = distance + (velocity - (goal - x) * steps).square().mean()
             x = goal if teacher is None else x + velocity.detach() / steps
-            for name, changes in spikes.items():
+            for name, (changes,) in spikes.items():
                 size, threshold = changes.abs(), twin.neurons[name].threshold * tolerance(t)
                 work = work + fanouts[name] * (size / (size + threshold + 1e-9)).sum()
                 sent = sent + fanouts[name] * torch.count_nonzero(changes)
@@ -125,19 +176,3 @@ def distilled_changes(
         return distance + penalty * work / scale, figures
 
     return loss
-
-
-@contextmanager
-def _recorded(neurons: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What each of `neurons` sends while the context is open."""
-    spikes: dict[str, Tensor] = {}
-
-    def record(name: str):
-        return lambda module, args, output: spikes.__setitem__(name, output[0])
-
-    handles = [neuron.register_forward_hook(record(name)) for name, neuron in neurons.items()]
-    try:
-        yield spikes
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,58 +1,98 @@
-"""A small spiking image classifier: convolutions and leaky neurons, spikes in, sums out.
+"""Spiking classifiers, feed-forward or recurrent, written in the shorthand of the literature.
 
-A pixel of brightness p in [0, 1] sends `rate` p spikes a step, evenly spaced. The class whose
-linear read-out of the last spikes sums highest wins.
+`layers=("32c5p2", "64c5p2", "256", "128r")` is a convolution of 32 channels, 5 x 5, whose sums are
+averaged over 2 x 2, then one of 64; then 256 neurons that see all, then 128 that also see each
+other's last spikes. Each is followed by neurons; a linear map reads the last ones out. `s2` in a
+convolution is its stride. The class whose output sums highest over time wins.
 
-Shapes: images [B, C, H, W] in [-1, 1], spikes [T, B, ...], logits [B, classes].
+Shapes: images [B, C, H, W] in [-1, 1] or events [B, T, ...], spikes [T, B, ...], logits
+[B, classes].
 """
 
+import math
+import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..core.config import Config
 from ..core.errors import InputError
-from ..nn import LIF, Sequential
+from ..core.kinds import AdaptiveThreshold, Leaky
+from ..nn import LI, Neuron, Recurrent, Sequential
 from .base import Model
+
+LAYER = re.compile(r"(?P<n>\d+)(?:c(?P<k>\d+)(?:s(?P<s>\d+))?(?:p(?P<p>\d+))?|(?P<r>r))?")
+Coding = Literal["regular", "constant", "events"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingConfig(Config):
-    """Sizes of a `SpikingClassifier`.
+    """What a `SpikingClassifier` is made of.
 
     Attributes:
-        channels, size: of the images.
-        widths: channels of the two convolutions, each of which halves the map.
-        features: neurons of the last but one layer.
+        shape: of one sample in one step, [C, H, W] or [N].
+        layers: populations, as this file's first lines say.
         classes: how many.
-        steps: of time that an image is shown.
+        steps: of time that an image is shown; events bring their own.
+        coding: how a sample becomes spikes. "regular": a pixel of brightness p in [0, 1] sends
+            `rate` p spikes a step, evenly spaced. "constant": p itself in every step, so that the
+            first layer turns it into spikes. "events": [T, ...] spikes are given.
         rate: spikes a step of the brightest pixel, in (0, 1].
         decay: of the membranes, per step.
+        adaptive: whether thresholds rise with spikes: `AdaptiveThreshold`, else `Leaky`.
+        fade, rise: of such thresholds.
+        learn: constants of the neurons to train, one a neuron or channel.
+        surrogate, slope: of the spikes; None for the default.
+        norm: whether batch normalisation follows every layer's weights.
+        dropout: share of spikes dropped behind populations that see all.
+        boost: of the initial weights; sparse spikes need larger ones than dense values.
+        recurrent: the same of the weights between neurons of one population.
+        readout: decay of a leaky integrator behind the last weights; None for none.
 
     Raises:
-        InputError: a size below 1, or a rate or decay out of range.
+        InputError: a layer that can't be read, a size below 1, or a constant out of range.
     """
 
-    channels: int = 1
-    size: int = 28
-    widths: tuple[int, ...] = (16, 32)
-    features: int = 128
+    shape: tuple[int, ...] = (1, 28, 28)
+    layers: tuple[str, ...] = ("16c5s2", "32c3s2", "128")
     classes: int = 10
     steps: int = 12
+    coding: Coding = "regular"
     rate: float = 0.25
     decay: float = 0.9
+    adaptive: bool = False
+    fade: float = 0.97
+    rise: float = 0.2
+    learn: tuple[str, ...] = ()
+    surrogate: str = "triangle"
+    slope: float | None = None
+    norm: bool = False
+    dropout: float = 0.0
+    boost: float = 3.0
+    recurrent: float = 0.1
+    readout: float | None = None
 
     def __post_init__(self):
-        sizes = (self.channels, self.features, self.classes, self.steps, *self.widths)
-        if len(self.widths) != 2 or min(sizes) < 1 or self.size < 4:
-            raise InputError("SpikingConfig: two widths, and every size at least 1 (images 4)")
-        if not (0 < self.rate <= 1 and 0 <= self.decay <= 1):
-            raise InputError("SpikingConfig: rate must lie in (0, 1] and decay in [0, 1]")
+        for layer in self.layers:
+            if not (found := LAYER.fullmatch(layer)) or "0" in found.groupdict().values():
+                raise InputError(
+                    f"SpikingConfig: layer {layer!r} is not like 32c5, 32c5s2, 32c5p2, 128 or 128r"
+                )
+        kinds = ["c" in layer for layer in self.layers]
+        if kinds != sorted(kinds, reverse=True) or (any(kinds) and len(self.shape) != 3):
+            raise InputError("SpikingConfig: convolutions come first, of samples [C, H, W]")
+        if min(self.classes, self.steps, *self.shape) < 1:
+            raise InputError("SpikingConfig: classes, steps and shape must be at least 1")
+        if self.coding not in get_args(Coding):
+            raise InputError(f"SpikingConfig: coding {self.coding!r} is not {get_args(Coding)}")
+        if not (0 < self.rate <= 1 and 0 <= self.dropout < 1 and self.boost > 0):
+            raise InputError("SpikingConfig: rate in (0, 1], dropout in [0, 1), boost above 0")
 
 
 class SpikingClassifier(Model):
-    """Two convolutions and two linear maps with neurons between them.
+    """Weights with neurons between them, and a linear read-out.
 
     Attributes:
         network: `y, state = network(spikes, state)`, y [T, B, classes].
@@ -63,37 +103,77 @@ class SpikingClassifier(Model):
 
     def __init__(self, config: SpikingConfig):
         super().__init__(config)
-        first, second = config.widths
-        side = -(-config.size // 4)
-        options = {"bias": False}
-        maps = (
-            nn.Conv2d(config.channels, first, 5, 2, padding=2, **options),
-            nn.Conv2d(first, second, 3, 2, padding=1, **options),
-            nn.Linear(second * side * side, config.features, **options),
-            nn.Linear(config.features, config.classes, **options),
-        )
-        with torch.no_grad():
-            for layer in maps[:3]:  # sparse spikes need larger weights than dense values
-                layer.weight *= 3
-        neurons = [LIF(config.decay, surrogate="triangle") for _ in range(3)]
-        self.network = Sequential(
-            maps[0], neurons[0], maps[1], neurons[1], nn.Flatten(), maps[2], neurons[2], maps[3]
-        )
+        layers: list[nn.Module] = []
+        shape = config.shape
+        for layer in config.layers:
+            parts, shape = self._population(layer, shape)
+            layers += parts
+        layers += [nn.Flatten()] if len(shape) > 1 else []
+        layers.append(nn.Linear(math.prod(shape), config.classes, bias=False))
+        layers += [LI(config.readout, gain=1 - config.readout)] if config.readout else []
+        self.network = Sequential(*layers)
 
-    def spikes(self, image: Tensor) -> Tensor:
-        """What the pixels send, [T, B, C, H, W].
+    def _population(
+        self, layer: str, shape: tuple[int, ...]
+    ) -> tuple[list[nn.Module], tuple[int, ...]]:
+        """The layers that a word stands for, behind values of `shape`, and the shape they give."""
+        found, c = LAYER.fullmatch(layer), self.config
+        assert found
+        n, options = int(found["n"]), {"bias": False}
+        if found["k"]:
+            k, stride, pool = int(found["k"]), int(found["s"] or 1), int(found["p"] or 1)
+            weights = nn.Conv2d(shape[0], n, k, stride, padding=k // 2, **options)
+            sides = tuple(((side + 2 * (k // 2) - k) // stride + 1) // pool for side in shape[1:])
+            if min(sides) < 1:
+                raise InputError(f"SpikingClassifier: nothing is left of {shape} after {layer!r}")
+            parts = [weights, *([nn.BatchNorm2d(n)] if c.norm else [])]
+            parts += [nn.AvgPool2d(pool)] if pool > 1 else []
+            shape, each = (n, *sides), (n, 1, 1)
+        else:
+            weights = nn.Linear(math.prod(shape), n, **options)
+            parts = [nn.Flatten()] if len(shape) > 1 else []
+            parts += [weights, *([nn.BatchNorm1d(n)] if c.norm else [])]
+            shape, each = (n,), (n,)
+        with torch.no_grad():
+            weights.weight *= c.boost
+        neuron: nn.Module = self._neuron(each)
+        if found["r"]:
+            assert isinstance(neuron, Neuron)
+            connection = nn.Linear(n, n, **options)
+            with torch.no_grad():
+                connection.weight *= c.recurrent
+            neuron = Recurrent(neuron, connection)
+        dropped = [nn.Dropout(c.dropout)] if c.dropout and not found["k"] else []
+        return [*parts, neuron, *dropped], shape
+
+    def _neuron(self, each: tuple[int, ...]) -> Neuron:
+        c = self.config
+        kind = AdaptiveThreshold(decay=c.decay, fade=c.fade, rise=c.rise)
+        dynamics = kind if c.adaptive else Leaky(decay=c.decay)
+        constants = dynamics.constants()
+        values = {name: torch.full(each, constants.get(name, 0.0)) for name in c.learn}
+        return Neuron(dynamics, c.surrogate, c.slope, values=values, learn=c.learn)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """What the network is fed, [T, B, ...], for images [B, C, H, W] or events [B, T, ...].
 
         Raises:
-            InputError: `image` is not a batch of images of the configured shape.
+            InputError: `x` is not a batch of the configured shape.
         """
-        shape = (self.config.channels, self.config.size, self.config.size)
-        if image.ndim != 4 or image.shape[1:] != shape:
-            raise InputError(f"SpikingClassifier: {tuple(image.shape)} is no batch of {shape}")
-        a_step = (image + 1) / 2 * self.config.rate
-        times = torch.arange(self.config.steps + 1, device=image.device, dtype=image.dtype)
-        sent = torch.floor(times.reshape(-1, 1, 1, 1, 1) * a_step + 1e-4)
+        c = self.config
+        events = c.coding == "events"
+        if x.ndim != len(c.shape) + 1 + events or x.shape[1 + events :] != c.shape:
+            each = "[T, *shape]" if events else "of shape"
+            raise InputError(f"SpikingClassifier: {list(x.shape)} is no batch {each} {c.shape}")
+        if events:
+            return x.transpose(0, 1).to(torch.get_default_dtype())
+        bright = (x + 1) / 2
+        if c.coding == "constant":
+            return bright.expand(c.steps, *bright.shape)
+        times = torch.arange(c.steps + 1, device=x.device, dtype=x.dtype)
+        sent = torch.floor(times.reshape(-1, *(1 for _ in x.shape)) * bright * c.rate + 1e-4)
         return sent.diff(dim=0)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The logits: what the read-out sums over time."""
-        return self.network(self.spikes(image))[0].sum(0)
+        return self.network(self.encode(x))[0].sum(0)

@@ -12,12 +12,15 @@ from ..core.kinds import (
     Resonate,
 )
 from .layers import Delay, DelayedLinear, Noise, Recurrent
-from .neurons import IF, LIF, IntegerLIF, Neuron, OneStep, SigmaDelta
+from .neurons import IF, LI, LIF, IntegerLIF, Neuron, OneStep, SigmaDelta
+from .normalise import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
 from .sequential import Sequential
 from .stateful import Stateful
+from .watch import watch
 
 __all__ = [
     "IF",
+    "LI",
     "LIF",
     "AdEx",
     "AdaptiveCurrent",
@@ -30,6 +33,7 @@ __all__ = [
     "IntegerLIF",
     "Izhikevich",
     "Leaky",
+    "MembraneNorm",
     "Neuron",
     "Noise",
     "OneStep",
@@ -38,4 +42,8 @@ __all__ = [
     "Sequential",
     "SigmaDelta",
     "Stateful",
+    "TemporalBatchNorm",
+    "ThresholdBatchNorm",
+    "standardise",
+    "watch",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
 from .neurons import Neuron
+from .watch import MAPS
 
 Mode = Literal["dense", "zeros", "events"]
 
@@ -49,7 +50,7 @@ class Meter:
     def __enter__(self) -> "Meter":
         self._handles = [self.network.register_forward_pre_hook(self._begin)]
         for name, module in self.network.named_modules():
-            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            if isinstance(module, MAPS):
                 hook = self._layer_hook(name)
             elif isinstance(module, Neuron):
                 hook = self._neuron_hook(name)
@@ -128,19 +129,23 @@ class Meter:
         return hook
 
     def _fanout(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """How many weights each entry of one sample of `x` meets, [...] as one sample."""
         key = (name, x.shape[1:])
         if key not in self._fanouts:
-            ones = copy.copy(layer)
-            with torch.inference_mode(False), torch.enable_grad():
-                vars(ones)["_parameters"] = {
-                    "weight": torch.ones_like(layer.get_parameter("weight")).float(),
-                    "bias": None,
-                }
-                probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
-                (fanout,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
-            self._fanouts[key] = fanout[0].round().double()
+            self._fanouts[key] = fanout(layer, x).double()
         return self._fanouts[key]
+
+
+def fanout(layer: nn.Module, x: Tensor) -> Tensor:
+    """How many weights of a layer each entry of one sample of `x` [B, ...] meets, [...]."""
+    ones = copy.copy(layer)
+    with torch.inference_mode(False), torch.enable_grad():
+        vars(ones)["_parameters"] = {
+            "weight": torch.ones_like(layer.get_parameter("weight")).float(),
+            "bias": None,
+        }
+        probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
+        (found,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
+    return found[0].round()
 
 
 def _nonzero(x: Tensor) -> float:

@@ -76,14 +76,19 @@ class Neuron(Stateful):
             return value.sigmoid()
         return softplus(value) if name == "threshold" else value
 
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, steps: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x [T, B, ...] and the state of an earlier call -> spikes [T, B, ...] and the state.
+
+        With `steps`, x is [1, B, ...] and stays the same for so many.
 
         Raises:
             InputError: as `ops.scan.scan`.
         """
         values: dict[str, Any] = {name: self.value(name) for name in self.given}
-        return scan(x, state, self.dynamics, surrogate=self.surrogate, slope=self.slope, **values)
+        options = {"surrogate": self.surrogate, "slope": self.slope, "steps": steps}
+        return scan(x, state, self.dynamics, **options, **values)
 
     def extra_repr(self) -> str:
         shown = [f"{name} {list(getattr(self, name).shape)}" for name in self.given]
@@ -155,6 +160,18 @@ class LIF(Neuron):
             InputError: `tau` or `dt` is not positive.
         """
         return cls(decay_from_tau(tau, dt), **options)
+
+
+class LI(Neuron):
+    """A leaky integrator that hands on its membrane: a read-out, which does not spike.
+
+    Args:
+        decay: of the membrane per step.
+        gain: of the input; 1 - decay makes the membrane a moving average.
+    """
+
+    def __init__(self, decay: float = 0.9, *, gain: float = 1.0):
+        super().__init__(Leaky(decay=decay, gain=gain, emit="membrane", reset="none"))
 
 
 class IntegerLIF(Neuron):

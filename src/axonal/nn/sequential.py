@@ -20,7 +20,8 @@ class Sequential(nn.Sequential, Stateful):
 
     `Stateful` layers (neurons, delays, another `Sequential`) are handed their state; any other
     takes [T x B, ...], as it would a batch. The state is a tuple with one entry for each layer,
-    None for those without.
+    None for those without. An input that is the same in every step (`image.expand(T, ...)`) runs
+    once through the layers before the first state; dropout among these then has one mask.
 
     Args:
         layers: as of `torch.nn.Sequential`.
@@ -62,6 +63,9 @@ class Sequential(nn.Sequential, Stateful):
                 given = () if before is None else (before,)
                 y, (before,) = again(_Segment(waiting, layer), y, given)
                 waiting = []
+            elif type(layer).forward is Neuron.forward and len(y) > 1 and not y.stride(0):
+                y, before = layer(_each_step(waiting, y[:1]), before, steps=len(y))
+                waiting = []
             elif isinstance(layer, Stateful):
                 y, before = layer(_each_step(waiting, y), before)
                 waiting = []
@@ -89,7 +93,8 @@ class _Segment:
 def _each_step(layers: list[nn.Module], x: Tensor) -> Tensor:
     if not layers:
         return x
-    steps, x = x.shape[:2], x.flatten(0, 1)
+    steps, same = x.shape[:2], x.stride(0) == 0
+    x = x[0] if same else x.flatten(0, 1)
     for layer in layers:
         x = layer(x)
-    return x.unflatten(0, steps)
+    return x.expand(*steps, *x.shape[1:]) if same else x.unflatten(0, steps)

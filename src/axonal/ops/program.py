@@ -191,9 +191,9 @@ Rules = tuple[str, str, str, float]  # as `program` takes them, then the surroga
 MARK = 32  # steps between the states that the forward pass marks for the backward pass
 
 
-def new_marks(x: Any, state: Any) -> Any:
-    """Room for the states [K, B, N] before every `MARK`th step of x [T, B, N]: [M K, B, N]."""
-    return state.new_empty(-(-x.shape[0] // MARK) * state.shape[0], *state.shape[1:])
+def new_marks(steps: int, state: Any) -> Any:
+    """Room for the states [K, B, N] before every `MARK`th of so many steps: [M K, B, N]."""
+    return state.new_empty(-(-steps // MARK) * state.shape[0], *state.shape[1:])
 
 
 @dataclass(frozen=True)

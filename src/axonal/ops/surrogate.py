@@ -48,6 +48,10 @@ def _triangle(m, x, gamma):
     return m.where(abs(x) < gamma, (gamma - abs(x)) / gamma**2, 0.0)
 
 
+def _masked_triangle(m, x, gamma):
+    return m.where((x >= 0) & (x < gamma), (gamma - x) / gamma**2, 0.0)
+
+
 def _boxcar(m, x, width):
     return m.where(abs(x) < width / 2, 1 / width, 0.0)
 
@@ -106,6 +110,14 @@ SURROGATES: dict[str, Surrogate] = {
             slope=1.0,
             peak=1.0,
             source="max(0, g - |x|) / g^2, area 1; Deng et al. 2022, TET (arXiv 2202.11946)",
+        ),
+        Surrogate(
+            name="masked_triangle",
+            derivative=_masked_triangle,
+            slope=1.0,
+            peak=1.0,
+            source="the triangle where there was a spike: what an event-driven backward pass can "
+            "see; masks as in MPD-ED (Wei et al. 2024, arXiv 2403.00270), the shape our choice",
         ),
         Surrogate(
             name="e_prop",

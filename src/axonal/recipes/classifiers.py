@@ -13,8 +13,6 @@ from ..generate.quality import REFERENCE, Reference, measure
 from ..learn import losses
 from ..learn.loop import Recipe
 from ..models.classifier import Classifier, ClassifierConfig
-from ..models.spiking import SpikingClassifier, SpikingConfig
-from ..nn import Neuron
 from .batches import images
 
 ROWS, FLOOR = 2000, 10_000
@@ -72,51 +70,3 @@ def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[st
         "floor_images": count,
         "floor_rows": floor.rows,
     }
-
-
-def mnist_spiking_classifier(seed: int = 0) -> Recipe:
-    """A spiking classifier of a few per cent activity, about 10 minutes on two CPU cores."""
-    return Recipe(
-        name="mnist-spiking-classifier",
-        build=lambda: SpikingClassifier(SpikingConfig()),
-        data=lambda: images("mnist"),
-        loss=losses.cross_entropy(shift=2),
-        steps=2000,
-        lr=2e-3,
-        seed=seed,
-        precision="float32",
-    )
-
-
-def save_spiking(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a spiking classifier in float16.
-
-    Returns:
-        Figures for its card, of the float16 weights, read back: accuracy on the test set, and the
-        share of each population's neurons that fire in a step.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
-    """
-    assert isinstance(network, SpikingClassifier)
-    network = SpikingClassifier.load(network.save(folder, torch.float16))
-    test = DATASETS["mnist"]("test")
-    right, fired, layers = 0, [0.0] * 3, [m for m in network.network if isinstance(m, Neuron)]
-    handles = [
-        layer.register_forward_hook(
-            lambda module, args, output, i=i: fired.__setitem__(
-                i, fired[i] + float(output[0].mean())
-            )
-        )
-        for i, layer in enumerate(layers)
-    ]
-    batches = torch.arange(len(test)).split(500)
-    with torch.inference_mode():
-        for rows in batches:
-            image = torch.from_numpy(test.pixels[rows.numpy()]).float() / 127.5 - 1
-            found = network(image).argmax(1)
-            right += int((found == torch.from_numpy(test.labels[rows.numpy()])).sum())
-    for handle in handles:
-        handle.remove()
-    activity = [value / len(batches) for value in fired]
-    return {"test_accuracy": right / len(test), "test_images": len(test), "activity": activity}

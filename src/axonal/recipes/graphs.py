@@ -48,10 +48,9 @@ def _traced(folder: Path, config: dict) -> Graph:
     from ..generate.images import Generator, changes
     from ..models.spiking import SpikingClassifier
 
-    if "rate" in config:
+    if "coding" in config:
         model = SpikingClassifier.load(folder)
-        size = model.config.size
-        return trace(model.network, torch.zeros(1, 1, model.config.channels, size, size))
+        return trace(model.network, torch.zeros(1, 1, *model.config.shape))
     if "depths" in config and config.get("core") == "relu":
         generator = Generator.from_pretrained(folder)
         dense = generator.certificate is None

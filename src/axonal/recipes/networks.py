@@ -124,7 +124,7 @@ def digits(rounds: int, seed: int, threads: int) -> Figures:
     """The spiking classifier that ships, at its own activity."""
     model, test = SpikingClassifier.load(ASSETS / "mnist-spiking-classifier"), mnist("test")
     images = torch.from_numpy(test.pixels[:IMAGES]).float() / 127.5 - 1
-    figures = _network("mnist_snn", model.network, model.spikes(images), rounds, threads)
+    figures = _network("mnist_snn", model.network, model.encode(images), rounds, threads)
     right = model(images).argmax(1) == torch.from_numpy(test.labels[:IMAGES])
     return figures | {"mnist_snn_accuracy": float(right.float().mean())}
 

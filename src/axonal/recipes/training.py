@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
 from ..generate.images import CERTIFICATES, by_changes, changes
-from ..learn.loop import LOG, Recipe, fit
+from ..learn.loop import Recipe, fit
+from ..learn.processes import Processes
+from ..learn.progress import LOG
 from ..models.base import Model
 from ..models.flow import FlowUNet
-from . import classifiers, generators
+from . import classifiers, generators, spiking
 
 CARD = "card.json"
 SAMPLER = "euler"
@@ -125,24 +128,29 @@ TRAININGS: Mapping[str, Training] = {
     ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
     "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
-    "mnist-spiking-classifier": Training(
-        classifiers.mnist_spiking_classifier, classifiers.save_spiking
-    ),
     "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
     "cifar10-classifier": Training(
         classifiers.cifar10_classifier, classifiers.save_classifier, "CIFAR-10 (Krizhevsky 2009)"
     ),
+} | {
+    name: Training(partial(spiking.recipe, name), spiking.save, task.about)
+    for name, task in spiking.TASKS.items()
 }
 
 
-def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
+def train(
+    name: str, out: Path, seed: int = 0, device: str = "cpu", tensorboard: bool = False
+) -> Path:
     """Run the training `name` in `out`, going on where an earlier one stopped.
+
+    Of the processes that torchrun starts, the first writes the result, and the others wait.
 
     Returns:
         The folder with the network, its configuration and its card.
 
     Raises:
-        InputError: no training of that name, or no such device. FileError: as `learn.loop.fit`.
+        InputError: no training of that name, or no such device. FileError, MissingExtra,
+            ProcessError: as `learn.loop.fit`.
     """
     if name not in TRAININGS:
         raise InputError(f"no recipe {name!r}; there are {', '.join(TRAININGS)}")
@@ -153,21 +161,33 @@ def train(name: str, out: Path, seed: int = 0, device: str = "cpu") -> Path:
             f"there is no device {device!r} here; leave out --device to train on the CPU"
         ) from error
     training, folder = TRAININGS[name], out / "model"
-    start = [train(training.after, out / training.after, seed, device)] if training.after else []
+    before, start = training.after, []
+    if before:
+        start = [train(before, out / before, seed, device, tensorboard)]
     recipe = training.recipe(seed, *start)
-    network = fit(recipe, out, device).cpu()
-    figures = training.save(network, recipe, folder)
-    last = json.loads((out / LOG).read_text().splitlines()[-1])
+    network, us = fit(recipe, out, device, tensorboard=tensorboard).cpu(), Processes.joined(device)
+    with us.together(f"what was trained is in {out}"):
+        if us.first:
+            figures = training.save(network, recipe, folder)
+            _save_card(name, recipe, network, figures, out)
+        us.wait()
+    return folder
+
+
+def _save_card(
+    name: str, recipe: Recipe, network: nn.Module, figures: dict[str, Any], out: Path
+) -> None:
+    rows = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    last = [row for row in rows if "loss" in row][-1] | {"step": rows[-1]["step"]}
     card = {
         "recipe": name,
-        "seed": seed,
-        "steps": recipe.steps,
+        "seed": recipe.seed,
+        "steps": last["step"] + 1,
         "batch": recipe.batch,
         "parameters": sum(p.numel() for p in network.parameters()),
         "loss": last["loss"],
         "seconds": last["seconds"],
-        "data": training.data,
-        "command": f"axonal train {name} --seed {seed}",
+        "data": TRAININGS[name].data,
+        "command": f"axonal train {name} --seed {recipe.seed}",
     }
-    files.write(folder / CARD, json.dumps(card | figures, indent=2) + "\n")
-    return folder
+    files.write(out / "model" / CARD, json.dumps(card | figures, indent=2) + "\n")

@@ -204,7 +204,7 @@ LEAST = {"binary": 1.0, "ternary": 1.0, "integer": 0.5, "multiple": 1.0}
 
 def sleeps(dynamics: Dynamics) -> bool:
     """Whether a neuron that nothing reaches needs no visits."""
-    return isinstance(dynamics, Leaky | Delta)
+    return isinstance(dynamics, Leaky | Delta) and dynamics.emit != "membrane"
 
 
 @lru_cache(maxsize=1024)
@@ -252,7 +252,7 @@ def _catch_up(dynamics: Dynamics, varying: tuple[str, ...]) -> list[str]:
 
 def _restless(dynamics: Dynamics, threshold: str) -> list[str]:
     """Statements that count the neurons to be visited in the next step, whatever comes."""
-    if not isinstance(dynamics, Leaky):
+    if not isinstance(dynamics, Leaky) or not sleeps(dynamics):
         return []
     least = LEAST.get(dynamics.emit, 0.75 * 2.0 ** (1 - dynamics.levels))
     v = "abs(all_v[n])" if dynamics.emit in ("ternary", "graded") else "all_v[n]"

@@ -30,6 +30,8 @@ SHARES = 8  # of the work, for each thread
 # LLVM vectorises a loop over more arrays than its default only if it may check for more overlaps.
 llvmlite.binding.set_option("axonal", "-runtime-memory-check-threshold=128")
 
+HELD = "min(t, len(x) - 1)"  # the step of x: the only one, if x stays the same
+
 BLOCKS = """
 import numpy as np
 from numba import njit
@@ -38,8 +40,8 @@ F = np.{dtype}
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
-def {name}(first, last, width, every, {arguments}):
-    steps, _, neurons = x.shape
+def {name}(first, last, width, every, steps, {arguments}):
+    neurons = x.shape[2]
     blocks = -(-neurons // width)
     {constants}
     for task in range(first, last):
@@ -162,15 +164,18 @@ def forward_source(p: Program, dtype: str) -> str:
         marks=[
             f"marks[t // every * {len(states)} + {k}, b, lo:hi] = all_{name}" for k, name in states
         ],
-        rows=_open("all_x", "x", half) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
+        rows=_open("all_x", "x", half, HELD) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
         stores=["all_s[n] = s_", *(f"all_{name}[n] = next_{name}" for name in p.states)],
         after=_close("all_s", "spikes", half),
         end=[f"final[{k}, b, lo:hi] = all_{name}" for k, name in states],
     )
 
 
-def backward_source(p: Program, dtype: str) -> str:
-    """The text of the module with the kernel `backward`; `kept` has the states between marks."""
+def backward_source(p: Program, dtype: str, held: bool) -> str:
+    """The text of the module with the kernel `backward`; `kept` has the states between marks.
+
+    If x is `held`, one row for all steps, its gradient is added up over them.
+    """
     half, states = dtype == "bfloat16", list(enumerate(p.states))
     here = [f"all_{name} = kept[{k}, i]" for k, name in states]
     return _source(
@@ -188,21 +193,21 @@ def backward_source(p: Program, dtype: str) -> str:
         ],
         marks=[f"kept[{k}, 0] = marks[chunk * {len(states)} + {k}, b, lo:hi]" for k, _ in states],
         again_rows=[
-            *_open("all_x", "x", half),
+            *_open("all_x", "x", half, HELD),
             *here,
             *(f"after_{name} = kept[{k}, i + 1]" for k, name in states),
         ],
         again_stores=[f"after_{name}[n] = next_{name}" for name in p.states],
         rows=[
-            *_open("all_x", "x", half),
+            *_open("all_x", "x", half, HELD),
             *_open("grads_s", "grad_spikes", half, "min(t, len(grad_spikes) - 1)"),
-            *([] if half else ["out = to_x[t, b, lo:hi]"]),
+            *([] if half else [f"out = to_x[{0 if held else 't'}, b, lo:hi]"]),
             *here,
         ],
         grads=["grad_s = grads_s[n]", *(f"grad_{name} = grads_{name}[n]" for name in p.states)],
         backward=list(p.backward),
         stores=[
-            "out[n] = grad_x",
+            f"out[n] {'+' * held}= grad_x",
             *(f"grads_{name}[n] = before_{name}" for name in p.states),
             *(f"sum_{name}[n] += part_{name}" for name in p.varying),
         ],
@@ -215,10 +220,12 @@ def backward_source(p: Program, dtype: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _kernel(name: str, rules: Rules, dtype: torch.dtype) -> tuple[Callable[..., None], np.ndarray]:
+def _kernel(
+    name: str, rules: Rules, dtype: torch.dtype, held: bool
+) -> tuple[Callable[..., None], np.ndarray]:
     """The compiled kernel, and the values of the constants that don't vary."""
     p, number = program(*rules[:3]), str(dtype).removeprefix("torch.")
-    source = {"forward": forward_source, "backward": backward_source}[name](p, number)
+    source = forward_source(p, number) if name == "forward" else backward_source(p, number, held)
     exact = "float64" if dtype == torch.float64 else "float32"
     return getattr(module(source), name), np.array([rules[3], *p.fixed.values()], exact)
 
@@ -274,17 +281,17 @@ def _together(work: Callable[[], None], threads: int) -> None:
             helper.result()
 
 
-def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
+def _launch(name: str, rules: Rules, steps: int, varying: Tensor, *tensors: Tensor) -> None:
     """Runs a kernel on the memory of `tensors`, x first, on as many threads as torch's."""
-    kernel, fixed = _kernel(name, rules, tensors[0].dtype)
+    kernel, fixed = _kernel(name, rules, tensors[0].dtype, len(tensors[0]) < steps)
     if not len(varying):  # all neurons are alike: the samples are one long row
         tensors = tuple(tensor.flatten(1).unsqueeze(1) for tensor in tensors)
-    steps, batch, neurons = tensors[0].shape
+    _, batch, neurons = tensors[0].shape
     threads = torch.get_num_threads()
     fair = -(-batch * neurons // threads // LANES) * LANES  # enough blocks for all threads
     width = max(LANES, min(neurons, WIDTH, fair))
     tasks = batch * -(-neurons // width)
-    arrays = (width, MARK, fixed, *map(_array, (varying, *tensors)))
+    arrays = (width, MARK, steps, fixed, *map(_array, (varying, *tensors)))
     if threads == 1 or tasks == 1 or steps * batch * neurons <= ALONE:
         kernel(0, tasks, *arrays)
         return
@@ -298,17 +305,20 @@ def _launch(name: str, rules: Rules, varying: Tensor, *tensors: Tensor) -> None:
 
 
 def forward(
-    rules: Rules, x: Tensor, state: Tensor, varying: Tensor
+    rules: Rules, x: Tensor, state: Tensor, varying: Tensor, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scan of x [T, B, N] from state [K, B, N] with constants varying [P, N].
+
+    Of one step of x, for so many `steps` that it stays the same.
 
     Returns:
         Spikes [T, B, N], the last state [K, B, N] and the marks [M K, B, N]: the states before
         every `MARK`th step.
     """
     x, state, varying = (tensor.contiguous() for tensor in (x, state, varying))
-    spikes, final, marks = torch.empty_like(x), torch.empty_like(state), new_marks(x, state)
-    _launch("forward", rules, varying, x, state, spikes, final, marks)
+    spikes, final = x.new_empty(steps, *x.shape[1:]), torch.empty_like(state)
+    marks = new_marks(steps, state)
+    _launch("forward", rules, steps, varying, x, state, spikes, final, marks)
     return spikes, final, marks
 
 
@@ -316,10 +326,17 @@ def backward(
     rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, marks: Tensor, varying: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, of the first state and of the constants that vary."""
+    steps = len(grad_spikes)
+    if len(x) < steps and x.dtype == torch.bfloat16:  # which is too narrow to add up in
+        grad_x, *others = backward(
+            rules, grad_spikes, grad_final, x.expand(steps, -1, -1), marks, varying
+        )
+        return grad_x.sum(0, keepdim=True), *others
     if not grad_spikes.stride(0):  # a mean or sum over time sends every step the same
         grad_spikes = grad_spikes[:1]
     x, marks, varying, sent = (t.contiguous() for t in (x, marks, varying, grad_spikes))
     grad_state = grad_final.clone(memory_format=torch.contiguous_format)
-    grad_x, grads = torch.empty_like(x), marks.new_empty(len(varying), *x.shape[1:])
-    _launch("backward", rules, varying, x, marks, sent, grad_state, grad_x, grads)
+    grad_x = torch.zeros_like(x) if len(x) < steps else torch.empty_like(x)
+    grads = marks.new_empty(len(varying), *x.shape[1:])
+    _launch("backward", rules, steps, varying, x, marks, sent, grad_state, grad_x, grads)
     return grad_x, grad_state, grads.sum(1)

@@ -22,13 +22,16 @@ def fused(
     x: Tensor,
     state: Tensor,
     varying: Tensor,
+    steps: int,
     dynamics: str,
     names: str,
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x [T, B, N], state [K, B, N], constants that vary [P, N], `Rules` -> spikes, state, marks."""
-    spikes, final, marks = cpu.forward((dynamics, names, surrogate, slope), x, state, varying)
+    """x [T or 1, B, N], state [K, B, N], constants that vary [P, N], T, `Rules` -> spikes, state,
+    marks."""
+    rules = dynamics, names, surrogate, slope
+    spikes, final, marks = cpu.forward(rules, x, state, varying, steps)
     if bad := int(final.isnan().any(0).sum()):  # what was ever NaN stays NaN
         tensors = {"x": x, "the state": state, "a parameter": varying}
         found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -40,13 +43,14 @@ def fused(
 
 
 @fused.register_kernel("cuda")
-def _(x, state, varying, *rules):
-    return triton.forward(rules, x, state, varying)
+def _(x, state, varying, steps, *rules):
+    return triton.forward(rules, x, state, varying, steps)
 
 
 @fused.register_fake
-def _(x, state, *_):
-    return x.new_empty(x.shape), state.new_empty(state.shape), new_marks(x, state)
+def _(x, state, varying, steps, *_):
+    spikes = x.new_empty(steps, *x.shape[1:])
+    return spikes, state.new_empty(state.shape), new_marks(steps, state)
 
 
 @torch.library.custom_op("axonal::scan_backward", mutates_args=(), device_types="cpu")
@@ -77,7 +81,7 @@ def _(grad_spikes, grad_final, x, marks, varying, *_):
 
 
 def _keep(ctx, inputs, output):
-    x, _, varying, *ctx.rules = inputs
+    x, _, varying, _, *ctx.rules = inputs
     marks = output[2]
     ctx.mark_non_differentiable(marks)
     ctx.save_for_backward(x, marks, varying)
@@ -85,7 +89,7 @@ def _keep(ctx, inputs, output):
 
 def _differentiate(ctx, grad_spikes, grad_final, _):
     grads = fused_backward(grad_spikes, grad_final, *ctx.saved_tensors, *ctx.rules)
-    return *grads, *(None for _ in ctx.rules)
+    return *grads, None, *(None for _ in ctx.rules)
 
 
 fused.register_autograd(_differentiate, setup_context=_keep)
@@ -98,6 +102,7 @@ def scan(
     *,
     surrogate: str = "atan",
     slope: float | None = None,
+    steps: int | None = None,
     **parameters: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Run a population of neurons over time: charge, fire, reset (see `Dynamics`).
@@ -115,6 +120,7 @@ def scan(
         dynamics: the equations and their constants.
         surrogate: a row of `SURROGATES`; only binary and ternary spikes use it.
         slope: its parameter, > 0; None for the row's default.
+        steps: T, if x [1, B, ...] stays the same in all of them.
         parameters: tensors that replace constants of `dynamics` by name; broadcastable to the
             shape of one sample's neurons, x.shape[2:]. Their range is the caller's to keep.
 
@@ -133,6 +139,9 @@ def scan(
         raise InputError(
             f"scan: x is {_describe(x)}; it must be floating, [T, B, ...], with at least one step"
         )
+    if steps is not None and (len(x) != 1 or steps < 1):
+        raise InputError(f"scan: x {list(x.shape)} has no one step that stays for {steps}")
+    steps = steps or len(x)
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
     state = _checked_state(state, x, dynamics, work)
     constants = dynamics.constants()
@@ -145,13 +154,14 @@ def scan(
     }
     if not _fused(x):
         form = parallel if parallel.suits(dynamics) else reference
+        x = x.expand(steps, *x.shape[1:])
         spikes, final = form.scan(x.to(work), state, given, dynamics, surrogate, slope)
         return spikes.to(x.dtype), final
     ordered = [value.reshape(-1) for value in given.values()]
     varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
     rules = dynamics.text, ",".join(given), surrogate, slope
-    spikes, final, _ = fused(_in_rows(x), _in_rows(state), varying, *rules)
-    return spikes.reshape(x.shape), final.reshape(state.shape)
+    spikes, final, _ = fused(_in_rows(x), _in_rows(state), varying, steps, *rules)
+    return spikes.reshape(steps, *x.shape[1:]), final.reshape(state.shape)
 
 
 def _fused(x: Tensor) -> bool:

@@ -178,11 +178,12 @@ def _launch(name: str, rules: Rules, x: Tensor, state: Tensor, varying: Tensor, 
 
 
 def forward(
-    rules: Rules, x: Tensor, state: Tensor, varying: Tensor
+    rules: Rules, x: Tensor, state: Tensor, varying: Tensor, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.forward`."""
+    x = x.expand(steps, -1, -1)
     x, state, varying = (tensor.contiguous() for tensor in (x, state, varying))
-    spikes, final, marks = torch.empty_like(x), torch.empty_like(state), new_marks(x, state)
+    spikes, final, marks = torch.empty_like(x), torch.empty_like(state), new_marks(steps, state)
     _launch("forward", rules, x, state, varying, spikes, final, marks)
     return spikes, final, marks
 
@@ -191,9 +192,10 @@ def backward(
     rules: Rules, grad_spikes: Tensor, grad_final: Tensor, x: Tensor, marks: Tensor, varying: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.backward`."""
+    held, x = len(x) < len(grad_spikes), x.expand(len(grad_spikes), -1, -1)
     x, marks, varying, sent = (t.contiguous() for t in (x, marks, varying, grad_spikes))
     grad_state = grad_final.clone(memory_format=torch.contiguous_format)
     grad_x, grads = torch.empty_like(x), marks.new_empty(len(varying), *x.shape[1:])
     scratch = marks.new_empty(min(len(x), MARK), *grad_state.shape)
     _launch("backward", rules, x, marks, varying, scratch, sent, grad_state, grad_x, grads)
-    return grad_x, grad_state, grads.sum(1)
+    return grad_x.sum(0, keepdim=True) if held else grad_x, grad_state, grads.sum(1)
