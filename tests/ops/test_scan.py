@@ -147,9 +147,9 @@ def test_constants_alone_equal_constants_as_tensors():
 def test_opcheck(dynamics):
     x, state, *values = (t.float() for t in inputs_of(dynamics, MARK + 1, 2, 4, 0, torch.float64))
     rules = (dynamics.text, ",".join(dynamics.constants()), "atan", 2.0)
-    for given in (x, x[:1]):
+    for drive in (x, x[:1]):
         steps = MARK + 1
-        tensors = [t.detach().requires_grad_() for t in (given, state, torch.stack(values))]
+        tensors = [t.detach().requires_grad_() for t in (drive, state, torch.stack(values))]
         torch.library.opcheck(op.fused, (*tensors, steps, *rules))
         spikes, final, marks = (t.detach() for t in op.fused(*tensors, steps, *rules))
         sent = (spikes, final, tensors[0].detach(), marks, tensors[2].detach())

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .eprop import e_prop
+from .events import eventprop, mpd_ed
 from .online import Rule, ottt, sltt_k, truncated
+from .ttfs import std_ed
 
 
 def bptt(
@@ -34,6 +36,9 @@ RULES: Mapping[str, Callable[..., Rule]] = {
     "sltt-k": sltt_k,
     "ottt": ottt,
     "e-prop": e_prop,
+    "eventprop": eventprop,
+    "mpd-ed": mpd_ed,
+    "std-ed": std_ed,
 }
 
 
