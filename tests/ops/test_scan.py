@@ -343,3 +343,22 @@ def test_what_does_not_fit_is_refused(arguments, message):
 def test_a_nan_in_the_state_is_named():
     with pytest.raises(InputError, match="from the state"):
         scan(X, torch.full((1, 2, 4), torch.nan), Leaky())
+
+
+@pytest.mark.parametrize("decay", [None, torch.rand(3, 1, 1)], ids=["alike", "varying"])
+def test_memory_keeps_its_order(decay):
+    torch.manual_seed(0)
+    x = torch.rand(40, 2, 3, 4, 5)
+    last = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (40, 2))
+    values = {} if decay is None else {"decay": decay}
+    found = []
+    for drive in (x, last):
+        drive = drive.detach().requires_grad_()
+        state = torch.zeros(1, 2, 3, 4, 5)
+        for part in drive.split(20):
+            spikes, state = scan(part, state, Leaky(decay=0.9), **values)
+        (spikes.square().sum() + state.sum()).backward()
+        assert spikes.stride() == part.stride()
+        found.append((spikes, state, drive.grad))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)

@@ -37,8 +37,8 @@ def tally(network: Network) -> Iterator[Watched]:
 
 
 def _counted(spikes: Tensor) -> Tensor:
-    total = spikes.detach().abs().sum(dtype=torch.float64)
-    return torch.stack([total, total.new_tensor(spikes.numel())])
+    total = torch.linalg.vector_norm(spikes.detach().float(), 1)
+    return torch.stack([total, total.new_tensor(spikes.numel())]).double()
 
 
 @contextmanager

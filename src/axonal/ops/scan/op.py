@@ -157,16 +157,26 @@ def scan(
         x = x.expand(steps, *x.shape[1:])
         spikes, final = form.scan(x.to(work), state, given, dynamics, surrogate, slope)
         return spikes.to(x.dtype), final
-    ordered = [value.reshape(-1) for value in given.values()]
+    order = _order(x)
+    ordered = [value.permute([d - 2 for d in order[2:]]).reshape(-1) for value in given.values()]
     varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
     rules = dynamics.text, ",".join(given), surrogate, slope
+    x, state = x.permute(order), state.permute(order)
     spikes, final, _ = fused(_in_rows(x), _in_rows(state), varying, steps, *rules)
-    return spikes.reshape(steps, *x.shape[1:]), final.reshape(state.shape)
+    back = [order.index(d) for d in range(len(order))]
+    spikes = spikes.reshape(steps, *x.shape[1:]).permute(back)
+    return spikes, final.reshape(state.shape).permute(back)
 
 
 def _fused(x: Tensor) -> bool:
     known = x.dtype in FUSED.get(x.device.type, ())
     return known and (x.device.type == "cpu" or triton.available())
+
+
+def _order(x: Tensor) -> list[int]:
+    """The dimensions of x in the order in which a sample lies in memory: what is channels last
+    stays so, and no layer before or after has to move it."""
+    return [0, 1, *sorted(range(2, x.dim()), key=lambda d: -x.stride(d))]
 
 
 def _in_rows(tensor: Tensor) -> Tensor:
