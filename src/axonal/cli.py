@@ -107,7 +107,7 @@ def train(
     On several processes or machines: torchrun --nproc-per-node 2 -m axonal.cli train NAME
 
     Args:
-        name: recipe: mnist, mnist-sigma-delta, mnist-spiking, cifar10, mnist-classifier, ...
+        name: recipe: mnist-fc, mnist-conv, nmnist, fsdd, mnist, mnist-sigma-delta, ...
         out: folder of the run; runs/NAME by default.
         seed: of everything random.
         device: cpu or cuda.
@@ -131,10 +131,7 @@ def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
     """
     from .recipes import clinic
 
-    found = clinic.doctor(what, fix, out)
-    for report in found.reports:
-        Console().print(report.table())
-    console.print(str(found))
+    Console().print(clinic.doctor(what, fix, out))
 
 
 @bench.command(name="generate")
@@ -225,6 +222,28 @@ def bench_neurons(
     from .recipes import neurons, readme
 
     console.print(neurons.bench(out, rounds, seed, threads=threads, compile_limit=compile_limit))
+    readme.renew(Path("README.md"), out)
+
+
+@bench.command(name="learn")
+def bench_learn(
+    *,
+    out: Path = Path("benchmarks/results"),
+    seed: int = 0,
+    rounds: int = 5,
+    threads: int = 2,
+) -> None:
+    """What training with spikes reaches, and what it takes; about an hour.
+
+    Args:
+        out: folder for learn.json and its drawings; the README's table is renewed if it is here.
+        seed: of weights, order and noise.
+        rounds: of timing, at least 3.
+        threads: of every framework.
+    """
+    from .recipes import learning, readme
+
+    console.print(learning.bench(out, seed, rounds, threads))
     readme.renew(Path("README.md"), out)
 
 

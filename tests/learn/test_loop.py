@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import FileError, InputError, MissingExtra
-from axonal.learn.batches import Batches
-from axonal.learn.loop import CHECKPOINT, Recipe, evaluate, fit
+from axonal.learn.loop import CHECKPOINT, Run, evaluate, fit
 from axonal.learn.processes import Processes
-from axonal.learn.progress import Interrupt
-from axonal.learn.run import Run
+from axonal.learn.recipe import Batches, Recipe
 from axonal.nn import LIF, Sequential
 
 
@@ -96,17 +94,23 @@ def test_a_finished_run_comes_back_as_it_was(whole):
     assert len(losses(folder)) == 20
 
 
-@pytest.mark.parametrize("step", [0, 1, 7, 8, 19])
-def test_ctrl_c_stores_the_step_under_way_and_the_run_goes_on_exactly(whole, tmp_path, step):
-    folder, trained = whole
-    loss = at_call(step, lambda: signal.raise_signal(signal.SIGINT))
-    handler = signal.getsignal(signal.SIGINT)
+def stopped(folder, step: int, number=signal.SIGINT, **changes) -> None:
+    """A run that is told to stop in the midst of a step."""
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe(loss=loss), tmp_path)
+        fit(recipe(loss=at_call(step, lambda: signal.raise_signal(number)), **changes), folder)
+
+
+@pytest.mark.parametrize(("step", "every"), [(0, 1), (1, 1), (7, 1), (7, 5), (8, 1), (19, 1)])
+def test_ctrl_c_stores_the_step_under_way_and_the_run_goes_on_exactly(whole, tmp_path, step, every):
+    folder, trained = whole
+    handler = signal.getsignal(signal.SIGINT)
+    stopped(tmp_path, step, log_every=every)
     assert signal.getsignal(signal.SIGINT) is handler
-    assert len(losses(tmp_path)) == step + 1
-    assert same(fit(recipe(), tmp_path), trained)
-    assert losses(tmp_path) == losses(folder)
+    assert len(losses(tmp_path)) == step // every + 1
+    assert same(fit(recipe(log_every=every), tmp_path), trained)
+    assert losses(tmp_path) == [
+        row for row in losses(folder) if row[0] % every == 0 or row[0] == 19
+    ]
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
@@ -117,14 +121,6 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(recipe(loss=at_call(1, twice)), tmp_path)
     assert not (tmp_path / CHECKPOINT).exists()
-
-
-def test_an_interrupted_run_goes_on_between_two_lines_of_its_log(whole, tmp_path):
-    loss = at_call(7, lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe(loss=loss, log_every=5), tmp_path)
-    assert same(fit(recipe(log_every=5), tmp_path), whole[1])
-    assert [step for step, *_ in losses(tmp_path)] == [0, 5, 10, 15, 19]
 
 
 KILLED = """
@@ -202,9 +198,7 @@ def go_on_or_refuse(path, content: bytes):
     (path / CHECKPOINT).write_bytes(content)
     try:
         return fit(recipe(), path)
-    except FileError:
-        return None
-    except InputError:  # a flipped bit made a weight huge
+    except (FileError, InputError):  # a flipped bit can make a weight huge
         return None
 
 
@@ -235,27 +229,18 @@ def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(tmp_p
         fit(recipe(loss=None), tmp_path / "file" / "run")
 
 
-def test_a_full_disk_leaves_no_part_of_a_checkpoint(tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
-    try:
-        with pytest.raises(FileError, match=r"can't write .*checkpoint.*free space"):
-            fit(recipe(), tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
-
-
-def test_a_full_disk_keeps_the_older_checkpoint(whole, tmp_path):
+@pytest.mark.parametrize(("step", "left"), [(0, {"log.jsonl"}), (7, {"log.jsonl", CHECKPOINT})])
+def test_a_full_disk_leaves_whole_checkpoints_alone(whole, tmp_path, step, left):
     def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(FileError, match=r"can't write .*checkpoint.*free space"):
-            fit(recipe(loss=at_call(7, fill)), tmp_path)
+            fit(recipe(loss=at_call(step, fill)), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.iterdir()} == left
     assert same(fit(recipe(), tmp_path), whole[1])
 
 
@@ -336,10 +321,10 @@ def test_a_step_that_is_not_finite_changes_nothing_until_someone_looks():
     us = Processes.joined("cpu")
     run = Run(recipe(loss=noiseless, data=spoiled("x", torch.nan)), us)
     batches = Batches(run.recipe, us)
-    run.step(0, batches(0), Interrupt())
+    run.step(0, batches(0), [])
     before = {name: value.clone() for name, value in run.live.items()}
     for step in (1, 2, 3, 0):
-        run.step(step, batches(step), Interrupt())
+        run.step(step, batches(step), [])
         assert int(run.failed) == 1
         assert all(torch.equal(run.live[name], before[name]) for name in before)
     assert "the loss is nan at step 1: the input 'x'" in run.culprit(1, batches(1))
@@ -369,9 +354,6 @@ def test_evaluations_are_of_the_average_over_all_samples(tmp_path):
     figures = evaluate(trained, evaluated(loss=noiseless), held_out())
     assert figures["loss"] == pytest.approx(error.square().mean().item(), rel=1e-5)
     assert figures["loss"] == pytest.approx(found[-1]["held_out"]["loss"])
-    assert evaluate(trained, evaluated(loss=noiseless), held_out(), batch=7)["loss"] == (
-        pytest.approx(figures["loss"])
-    )
     assert same(fit(recipe(loss=noiseless), tmp_path / "without"), trained)
 
 
@@ -394,13 +376,23 @@ def test_patience_ends_with_the_best_average(tmp_path):
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     for step in range(2, 2 * len(found), 3):
         folder = tmp_path / str(step)
-        loss = at_call(step, lambda: signal.raise_signal(signal.SIGTERM), squared)
-        with pytest.raises(KeyboardInterrupt):
-            fit(evaluated(loss=loss, **options), folder)
+        stopped(folder, step, signal.SIGTERM, held_out=held_out, evaluate_every=2, **options)
         assert same(fit(evaluated(**options), folder), trained)
         assert [r | {"seconds": 0} for r in rows(folder)] == [
             r | {"seconds": 0} for r in rows(tmp_path)
         ]
+
+
+def test_a_checkup_is_logged_where_the_run_evaluates_and_changes_nothing(whole, tmp_path):
+    def checkup(network):
+        assert network.training
+        return {"largest": float(max(p.detach().abs().max() for p in network.parameters()))}
+
+    trained = fit(recipe(checkup=checkup, evaluate_every=8), tmp_path)
+    found = [(row["step"], row["checkup"]) for row in rows(tmp_path) if "checkup" in row]
+    assert [step for step, _ in found] == [7, 15, 19]
+    assert all(row["largest"] > 0 for _, row in found)
+    assert same(trained, whole[1])
 
 
 def normed():
@@ -429,17 +421,21 @@ def test_dropout_is_a_function_of_the_step(tmp_path):
         return nn.Sequential(*network(), nn.Dropout(0.3))
 
     trained = fit(recipe(build=build), tmp_path / "whole")
-    loss = at_call(7, lambda: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe(build=build, loss=loss), tmp_path)
+    stopped(tmp_path, 7, build=build)
     assert same(fit(recipe(build=build), tmp_path), trained)
 
 
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        ([0, 1, 2, 4, 4, 0, 1, 2, 1, 8], r"4 of 9 classes have no samples \(3, 5, 6, 7\); check"),
-        ([0] * 41 + [1] * 4, "class 0 has 41 samples and class 1 only 4"),
+        (
+            [0, 1, 2, 4, 4, 0, 1, 2, 1, 8],
+            "4 of 9 classes have few samples or none: class 3 has 0, class 1 has 3; look",
+        ),
+        (
+            [0] * 41 + [1] * 4,
+            "1 of 2 classes have few samples or none: class 1 has 4, class 0 has 41; look",
+        ),
         ([0] * 40 + [1] * 4, None),
         ([0.0, 5.0] * 5, None),
         ([-1, 5] * 5, None),
@@ -471,7 +467,10 @@ def test_tensorboard_is_given_the_log(tmp_path, monkeypatch):
         def add_scalar(self, name, value, step):
             written.append((name, step, value))
 
-        def close(self):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
             opened.append("closed")
 
     module = SimpleNamespace(SummaryWriter=Writer)
@@ -490,7 +489,7 @@ def test_tensorboard_is_asked_for_at_call_time(tmp_path, monkeypatch):
 
 
 def test_recipes_and_data_without_meaning_are_refused(tmp_path):
-    with pytest.raises(InputError, match="10 samples are less than one batch of 11"):
+    with pytest.raises(InputError, match="a batch of 11 is more than the 10 samples"):
         fit(recipe(batch=11), tmp_path)
     with pytest.raises(InputError, match=r"its data have the lengths \[9, 10\]"):
         fit(recipe(data=lambda: data() | {"y": data()["y"][:9]}), tmp_path)
@@ -501,7 +500,7 @@ def test_recipes_and_data_without_meaning_are_refused(tmp_path):
             recipe(**changes)
     with pytest.raises(InputError, match="precision 'float16' is unknown"):
         recipe(precision="float16")
-    with pytest.raises(InputError, match="patience 2 is below 0, or lacks held_out"):
+    with pytest.raises(InputError, match="patience is below 0, or lacks held_out"):
         recipe(patience=2)
     empty = {name: tensor[:0] for name, tensor in data().items()}
     with pytest.raises(InputError, match="recipe tiny: its data hold no samples"):

@@ -14,9 +14,21 @@ from torch import nn
 
 from axonal.core.errors import AxonalError, InputError
 from axonal.core.kinds import Leaky
-from axonal.learn.loop import CHECKPOINT, Recipe, fit
+from axonal.learn.loop import CHECKPOINT, fit
 from axonal.learn.processes import Processes
+from axonal.learn.recipe import Recipe
 from axonal.nn import LIF, Neuron, Sequential
+
+
+class Residual(nn.Module):
+    """A list in a layer of a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+
+    def forward(self, x):
+        return x + self.inner(x)
 
 
 class Spiking(nn.Module):
@@ -26,7 +38,8 @@ class Spiking(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
         neuron = Neuron(Leaky(decay=0.9), learn=("decay",))
-        self.network = Sequential(nn.Linear(4, 7), neuron, nn.Linear(7, 3), LIF(), nn.Linear(3, 1))
+        layers = Residual(), nn.Linear(4, 7), neuron, nn.Linear(7, 3), LIF(), nn.Linear(3, 1)
+        self.network = Sequential(*layers)
 
     def forward(self, x):
         return self.scale * self.network(x.expand(3, *x.shape))[0].mean(0)

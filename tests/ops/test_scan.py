@@ -119,7 +119,7 @@ def test_an_error_in_a_thread_is_raised(monkeypatch, of_torch):
     if not of_torch:
         monkeypatch.setattr(cpu, "_openmp", lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        cpu._together(fail, 2)
+        cpu.together(fail, 2)
 
 
 def test_constants_alone_equal_constants_as_tensors():

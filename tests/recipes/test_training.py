@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from axonal.core.errors import FileError, InputError
-from axonal.learn.loop import CHECKPOINT, Recipe
+from axonal.learn.loop import CHECKPOINT
 from axonal.learn.losses import flow_matching
+from axonal.learn.recipe import Recipe
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.recipes import training
 from axonal.recipes.training import TRAININGS, Training, save_model, train

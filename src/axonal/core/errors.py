@@ -3,6 +3,7 @@
 AxonalError
 ├── InputError    (ValueError)    an argument or a recipe is wrong
 ├── FileError     (OSError)       a file is missing, damaged, or can't be written
+├── ProcessError  (RuntimeError)  another process of the run has ended
 └── MissingExtra  (ImportError)   an optional dependency is not installed
 """
 
@@ -17,6 +18,10 @@ class InputError(AxonalError, ValueError):
 
 class FileError(AxonalError, OSError):
     """A file is missing, damaged or can't be written; nothing half-written is left behind."""
+
+
+class ProcessError(AxonalError, RuntimeError):
+    """Another process of the run has ended, or can't be reached."""
 
 
 class MissingExtra(AxonalError, ImportError):

@@ -15,29 +15,30 @@ Behind a read-out that leaks, e is filtered with its decay k, f(t) = k f(t-1) + 
 multiplies it, as in that paper: the gradient through a leak has the same sum in another order.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ..core.errors import InputError
-from ..nn.layers import Recurrent
-from ..nn.neurons import Neuron
+from ..nn import Neuron, Recurrent, Sequential
 from ..nn.stateful import Stateful
 from ..ops.scan.reference import Tensors, constants
 from ..ops.surrogate import SURROGATES
-from .online import Rule, added, carried, in_parts, one_decay
+from .online import Rule, in_parts, one_decay, taught
 
 
 def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0) -> Rule:
     """Learning by eligibility traces, in memory that doesn't grow with time.
 
-    The network is a `Sequential` of `nn.Linear` followed by a `Neuron`, or by a `Recurrent`
-    whose connection is linear, once or more; then any layers without a state. Layers without
-    parameters may stand between. Weights learn, and the constants that neurons learn. A trace
-    takes B x J x I numbers for each value of a neuron's state, but only B x I where all J neurons
-    have the same D and C, as leaky ones whose reset has no gradient do.
+    The network is an `nn.Sequential` of `nn.Linear` followed by a `Neuron`, or by a `Recurrent`
+    whose connection is linear, once or more; then any layers without a state. Layers that learn
+    nothing may stand between. Neurons' constants learn too. A trace takes B x J x I numbers for
+    each value of the state, but B x I where all J neurons have the same D and C, as leaky ones do.
 
     Args:
         feedback: what L is. "symmetric": the loss's gradient through the layers above, within the
@@ -52,241 +53,155 @@ def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0
         raise InputError(f"e-prop: feedback {feedback!r} is not symmetric or random")
 
     def rule(network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]):
-        stages, populations, others = _parsed(network)
+        traced = _traced(network)
         if not torch.is_grad_enabled() or not len(x):
             return in_parts(network, x, objective, 1)
-        sums, loss = [None] * len(others), x.new_zeros(())
-        outputs: Any = None
-        for t, x_t in enumerate(x):
-            y = x_t.detach().requires_grad_()  # so that signals reach layers that don't learn
-            for stage in stages:
-                y = stage(y)
-            value = objective(y[None]) / len(x)
-            signal, *found = torch.autograd.grad(
-                value,
-                [y, *(p.sent for p in populations), *others],
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            for index, population in enumerate(populations):
-                if feedback == "random" and population is not stages[-1]:
-                    found[index] = _broadcast(signal, population, seed + index)
-                population.learn(found[index])
-            sums = added(sums, found[len(populations) :])
-            loss = loss + value.detach()
-            outputs = y.new_empty(len(x), *y.shape) if outputs is None else outputs
-            outputs[t] = y.detach()
-        learned = [pair for population in populations for pair in population.gradients()]
-        pairs = [*zip(others, sums, strict=True), *learned]
-        return carried(loss, [p for p, _ in pairs], [g for _, g in pairs]), outputs
+        signal: dict[str, Tensor] = {}
+        for index, layer in enumerate([*traced][:-1] if feedback == "random" else []):
+            if isinstance(layer, Population):
+                layer.feedback = partial(_broadcast, signal, seed + index)
+
+        def heard(y: Tensor) -> Tensor:
+            if y.requires_grad:
+                y.register_hook(lambda gradient: signal.update(outputs=gradient))
+            return objective(y)
+
+        return in_parts(traced, x, heard, 1)
 
     return rule
 
 
-class Trace:
-    """The derivatives of J neurons' spikes by I parameters each.
+class Population(Stateful):
+    """A linear map and the neurons behind it, which learn by traces.
 
     Attributes:
-        total: what these taught so far, [J, I].
+        leak: of what reads them; 0 for none.
+        feedback: what replaces the gradient of the spikes [1, B, J].
     """
 
-    def __init__(self):
-        self.past: list[Tensor] = []
-        self.filtered: Any = None
-        self.total: Any = 0.0
-
-    def learn(
-        self,
-        signal: Tensor,
-        leak: float,
-        flow: Tensor,
-        out: Tensor,
-        direct: Sequence[tuple[Tensor, Tensor]],
-    ) -> None:
-        """Add what a step teaches, and go on by it.
-
-        Args:
-            signal: L, [J, B].
-            leak: of the filter; 0 for none.
-            flow: D, [K, K, J, B], or [K, K, 1, B] where it is the same for all neurons.
-            out: ds/d state, [K, J, B].
-            direct: what the parameters change at once, of each value of the state and the spike:
-                products of [J or 1, B, 1] and [J or 1, B, I].
-        """
-        *into, own = direct
-        past = self.past or [torch.zeros_like(own[1])] * len(into)
-        pairs = [*zip(out[..., None], past, strict=True), own]
-        if leak:
-            if self.filtered is None:
-                self.filtered = own[1].new_zeros(len(signal), *own[1].shape[1:])
-            self.filtered *= leak
-            for left, right in pairs:
-                self.filtered.addcmul_(left, right)
-            pairs = [(torch.ones_like(signal)[..., None], self.filtered)]
-        for left, right in pairs:
-            taught = signal * left[..., 0]
-            alike = len(right) == 1
-            self.total += taught @ right[0] if alike else torch.bmm(taught[:, None], right)[:, 0]
-        self.past = []
-        for (first, *others), (left, right) in zip(flow[..., None], into, strict=True):
-            value = first * past[0]
-            for factor, before in zip(others, past[1:], strict=True):
-                value.addcmul_(factor, before)
-            self.past.append(value.addcmul_(left, right))
-
-
-class Population:
-    """A linear map and the neurons behind it, step by step from rest.
-
-    Attributes:
-        sent: the last step's spikes [B, J], whose gradient reaches the map's input alone.
-        leak: of what reads them.
-    """
-
-    sent: Tensor
-    fed: Tensor
-    local: Tensor
-    state: Any = None
     leak = 0.0
+    feedback: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, linear: nn.Linear, layer: Any):
+        super().__init__()
         self.linear, self.connection = linear, getattr(layer, "connection", None)
-        self.neuron: Neuron = layer.neuron if isinstance(layer, Recurrent) else layer
-        self.weights, self.constants = Trace(), Trace()
+        self.neuron: Neuron = getattr(layer, "neuron", layer)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The spikes [B, J] of inputs [B, I]."""
-        drive, sources = self.linear(x), [x]
-        if drive.dim() != 2:
-            raise InputError(f"e-prop: {self.linear} is given {list(x.shape)}; it takes [B, I]")
-        if self.state is None:
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step: x [1, B, I] and the state of an earlier call -> spikes [1, B, J], state."""
+        if x.dim() != 3:
+            raise InputError(f"e-prop: {self.linear} is given {list(x.shape)}; it takes [T, B, I]")
+        fixed = {name: part.detach() for name, part in self.linear.named_parameters()}
+        drive, maps = functional_call(self.linear, fixed, x[0]), [(self.linear, x[0])]
+        if state is None:
             work = torch.float64 if drive.dtype == torch.float64 else torch.float32
-            rest = drive.new_tensor(self.neuron.dynamics.rest, dtype=work)
-            self.state = rest[:, None, None].expand(-1, *drive.shape)
-            self.sent = torch.zeros_like(drive)
+            rest = drive.new_tensor(self.neuron.dynamics.rest, dtype=work)[:, None, None]
+            state = rest.expand(-1, *drive.shape), torch.zeros_like(drive), None
+        inner, last, traces = state
         if self.connection:
-            sources.append(self.sent)
-            drive = drive + self.connection(self.sent.detach())
-        sources.append(drive.new_ones(len(drive), 1))
-        self.fed = torch.cat([source.detach().to(self.state) for source in sources], 1)[None]
-        self.local = _local(self.neuron, drive, self.state)
+            drive = drive + self.connection(last).detach()
+            maps.append((self.connection, last))
+        learned = [torch.as_tensor(self.neuron.value(name)) for name in self.neuron.learned]
+        learned = [value.expand_as(drive) for value in learned]
+        local, k = _local(self.neuron, inner, [drive, *learned]), len(inner)
+        weights, fed = _columns(maps, learned, inner)
+        *traces, filtered = traces or [torch.zeros_like(fed[0])] * (k + 1)
         with torch.no_grad():
-            spikes, self.state = self.neuron(drive[None], self.state)
-        slope = self.local[len(self.state), len(self.state)].to(drive)
-        self.sent = spikes[0] + slope * (drive - drive.detach())
-        return self.sent
-
-    def learn(self, signal: Tensor) -> None:
-        """Take what L, [B, J], teaches in the step."""
-        k, local = len(self.state), self.local.mT
-        flow, out, own = local[:k, : k + 1], local[k, :k], local[k, k, :, :, None]
-        if bool((flow == flow[:, :, :1]).all()):
-            flow = flow[:, :, :1]
-        given = signal.T.to(self.state), self.leak, flow[:, :k], out
-        self.weights.learn(*given, [(d, self.fed) for d in (*flow[:, k, :, :, None], own)])
-        if self.neuron.learned:
-            direct = local[:, k + 1 :].movedim(1, -1)
-            self.constants.learn(*given, [(torch.ones_like(d[:1, :, :1]), d) for d in direct])
-
-    def gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What all steps taught: parameters, each with its gradient."""
-        total, inputs = self.weights.total, self.linear.in_features
-        for layer, part in (
-            (self.linear, total[:, :inputs]),
-            (self.connection, total[:, inputs:-1]),
-        ):
-            for name, found in (("weight", part), ("bias", total[:, -1])):
-                parameter = getattr(layer, name, None)
-                if parameter is not None and parameter.requires_grad:
-                    yield parameter, found.to(parameter)
-        for index, name in enumerate(self.neuron.learned):
-            if (parameter := self.neuron.get_parameter(name)).requires_grad:
-                found = self.constants.total[:, index].to(parameter)
-                value = torch.as_tensor(self.neuron.value(name)).expand_as(found)
-                yield parameter, torch.autograd.grad(value, parameter, found)[0]
+            spikes, inner = self.neuron(drive[None], inner)
+        spikes = taught(spikes, local[k, k].T.to(drive) * drive)
+        slopes, parts = local[k], [*traces, *fed]
+        if self.leak:
+            one = torch.ones_like(slopes[:1])
+            filtered = _mixed(torch.cat([slopes, self.leak * one]), [*parts, filtered])
+            slopes, parts = one, [filtered]
+        for slope, part in zip(slopes, parts, strict=True):
+            effect = slope * torch.einsum("jm,jbm->jb", weights, part)
+            spikes = taught(spikes, effect.T.to(drive))
+        if self.feedback and spikes.requires_grad:
+            spikes.register_hook(self.feedback)
+        flow = local[:k]
+        flow = flow[:, :, :1] if bool((flow == flow[:, :, :1]).all()) else flow
+        traces = [_mixed(row, [*traces, *fed]) for row in flow]
+        return spikes, (inner, spikes[0], (*traces, filtered))
 
 
-def _local(neuron: Neuron, drive: Tensor, state: Tensor) -> Tensor:
-    """The derivatives of one step of each neuron, [K + 1, K + 1 + P, B, J].
+def _local(neuron: Neuron, state: Tensor, moving: Sequence[Tensor]) -> Tensor:
+    """The derivatives of one step of each neuron, [K + 1, K + 1 + P, J, B].
 
     Rows: the next state and the spike; columns: the state, the drive and the learned constants.
     """
-    names, row = neuron.learned, SURROGATES[neuron.surrogate]
+    k, row = len(state), SURROGATES[neuron.surrogate]
+    now = torch.stack([*state, *(value.detach().to(state) for value in moving)]).requires_grad_()
     given: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}
-    moving = [drive.to(state), *(given[name].to(state).expand_as(drive) for name in names)]
-    inputs = [tensor.detach().requires_grad_() for tensor in (*state, *moving)]
-    given |= zip(names, inputs[len(state) + 1 :], strict=True)
-    slope = row.slope if neuron.slope is None else neuron.slope
-    algebra, values = Tensors(state, row.name, slope), constants(state, given, neuron.dynamics)
-    before = tuple(inputs[: len(state)])
-    s, after = neuron.dynamics.step(algebra, inputs[len(state)], before, values)
-    rows = []
-    for y in (*after, s):
-        if not y.requires_grad:
-            rows.append(torch.zeros_like(rows[0]))
-            continue
-        found = torch.autograd.grad(
-            y.sum(), inputs, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        rows.append(torch.stack(found))
-    return torch.stack(rows)
+    given |= zip(neuron.learned, now[k + 1 :], strict=True)
+    m = Tensors(state, row.name, row.slope if neuron.slope is None else neuron.slope)
+    values = constants(state, given, neuron.dynamics)
+    s, after = neuron.dynamics.step(m, now[k], tuple(now[:k]), values)
+    rows = torch.stack([*after, s])
+    found = [torch.autograd.grad(part.sum(), now, retain_graph=True)[0] for part in rows]
+    return torch.stack(found).mT
 
 
-def _broadcast(signal: Tensor, population: Population, seed: int) -> Tensor:
-    """The gradient of the outputs [B, C], handed to J neurons by random weights."""
-    shape = signal.shape[1], population.sent.shape[1]
+def _columns(
+    maps: Sequence[tuple[Any, Tensor]], learned: Sequence[Tensor], like: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """All M parameters of each neuron, [J, M]; and for the drive and each learned constant what
+    a parameter adds to it, [1, B, M]."""
+    weights, sources, p = [], [], len(learned)
+    for layer, source in maps:
+        bias = torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias
+        weights += [layer.weight, bias[:, None]]
+        sources += [source.detach(), torch.ones_like(source[:, :1])]
+    weights += [value[0][:, None] for value in learned]
+    fed = F.pad(torch.cat(sources, 1).to(like), (0, p))
+    own = F.pad(torch.eye(p).to(like), (fed.shape[1] - p, 0))
+    return torch.cat(weights, 1).to(like), [fed[None], *own[:, None, None]]
+
+
+def _mixed(factors: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """The sum of `values` [J or 1, B, M], each times its factor [J or 1, B]."""
+    total = factors[0, ..., None] * values[0]
+    for factor, value in zip(factors[1:, ..., None], values[1:], strict=True):
+        total.addcmul_(factor, value)
+    return total
+
+
+def _broadcast(signal: dict[str, Tensor], seed: int, own: Tensor) -> Tensor:
+    """In place of a population's own signal [1, B, J] that of the outputs, by random weights."""
+    outputs = signal["outputs"]
+    shape = outputs.shape[2], own.shape[2]
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / shape[1] ** 0.5
-    return signal @ weights.to(signal)
+    return outputs @ weights.to(outputs)
 
 
-def _parsed(network: nn.Module) -> tuple[list[Any], list[Population], list[nn.Parameter]]:
-    """The populations with what stands between and behind them; these; what learns behind."""
+def _traced(network: nn.Module) -> Sequential:
+    """The network with its linear maps and the neurons behind them as `Population`s."""
     stages: list[Any] = []
-    group: list[tuple[str, nn.Module]] = []
-    for name, layer in _flat("", network):
-        group.append((f"{type(layer).__name__} {name!r}", layer))
-        if not isinstance(layer, Stateful):
-            continue
-        *between, (_, linear) = group[:-1] or group
-        bad = [part for part in between if _learning([part[1]])]
-        if not isinstance(linear, nn.Linear):
-            bad = group[-2:-1] or group[-1:]
-        connection = layer.connection if isinstance(layer, Recurrent) else None
-        if not isinstance(layer, Neuron) and not isinstance(connection, nn.Linear):
-            bad = group[-1:]
-        if bad or not isinstance(linear, nn.Linear):
-            raise InputError(
-                f"e-prop: no place for {bad[0][0]}: neurons stand right behind an nn.Linear, with "
-                "an nn.Linear as their connection if they have one, and nothing else in front of "
-                "the last ones learns or has a state; take bptt or truncated"
-            )
-        stages += [*(part for _, part in between), Population(linear, layer)]
-        group = []
+    for layer in network if isinstance(network, nn.Sequential) else [network]:
+        if isinstance(layer, Stateful):
+            linear = stages.pop() if stages and isinstance(stages[-1], nn.Linear) else None
+            inner = layer.connection if isinstance(layer, Recurrent) else layer
+            learning = [
+                stage for stage in stages if any(p.requires_grad for p in stage.parameters())
+            ]
+            bad = [stage for stage in learning if not isinstance(stage, Population)]
+            if bad or linear is None or not isinstance(inner, Neuron | nn.Linear):
+                bad = [layer, *bad]
+                name = next(name for name, part in network.named_modules() if part is bad[-1])
+                raise InputError(
+                    f"e-prop: no place for {type(bad[-1]).__name__} {name!r}: neurons, connected "
+                    "by an nn.Linear or not at all, stand right behind an nn.Linear; nothing else "
+                    "in front of the last ones learns or has a state; take bptt or truncated"
+                )
+            layer = Population(linear, layer)
+        stages.append(layer)
     populations = [stage for stage in stages if isinstance(stage, Population)]
     if not populations:
         raise InputError("e-prop: the network has no neurons behind an nn.Linear; nothing to trace")
-    for population in populations[:-1]:
-        population.leak = _leak(populations[-1].neuron)
-    behind = [part for _, part in group]
-    return [*stages, *behind], populations, _learning(behind)
-
-
-def _learning(layers: Sequence[nn.Module]) -> list[nn.Parameter]:
-    return [p for layer in layers for p in layer.parameters() if p.requires_grad]
-
-
-def _flat(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if not isinstance(module, nn.Sequential):
-        yield name, module
-        return
-    for key, layer in enumerate(module):  # the same neurons may stand in several places
-        yield from _flat(f"{name}.{key}" if name else str(key), layer)
-
-
-def _leak(readout: Neuron) -> float:
-    """The decay with which a read-out filters what it is fed."""
-    if readout.dynamics.emit != "membrane":
-        return 0.0
-    if (decay := one_decay(readout)) is None:
-        raise InputError("e-prop: a read-out needs one decay for all of its membranes")
-    return decay
+    last = populations[-1].neuron
+    if last.dynamics.emit == "membrane":
+        if (decay := one_decay(last)) is None:
+            raise InputError("e-prop: a read-out needs one decay for all of its membranes")
+        for population in populations[:-1]:
+            population.leak = decay
+    return Sequential(*stages)

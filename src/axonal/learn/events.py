@@ -1,10 +1,10 @@
-"""Learning whose backward pass visits events only: EventProp, and masked surrogates.
+"""Learning whose backward pass visits spikes only: EventProp, masked surrogates, first spikes.
 
-Both are one computation. The adjoint of a membrane decays in closed form from one event back to
-the one before, jumps at the neuron's own spikes, and is read at the spikes that it was fed: a
-read gives the gradient of a weight, and of what the sender's spike was worth. Layers are nodes of
-autograd, with one value for each spike between them: its time for `eventprop`, its size for
-`mpd_ed`. So the work of a backward pass follows the spikes, and nothing dense is stored.
+The first two are one computation. The adjoint of a membrane decays in closed form from one event
+back to the one before, jumps at the neuron's own spikes, and is read at the spikes that it was
+fed: a read gives the gradient of a weight, and of what the sender's spike was worth. Layers are
+nodes of autograd, with one value for each spike between them: its time for `eventprop`, its size
+for `mpd_ed`. So the work of a backward pass follows the spikes, and nothing dense is stored.
 """
 
 import math
@@ -23,7 +23,7 @@ from ..ops.scan import scan
 from ..ops.scan.reference import Tensors
 from ..ops.surrogate import surrogate_named
 from .event_kernels import RUNAWAY, decays, integrate, retrace, shared
-from .online import Rule
+from .online import Rule, taught
 
 
 class Spikes(NamedTuple):
@@ -71,17 +71,20 @@ def eventprop() -> Rule:
         [B, C] in steps, T of those that are silent, and these have no gradient.
     """
 
+    def fits(d: Any) -> bool:
+        return isinstance(d, Current) and d.reset == "zero" and min(d.decay, d.synapse) > 0
+
+    takes = fits, "Neuron(Current(reset='zero')) with decay and synapse above 0", 0
+
     def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
-        takes = "Neuron(Current(reset='zero')) with decay and synapse above 0"
-        pairs, _ = layers(network, x, "eventprop", _continuous, takes)
+        pairs, _ = _parsed("eventprop", network, x, *takes)
         events = _sent(x.flatten(2), times=True)
         for linear, neuron in pairs:
             events = _timed(linear.weight, events, neuron.dynamics, len(x))
-        classes = pairs[-1][0].out_features
-        place, first = np.unique(events.sample * classes + events.index, return_index=True)
-        silent = torch.full((x.shape[1] * classes,), float(len(x)), dtype=torch.float64)
-        times = silent.index_put((torch.from_numpy(place),), events.value[first])
-        times = times.unflatten(0, (-1, classes)).to(x.dtype)
+        shape = x.shape[1], pairs[-1][0].out_features
+        place = torch.from_numpy(events.sample * shape[1] + events.index)
+        times = events.value.new_full((math.prod(shape),), len(x))
+        times = times.scatter_reduce(0, place, events.value, "amin").view(shape).to(x.dtype)
         return objective(times), times.detach()
 
     return rule
@@ -110,105 +113,121 @@ def mpd_ed(least: float = 0.01, wake: float = 0.1) -> Rule:
         it neurons that hand on their membrane. x is [T, B, N], outputs are [T, B, C].
     """
 
+    def fits(d: Any) -> bool:
+        return isinstance(d, Leaky) and d.reset in ("subtract", "none") and d.detach_reset
+
+    takes = fits, "Neuron(Leaky), its reset detached 'subtract' or 'none'", math.inf
+
     def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
-        takes = "Neuron(Leaky), its reset detached 'subtract' or 'none'"
-        pairs, tail = layers(network, x, "mpd-ed", _steady, takes, readout=True)
-        steps, batch = x.shape[:2]
-        s = x.flatten(2)
+        pairs, tail = _parsed("mpd-ed", network, x, *takes)
+        (steps, batch), s = x.shape[:2], x.flatten(2)
         events, woken = _sent(s), x.new_zeros(())
         for linear, neuron in pairs:
             mean = s.mean((0, 1))
             s, events = _masked(linear.weight, s, events, neuron)
             if wake:
                 short = wake * (least - s.mean((0, 1))).clamp_min(0)
-                drive = (short * F.linear(mean, linear.weight)).sum()
-                woken = woken - (drive - drive.detach())
+                woken = taught(woken, -(short * F.linear(mean, linear.weight)).sum())
+        weight = tail[0].weight.t() if tail else torch.eye(s.shape[2], dtype=x.dtype)
         bag = torch.from_numpy(events.sample * steps + events.time.astype(np.int64))
-        index = torch.from_numpy(events.index)
-        if tail:
-            offsets = torch.searchsorted(bag, torch.arange(batch * steps))
-            given = {"mode": "sum", "per_sample_weights": events.value}
-            y = F.embedding_bag(index, tail[0].weight.t(), offsets, **given)
-            y = y if tail[0].bias is None else y + tail[0].bias
-            y = y.unflatten(0, (batch, steps)).transpose(0, 1)
-            for neuron in tail[1:]:
-                y, _ = neuron(y)
-        else:
-            y = s.new_zeros(batch * steps, s.shape[2]).index_put((bag, index), events.value)
-            y = y.unflatten(0, (batch, steps)).transpose(0, 1)
+        offsets = torch.searchsorted(bag, torch.arange(batch * steps))
+        given = {"mode": "sum", "per_sample_weights": events.value}
+        y = F.embedding_bag(torch.from_numpy(events.index), weight, offsets, **given)
+        y = y.unflatten(0, (batch, steps)).transpose(0, 1)
+        if tail and tail[0].bias is not None:
+            y = y + tail[0].bias
+        for neuron in tail[1:]:
+            y, _ = neuron(y)
         return objective(y) + woken, y.detach()
 
     return rule
 
 
-def layers(
-    network: nn.Module,
-    x: Tensor,
-    rule: str,
-    fits: Callable[[Any], bool],
-    takes: str,
-    readout: bool = False,
-) -> tuple[list[tuple[nn.Linear, Any]], list[Any]]:
-    """The pairs of weights and binary neurons of a network, and its read-out.
+def std_ed(clip: float = 1.0) -> Rule:
+    """STD-ED-style: gradients of spike times through the spikes that were sent.
+
+    The predecessor of the spike-timing form of Wei et al. 2024 (arXiv 2403.00270, whose text we
+    had not): time to first spike with a dynamic firing threshold, Wei et al. 2023 (ICCV). A layer
+    fires in the window [t_b, t_e] that follows the one in which it is fed. Its membranes
+    integrate max(0, t - t_i) of each input spike, and its threshold falls as t_e - t, so that
+
+        t_j = (t_e + sum_F w_ji t_i) / (1 + sum_F w_ji),   F: the inputs that fired
+        dt_j/dt_i = w_ji / (1 + sum_F w),   dt_j/dw_ji = (t_i - t_j) / (1 + sum_F w)
+
+    with windows of length 1; both factors are clipped to +-`clip`. It fires at t_b if the
+    membrane is over the threshold there, and never if t_j >= t_e or 1 + sum_F w <= 0; such a
+    neuron has no gradient, and its row is not visited.
+
+    Reconstructed: no gradient at t_b; a read-out's potentials are read at its t_b, and so are
+    sum_F w (t_b - t_i), continuous where inputs fall silent; no adaptive threshold.
 
     Args:
-        network: `nn.Sequential`; a flattening may come first.
-        x: what it is fed.
-        rule, takes: the names of the rule and of the neurons it takes, for errors.
-        fits: whether dynamics are such.
-        readout: whether `nn.Linear`, and what hands on its membrane, may come last.
+        clip: the bound of the factors.
 
-    Raises:
-        InputError: what the rule can't learn, with the layer's number.
+    Returns:
+        A rule for `nn.Sequential` of `nn.Linear` without bias and `IF` in turn, of which the
+        weights, times gain / threshold, are all that is used; then, if there is one, a linear
+        read-out. The first spikes of x [T, B, N] are fed in a window of T steps. Outputs are
+        times of first spikes [B, C] in steps of the last window, T of those that are silent, or
+        the read-out's potentials [1, B, C].
     """
-    if not isinstance(network, nn.Sequential) or len(network) < 2:
-        raise InputError(f"{rule}: {type(network).__name__} is no nn.Sequential of layers")
-    rest: list[Any] = list(network)[isinstance(network[0], nn.Flatten) :]
-    pairs = []
+    takes = lambda d: isinstance(d, Leaky) and d.decay == 1, "Neuron(Leaky) with decay 1", 1
+
+    def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
+        pairs, tail = _parsed("std-ed", network, x, *takes)
+        sent = x.flatten(2) != 0
+        fired = sent.any(0)
+        early = (1 - sent.int().argmax(0) / len(x)).to(x.dtype) * fired
+        for linear, neuron in pairs:
+            scale = neuron.dynamics.gain / neuron.dynamics.threshold
+            early, fired = _First.apply(linear.weight * scale, early, fired, clip)
+        y = tail[0](early)[None] if tail else (1 - early) * len(x)
+        return objective(y), y.detach()
+
+    return rule
+
+
+def _parsed(
+    rule: str, network: nn.Module, x: Tensor, fits: Callable[[Any], bool], takes: str, most: float
+) -> tuple[list[Any], list[Any]]:
+    """The pairs of weights and binary neurons of a network, and its read-out.
+
+    A flattening may come first. `takes` says for which dynamics `fits`; `most` layers may read
+    out: linear, then neurons that hand on their membrane.
+    """
     if x.device.type != "cpu":
         raise InputError(f"{rule}: x is on {x.device}, but events are followed on CPUs; move both")
-    if x.dim() < 3 or x.shape[2:].numel() != getattr(rest[0], "in_features", 0):
-        raise InputError(f"{rule}: x {list(x.shape)} is not [T, B, N] of the layer {rest[0]}")
-    while rest:
-        linear, neuron = rest[0], rest[1] if len(rest) > 1 else None
-        weights = isinstance(linear, nn.Linear)
-        if readout and pairs and weights and all(_emits(n, "membrane") for n in rest[1:]):
+    layers: list[Any] = list(network) if isinstance(network, nn.Sequential) else [network]
+    pairs, rest = [], layers[isinstance(layers[0], nn.Flatten) :]
+    width = math.prod(x.shape[2:]) if x.dim() > 2 else 0
+    while rest or not pairs:
+        linear, neuron, *_ = *rest, None, None
+        wired = isinstance(linear, nn.Linear) and linear.in_features == width
+        if pairs and wired and len(rest) <= most and all(_emits(n, "membrane") for n in rest[1:]):
             break
-        weights = weights and linear.bias is None
-        if not (weights and neuron and _emits(neuron, "binary") and fits(neuron.dynamics)):
-            number = len(network) - len(rest) + weights
+        fit = wired and linear.bias is None and _emits(neuron, "binary")
+        if not fit or not fits(getattr(neuron, "dynamics", None)):
             raise InputError(
-                f"{rule}: layer {number}, {neuron if weights else linear}; it takes nn.Linear "
-                f"without bias and {takes} in turn, of fixed constants"
+                f"{rule}: x {list(x.shape)}, layer {len(layers) - len(rest)}: {linear} and "
+                f"{neuron}; it takes [T, B, N], nn.Linear of N inputs without bias and {takes} in "
+                "turn, of fixed constants"
             )
-        pairs.append((linear, neuron))
-        rest = rest[2:]
+        pairs, rest, width = [*pairs, (linear, neuron)], rest[2:], linear.out_features
     return pairs, rest
 
 
 def _emits(layer: Any, what: str) -> bool:
-    if not isinstance(layer, Neuron) or layer.given or layer.dynamics.refractory:
-        return False
-    return layer.dynamics.emit == what
-
-
-def _continuous(d: Any) -> bool:
-    return isinstance(d, Current) and d.reset == "zero" and min(d.decay, d.synapse) > 0
-
-
-def _steady(d: Any) -> bool:
-    return isinstance(d, Leaky) and d.reset in ("subtract", "none") and d.detach_reset
+    plain = isinstance(layer, Neuron) and not layer.given and not layer.dynamics.refractory
+    return plain and layer.dynamics.emit == what
 
 
 def _sent(x: Tensor, times: bool = False) -> Spikes:
     """The spikes of x [T, B, N]."""
-    steps, batch, width = x.shape
-    values = x.detach().numpy()
-    rows, index = np.divmod(np.flatnonzero((values != 0).transpose(1, 0, 2)), width)
-    sample, at = np.divmod(rows, steps)
-    start, size = np.searchsorted(sample, np.arange(batch + 1)), values[at, sample, index]
-    time = at.astype(np.float64)
-    return Spikes(start, time, index, size, torch.from_numpy(time if times else size))
+    sample, at, index = x.transpose(0, 1).nonzero().t().contiguous()
+    start = torch.searchsorted(sample, torch.arange(x.shape[1] + 1)).numpy()
+    time, size = at.double(), x.detach()[at, sample, index]
+    value = time if times else size
+    return Spikes(start, time.numpy(), index.numpy(), size.numpy(), value)
 
 
 def _timed(weight: Tensor, came: Spikes, d: Any, steps: int) -> Spikes:
@@ -219,25 +238,25 @@ def _timed(weight: Tensor, came: Spikes, d: Any, steps: int) -> Spikes:
     if not np.isfinite(turned).all():
         raise InputError("eventprop: a weight is not finite; look for the step that made it so")
 
-    def work(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def work(first: int, last: int) -> np.ndarray:
         return integrate(first, last, turned, a, b, d.threshold, float(steps), came[:4])
 
-    found, counts = zip(*shared(work, len(came.start) - 1), strict=True)
-    if any(len(part) and part[-1, 2] == np.inf for part in found):
+    found = np.concatenate(shared(work, len(came.start) - 1))
+    sample, time, index, slope = found[np.lexsort((found[:, 1], found[:, 0]))].T.copy()
+    if np.isinf(slope).any():
         raise InputError(
             f"eventprop: a neuron fires twice within {RUNAWAY} steps; make the weights smaller"
         )
-    time, index, slope = np.concatenate(found).T.copy()
-    start = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-    value = torch.from_numpy(time)
+    start, value = np.searchsorted(sample, range(len(came.start))), torch.from_numpy(time)
     sent = Spikes(start, time, index.astype(np.int64), np.ones_like(time), value)
     law = a, b, (0.0, scale), (-scale, b * scale)
-    return _linked(weight, came, sent, law, 1 + a * d.threshold / slope, -1 / slope)
+    how = law, came, sent, 1 + a * d.threshold / slope, -1 / slope
+    return sent._replace(value=_Retrace.apply(weight, came.value, value, how))
 
 
 def _masked(weight: Tensor, x: Tensor, came: Spikes, neuron: Any) -> tuple[Tensor, Spikes]:
     """What `neuron` sends of x [T, B, N], dense and as events."""
-    d = neuron.dynamics
+    d, row = neuron.dynamics, surrogate_named(neuron.surrogate)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         drive = F.linear(x, weight)
         s, _ = neuron(drive)
@@ -247,48 +266,70 @@ def _masked(weight: Tensor, x: Tensor, came: Spikes, neuron: Any) -> tuple[Tenso
             drive[1:].sub_(s[:-1], alpha=d.decay * d.threshold)
         h, _ = scan(drive, None, Leaky(decay=d.decay, emit="membrane", reset="none"))
         above = torch.from_numpy(h.numpy()[sent.time.astype(int), sent.sample, sent.index])
-        row = surrogate_named(neuron.surrogate)
         m = Tensors(h, row.name, row.slope if neuron.slope is None else neuron.slope)
         # h sums in another order than the neuron did: a spike at the threshold could lie below.
         rise = m.surrogate((above - d.threshold).clamp_min(0)).double().numpy()
-    a = -math.log(d.decay) if d.decay else math.inf
-    law = a, 0.0, (d.gain, 0.0), (d.gain, 0.0)
-    return s, _linked(weight, came, sent, law, np.ones_like(rise), rise)
-
-
-def _linked(
-    weight: Tensor, came: Spikes, sent: Spikes, law: tuple, keep: np.ndarray, jump: np.ndarray
-) -> Spikes:
-    """`sent`, with values whose gradients reach `weight` and the values of what came.
-
-    At each of its spikes the adjoint of v is kept in part, and rises by `jump` times the gradient
-    of the spike's value.
-    """
-    value = _Retrace.apply(weight, came.value, sent.value, (law, came, sent, keep, jump))
-    return sent._replace(value=value)
+    law = -math.log(d.decay) if d.decay else math.inf, 0.0, (d.gain, 0.0), (d.gain, 0.0)
+    how = law, came, sent, np.ones_like(rise), rise
+    return s, sent._replace(value=_Retrace.apply(weight, came.value, sent.value, how))
 
 
 class _Retrace(torch.autograd.Function):
-    """A layer: (weight [C, N], values that came [E], values sent [E']) -> these, linked."""
+    """A layer: (weight [C, N], values that came [E], values sent [E'], how) -> these, linked.
+
+    `how`: the law of adjoints, what came and was sent; then, of each spike sent, what multiplies
+    the adjoint of v, and how much it rises by for the gradient of the spike's value.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, came: Tensor, sent: Tensor, layer: tuple) -> Tensor:
-        ctx.layer = layer
+    def forward(ctx: Any, weight: Tensor, came: Tensor, sent: Tensor, how: tuple) -> Tensor:
+        ctx.how = how
         ctx.save_for_backward(weight)
         return sent.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,), (law, came, sent, keep, jump) = ctx.saved_tensors, ctx.layer
+        (weight,), (law, came, sent, keep, rise) = ctx.saved_tensors, ctx.how
         turned, wanted = weight.t().contiguous().numpy(), ctx.needs_input_grad[1]
         to_value = np.zeros(len(came.time) * wanted, turned.dtype)
-        own = *sent[:3], keep, jump * grads[0].double().numpy()
+        own = *sent[:3], keep, rise * grads[0].double().numpy()
 
         def work(first: int, last: int) -> np.ndarray:
             to_weight = np.zeros_like(turned)
             retrace(first, last, turned, law, came[:4], own, to_weight, to_value)
             return to_weight
 
-        parts = shared(work, len(came.start) - 1)
+        found = torch.from_numpy(sum(shared(work, len(came.start) - 1))).t()
         values = torch.from_numpy(to_value).to(came.value.dtype) if wanted else None
-        return torch.from_numpy(sum(parts[1:], parts[0])).t(), values, None, None
+        return found, values, None, None
+
+
+class _First(torch.autograd.Function):
+    """A layer: (weight [C, N], earliness [B, N], whether fired [B, N]) -> the same [B, C].
+
+    A spike's earliness is the time from it to the end of its window, 0 where there was none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, early: Tensor, fired: Tensor, clip: float) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            total, potential = 1 + fired.to(weight.dtype) @ weight.t(), early @ weight.t()
+        late, at_once = (1 - potential) / total, potential >= 1
+        between = ~at_once & (total > 0) & (late < 1)
+        ctx.clip = clip
+        ctx.save_for_backward(weight, early, fired, late, total, between)
+        ctx.mark_non_differentiable(found := at_once | between)
+        return torch.where(between, 1 - late, at_once.to(early.dtype)), found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        weight, early, fired, late, total, between = ctx.saved_tensors
+        to_weight, to_early = torch.zeros_like(weight), torch.zeros_like(early)
+        for b in range(len(early)):
+            j, i = between[b].nonzero(), fired[b].nonzero().t()  # [J, 1] and [1, I]
+            grad, rest = grads[0][b, j], total[b, j]
+            factors = (early[b, i] + late[b, j]) / rest, weight[j, i] / rest
+            by_weight, by_early = (grad * part.clamp(-ctx.clip, ctx.clip) for part in factors)
+            to_weight[j, i] += by_weight
+            to_early[b, i] = by_early.sum(0)
+        return to_weight, to_early, None, None

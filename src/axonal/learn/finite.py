@@ -1,6 +1,8 @@
 """Where a step of training stopped being finite."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -9,38 +11,36 @@ from .processes import part
 
 
 def culprit(
-    network: nn.Module, batch: Mapping[str, Tensor], loss: Callable[[], Tensor], step: int
+    network: nn.Module,
+    batch: Mapping[str, Tensor],
+    loss: Callable[[], tuple[Tensor, Any]],
+    step: int,
 ) -> str:
     """Run the loss of a step again and find what was the first not to be finite.
 
-    Args:
-        network: what the loss runs; its gradients are overwritten.
-        batch: what the loss reads.
-        loss: runs forward.
-        step: its number, for the sentence.
+    The gradients of `network`, which `loss` runs, are overwritten.
 
     Returns:
         Half a sentence that names the input, the layer or the parameter; "" if all is finite.
     """
-    found: list[str] = []
     inside: list[str] = []
+    found: list[str] = []
 
-    def enter(name: str):
-        return lambda module, args: inside.append(name)
+    def enter(name, module, args):
+        inside.append(name)
 
-    def leave(name: str):
-        def check(module, args, output):
-            inside.remove(name)
-            if not found and _bad(output):
-                found.append(f"{name} is the first layer whose output is not finite")
+    def leave(name, module, args, output):
+        inside.remove(name)
+        if not found and _bad(output):
+            found.append(f"{name} is the first layer whose output is not finite")
 
-        return check
-
-    named = {f"{n or 'network'} ({type(m).__name__})": m for n, m in network.named_modules()}
-    handles = [m.register_forward_pre_hook(enter(name)) for name, m in named.items()]
-    handles += [m.register_forward_hook(leave(name)) for name, m in named.items()]
+    handles = []
+    for path, module in network.named_modules():
+        name = f"{path or 'network'} ({type(module).__name__})"
+        handles.append(module.register_forward_pre_hook(partial(enter, name)))
+        handles.append(module.register_forward_hook(partial(leave, name)))
     network.zero_grad()
-    value = loss()
+    value, _ = loss()
     for handle in handles:
         handle.remove()
     value.backward()
@@ -53,13 +53,12 @@ def culprit(
         return f"{loud}{found[0]}; lower the learning rate"
     if _bad(value):
         return f"{loud}the output of every layer is finite; look at the loss itself"
-    gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     # Gradients run from the last layer to the first: the last is the nearest to the source.
-    if bad := [name for name, gradient in gradients.items() if _bad(gradient)]:
+    if bad := [name for name, p in network.named_parameters() if _bad(p.grad)]:
         return f"the gradient of {bad[-1]} is not finite at step {step}; lower the learning rate"
     return ""
 
 
 def _bad(value: object) -> bool:
-    tensors = [t for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-    return not all(bool(part(t.detach()).isfinite().all()) for t in tensors)
+    tensors = [part(t.detach()) for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+    return not all(t.isfinite().all() for t in tensors)

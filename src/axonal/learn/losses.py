@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..nn.watch import rates, tally, watch, watch_reads
-from .loop import Batch, Loss
 from .objectives import Objective, Penalty, checked, guess
+from .recipe import Batch, Loss
 from .rules import Rule, bptt
 
 Unfold = Callable[[nn.Module], Any]

@@ -1,9 +1,9 @@
 """Rules that learn as time goes on, in memory that doesn't grow with it.
 
 Each runs a few steps, takes their gradient, adds it to a buffer and cuts the state from what made
-it. An objective is a mean over steps, so that the loss is the sum of the parts', each weighted by
-its share of the steps: for the cross-entropy of every step the loss itself, for one of an average
-over time (a rate) the mean of the parts' own. What x was made from gets no gradient.
+it. The loss is the mean of the parts', weighted by their steps: for the cross-entropy of every step
+the loss itself, but not for one of an average over time (a rate). What x was made from gets no
+gradient. Where no gradients are wanted, all steps run at once.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.autograd.graph import saved_tensors_hooks
 
 from ..core.errors import InputError
 from ..core.kinds import Leaky
@@ -22,7 +20,6 @@ from ..nn.neurons import Neuron
 from ..nn.watch import MAPS
 
 Rule = Callable[[nn.Module, Tensor, Callable[[Tensor], Tensor]], tuple[Tensor, Tensor]]
-Gradients = Sequence[Tensor | None]
 
 
 def truncated(steps: int) -> Rule:
@@ -31,8 +28,7 @@ def truncated(steps: int) -> Rule:
     With one step it is SLTT: gradients through space alone (Meng et al. 2023, arXiv 2302.14311).
 
     Raises:
-        InputError: `steps` below 1. The rule: a delay hands on outputs of trained layers from
-            before the cut.
+        InputError: `steps` below 1. The rule: a delay reaches trained layers across the cut.
     """
     if steps < 1:
         raise InputError(f"truncated: {steps} steps; give at least 1")
@@ -43,10 +39,7 @@ def sltt_k(k: int, generator: torch.Generator | None = None) -> Rule:
     """SLTT at k steps only, drawn anew in every call (Meng et al. 2023).
 
     As in the authors' code gradients are not scaled up by T / k; the loss is that of all steps.
-
-    Args:
-        k: how many steps; all where T is smaller.
-        generator: draws them; None for torch's own.
+    A `generator`, on the CPU, draws the steps.
 
     Raises:
         InputError: k below 1. The rule: as `truncated`.
@@ -55,8 +48,7 @@ def sltt_k(k: int, generator: torch.Generator | None = None) -> Rule:
         raise InputError(f"sltt-k: k {k}; give at least 1")
 
     def rule(network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]):
-        device = generator.device if generator else None
-        chosen = torch.randperm(len(x), generator=generator, device=device)[:k].tolist()
+        chosen = torch.randperm(len(x), generator=generator)[:k].tolist()
         return in_parts(network, x, objective, 1, chosen)
 
     return rule
@@ -96,18 +88,14 @@ def in_parts(
     steps: int,
     chosen: Container[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A `Rule` that cuts the state every `steps` steps.
-
-    Args:
-        network, x, objective: as of any rule.
-        steps: in a part.
-        chosen: the first steps of the parts that teach; None for all.
-    """
+    """A `Rule` that cuts the state every `steps` steps; only parts that begin at `chosen` teach."""
     _check(network, steps)
+    teaching = torch.is_grad_enabled()
+    steps = steps if teaching else max(1, len(x))
     parameters = [p for p in network.parameters() if p.requires_grad]
-    sums: Gradients = [None] * len(parameters)
+    sums: Sequence[Tensor | None] = [None] * len(parameters)
     outputs: Any = None
-    state, loss, teaching = None, x.new_zeros(()), torch.is_grad_enabled()
+    state, loss = None, x.new_zeros(())
     for begin in range(0, max(1, len(x)), steps):  # no step at all: the network says so
         part = x[begin : begin + steps].detach()
         with torch.set_grad_enabled(teaching and (chosen is None or begin in chosen)):
@@ -115,35 +103,20 @@ def in_parts(
             value = objective(y) * (len(part) / len(x))
         if value.requires_grad:
             found = torch.autograd.grad(value, parameters, allow_unused=True)
-            sums = added(sums, found)
+            # Not in place: gradients of several parameters may share memory.
+            pairs = zip(sums, found, strict=True)
+            sums = [b if a is None else a if b is None else a + b for a, b in pairs]
         state, loss = _cut(state), loss + value.detach()
         if outputs is None:  # one tensor: many small ones would litter the heap
             outputs = y.new_empty(len(x), *y.shape[1:])
         outputs[begin : begin + steps] = y.detach()
-    return carried(loss, parameters, sums), outputs
+    pairs = zip(parameters, sums, strict=True)
+    return taught(loss, sum((p * g).sum() for p, g in pairs if g is not None)), outputs
 
 
-def added(sums: Gradients, found: Gradients) -> Gradients:
-    """Their sums, one by one. Not in place: gradients of several parameters may share memory."""
-    pairs = zip(sums, found, strict=True)
-    return [b if a is None else a if b is None else a + b for a, b in pairs]
-
-
-def carried(value: Tensor, parameters: Sequence[Tensor], gradients: Gradients) -> Tensor:
-    """`value`, whose backward pass hands `gradients` to `parameters`, times its own gradient."""
-    return _Carried.apply(value, gradients, *parameters)
-
-
-class _Carried(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Gradients, *parameters: Tensor) -> Tensor:
-        ctx.gradients = gradients
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor):
-        return None, None, *(g if g is None else g * grad for g in ctx.gradients)
+def taught(value: Tensor, teacher: Tensor | float) -> Tensor:
+    """`value`, whose backward pass is also that of `teacher`."""
+    return value + (teacher - teacher.detach()) if isinstance(teacher, Tensor) else value
 
 
 def _cut(state: Any) -> Any:
@@ -196,52 +169,20 @@ def one_decay(neuron: Neuron) -> float | None:
 
 @contextmanager
 def _tracing(decays: Mapping[nn.Module, float]) -> Iterator[None]:
-    """While the context is open, weights of these layers are taught by traces of their input."""
-    handles = []
-    for layer, decay in decays.items():
-        layer.forward = traced = _Traced(layer, decay)
-        if isinstance(bias := layer.bias, Tensor) and bias.requires_grad:
-            handles.append(bias.register_hook(traced.of_bias))
+    """While the context is open, these layers also learn from what they were fed before.
+
+    Beside y = W s[t] + b they are taught by W (a[t] - s[t]) + n b, of n steps' biases.
+    """
+    past: dict[nn.Module, tuple[Tensor | float, float]] = {}
+
+    def teach(layer: Any, args: tuple[Tensor], y: Tensor) -> Tensor:
+        before, count = past.get(layer, (0.0, 0.0))
+        past[layer] = decays[layer] * (before + args[0].detach()), decays[layer] * (count + 1)
+        return y if not count else taught(y, count * layer.forward(before / count))
+
+    handles = [layer.register_forward_hook(teach) for layer in decays]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for layer in decays:
-            del layer.forward
-
-
-class _Traced:
-    """A layer's forward that keeps for the backward pass, in place of its input, the trace.
-
-    What autograd multiplies with the output's gradient to get that of the weights is the input
-    that it kept; so it kept another one.
-    """
-
-    def __init__(self, layer: Any, decay: float):
-        self.layer, self.forward, self.decay = layer, layer.forward, decay
-        self.trace, self.ones = None, 0.0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):  # or the layer would keep a copy of its own
-            x = x.to(torch.get_autocast_dtype(x.device.type))
-        self.trace = x.detach() if self.trace is None else self.decay * self.trace + x.detach()
-        self.ones = self.decay * self.ones + 1
-        trace, kept = self.trace, 0
-
-        def keep(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            if tensor.data_ptr() != x.data_ptr() or tensor.numel() != x.numel():
-                return tensor
-            kept += 1
-            return trace.reshape(tensor.shape)
-
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            y = self.forward(x)
-        if y.requires_grad and self.layer.get_parameter("weight").requires_grad and kept != 1:
-            raise InputError(f"ottt: {self.layer} doesn't keep its input for the backward pass")
-        return y
-
-    def of_bias(self, gradient: Tensor) -> Tensor:
-        """The gradient of the bias, whose input is 1 in every step."""
-        return gradient * self.ones

@@ -4,7 +4,7 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,13 +16,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core.errors import AxonalError, InputError
+from ..core.errors import InputError, ProcessError
 
 GRACE = 5  # seconds from a SIGTERM to the end
-
-
-class ProcessError(AxonalError, RuntimeError):
-    """Another process of the run has ended, or can't be reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Processes:
 
     Attributes:
         device: that this process computes on.
-        rank: its number.
+        rank: its number; 0 writes the files and speaks for all.
         count: how many there are.
     """
 
@@ -52,13 +48,12 @@ class Processes:
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls(device=device)
         if device.type == "cuda":
-            local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-            if local >= there:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            if device.index >= (there := torch.cuda.device_count()):
                 raise InputError(
-                    f"process {local} of this machine has no GPU, there are {there}; start as "
-                    "many processes with --nproc-per-node, or choose --device cpu"
+                    f"process {device.index} of this machine has no GPU, there are {there}; start "
+                    "as many processes with --nproc-per-node, or choose --device cpu"
                 )
-            device = torch.device("cuda", local)
             torch.cuda.set_device(device)
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
@@ -68,31 +63,26 @@ class Processes:
                 signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
         return cls(device=device, rank=dist.get_rank(), count=dist.get_world_size())
 
-    @property
-    def first(self) -> bool:
-        """Whether this one writes the files and speaks for all."""
-        return self.rank == 0
-
     def spread(self, objective: nn.Module, network: nn.Module, shard: bool) -> nn.Module:
         """What to call in the place of `objective` in training, so that gradients are averaged.
 
-        Args:
-            objective: calls `network`, which is a part of it, and returns the loss.
-            shard: spread the parameters too, each layer's on its own (FSDP2: Zhao et al. 2023,
-                arXiv 2304.11277); else every process has all (DDP: Li et al. 2020, 2006.15704).
+        With `shard` the parameters of `network`, a part of it, are spread too, each layer's on
+        its own (FSDP2: Zhao et al. 2023, arXiv 2304.11277); else every process has all (DDP: Li
+        et al. 2020, arXiv 2006.15704).
         """
         if self.count == 1:
             return objective
         if not shard:
             return DistributedDataParallel(objective)
         lonely = {p for p in network.parameters() if p.ndim == 0}  # FSDP2 splits no scalars
-        kind = self.device.type
-        mesh = init_device_mesh(kind, (self.count,))
+        mesh = init_device_mesh(self.device.type, (self.count,))
         # Evaluation changes weights in their parts: no whole ones may outlive a call.
         options = {"mesh": mesh, "ignored_params": lonely, "reshard_after_forward": True}
-        for parent in network.modules():
-            for layer in parent.children() if _is_list(parent) else ():
-                if not _is_list(layer) and {*layer.parameters()} - lonely:
+        lists = (nn.Sequential, nn.ModuleList)
+        # A layer takes what the layers in it have not yet taken: the innermost come first.
+        for parent in reversed([m for m in network.modules() if isinstance(m, lists)]):
+            for layer in parent:
+                if not isinstance(layer, lists) and {*layer.parameters()} - lonely:
                     fully_shard(layer, **options)
         fully_shard(objective, **options)
         return objective
@@ -105,9 +95,8 @@ class Processes:
         flat = torch.cat([t.detach().flatten() for t in tensors])
         dist.all_reduce(flat)
         parts = (flat / self.count).split([t.numel() for t in tensors])
-        with torch.no_grad():
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
 
     def words(self, word: str) -> list[str]:
         """What each of them has to say."""
@@ -115,10 +104,6 @@ class Processes:
         if self.count > 1:
             dist.all_gather_object(words, word)
         return words
-
-    def wait(self) -> None:
-        """Wait until all have come here."""
-        self.words("")
 
     @contextmanager
     def together(self, where: str) -> Iterator[None]:
@@ -139,24 +124,6 @@ class Processes:
             ) from error
 
 
-class _Reaching(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, loss, *parameters):
-        ctx.count = len(parameters)
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient, *(None for _ in range(ctx.count))
-
-
-def reaching(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """The loss, its graph reaching all parameters: DDP would wait for those it doesn't use."""
-    result = _Reaching.apply(loss, *parameters)
-    assert isinstance(result, Tensor)
-    return result
-
-
 def part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -167,14 +134,9 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def fill(own: Tensor, value: Tensor) -> Tensor:
+def fill(own: Tensor, value: Tensor) -> None:
     """Copy the whole `value` into `own`, of which this process may have a part."""
     if isinstance(own, DTensor):
-        value = value.to(own.device)
-        value = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-    with torch.no_grad():
-        return own.copy_(value)
-
-
-def _is_list(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Sequential, nn.ModuleList))
+        value, mesh = value.to(own.device), own.device_mesh
+        value = distribute_tensor(value, mesh, own.placements, src_data_rank=None)
+    own.detach().copy_(value)

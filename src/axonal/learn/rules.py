@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from .eprop import e_prop
-from .events import eventprop, mpd_ed
+from .events import eventprop, mpd_ed, std_ed
 from .online import Rule, ottt, sltt_k, truncated
-from .ttfs import std_ed
 
 
 def bptt(

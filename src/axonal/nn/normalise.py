@@ -1,13 +1,13 @@
 """Normalisation for spiking networks: of currents, over time, of membranes and of weights."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ..core.errors import InputError
 from ..core.kinds import Leaky
-from ..core.neuron import Reset
 from .neurons import Neuron
 from .stateful import Stateful
 
@@ -69,14 +69,13 @@ class TemporalBatchNorm(Stateful):
             )
         y = self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         scale = self.scale[begin : begin + len(x)]
-        return y * scale.reshape(-1, *(1 for _ in x.shape[1:])), begin + len(x)
+        return y * scale.reshape(-1, *x[0].dim() * [1]), begin + len(x)
 
 
 class MembraneNorm(Stateful):
     """Leaky neurons whose membrane is normalised before it fires (MPBN).
 
-        h = decay v + gain x,   s = [gamma (h - mu) / sigma + beta >= threshold]
-        v = h [s = 0]  ("zero"),  h  ("none")
+        h = decay v + x,   s = [gamma (h - mu) / sigma + beta >= threshold],   v = h [s = 0]
 
     (Guo et al. 2023, arXiv 2308.08359). While training, the statistics of a step are those of
     its batch and space, so that neurons can't be scanned apart from each other. Gradients do not
@@ -84,12 +83,11 @@ class MembraneNorm(Stateful):
 
     Args:
         channels: C.
-        decay, gain, threshold, surrogate, slope: as of `LIF`.
-        reset: "zero" or "none"; what "subtract" would subtract has no scale of its own here.
+        decay, threshold, surrogate, slope: as of `LIF`.
         options: of `torch.nn.BatchNorm2d`.
 
     Raises:
-        InputError: another reset, or a constant out of range.
+        InputError: a constant out of range.
     """
 
     def __init__(
@@ -97,17 +95,13 @@ class MembraneNorm(Stateful):
         channels: int,
         decay: float = 0.9,
         *,
-        gain: float = 1.0,
         threshold: float = 1.0,
-        reset: Reset = "zero",
         surrogate: str = "atan",
         slope: float | None = None,
         **options,
     ):
         super().__init__()
-        if reset not in ("zero", "none"):
-            raise InputError(f"MembraneNorm: reset {reset!r} is not zero or none")
-        self.dynamics = Leaky(decay=decay, gain=gain, threshold=threshold, reset=reset)
+        self.dynamics = Leaky(decay=decay, threshold=threshold, reset="zero")
         self.norm = ThresholdBatchNorm(channels, threshold, **options)
         # Fires what it is handed, from rest: spikes and surrogates stand in one place.
         instant = Leaky(decay=0.0, threshold=threshold, reset="none")
@@ -117,9 +111,9 @@ class MembraneNorm(Stateful):
         """x [T, B, C, ...] and the membranes [B, C, ...] -> spikes, and these."""
         v, spikes = torch.zeros_like(x[0]) if state is None else state, []
         for x_t in x:
-            h = self.dynamics.decay * v + self.dynamics.gain * x_t
+            h = self.dynamics.decay * v + x_t
             y, _ = self.neuron(self.norm(h)[None])
-            v = h * (1 - y[0].detach()) if self.dynamics.reset == "zero" else h
+            v = h * (1 - y[0].detach())
             spikes.append(y[0])
         return torch.stack(spikes), v
 
@@ -146,7 +140,7 @@ class MembraneNorm(Stateful):
                 "(gamma or the folded threshold is not above 0); negate what drives the first "
                 "kind, and train on with a smaller bias for the second"
             )
-        values = {"threshold": value.reshape(-1, *(1 for _ in range(space)))}
+        values = {"threshold": value.reshape(-1, *space * [1])}
         neuron = Neuron(self.dynamics, self.neuron.surrogate, self.neuron.slope, values=values)
         return neuron.to(value)
 
@@ -156,16 +150,13 @@ class Standardised(nn.Module):
 
     def __init__(self, weight: Tensor, gain: float):
         super().__init__()
-        self.gain = nn.Parameter(
-            weight.new_full((len(weight), *(1 for _ in weight.shape[1:])), gain)
-        )
+        self.gain = nn.Parameter(torch.full_like(weight.flatten(1)[:, :1], gain))
 
     def forward(self, weight: Tensor) -> Tensor:
         """W [O, ...] -> gain (W - mu) / (sigma sqrt(N))."""
         rows = weight.flatten(1)
-        spread = rows.var(1, correction=0).mul(rows.shape[1]).clamp_min(1e-12).sqrt()
-        rows = (rows - rows.mean(1, keepdim=True)) / spread[:, None]
-        return self.gain * rows.reshape(weight.shape)
+        rows = F.normalize(rows - rows.mean(1, keepdim=True), eps=1e-6)
+        return (self.gain * rows).reshape(weight.shape)
 
 
 def standardise(layer: nn.Module, gain: float = 1.0) -> nn.Module:

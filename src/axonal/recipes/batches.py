@@ -3,7 +3,7 @@
 import torch
 
 from ..data.images import DATASETS
-from ..learn.loop import Batch
+from ..learn.recipe import Batch
 
 
 def images(name: str, split: str = "train") -> Batch:

@@ -11,7 +11,7 @@ from ..data.images import DATASETS
 from ..generate.features import network_features
 from ..generate.quality import REFERENCE, Reference, measure
 from ..learn import losses
-from ..learn.loop import Recipe
+from ..learn.recipe import Recipe
 from ..models.classifier import Classifier, ClassifierConfig
 from .batches import images
 

@@ -10,7 +10,7 @@ from ..convert.sigma_delta import DeltaNetwork, sigma_delta
 from ..generate.features import ASSETS
 from ..generate.samplers import SAMPLERS
 from ..learn import losses
-from ..learn.loop import Batch, Recipe
+from ..learn.recipe import Batch, Recipe
 from ..models.flow import FlowConfig, FlowUNet
 from .batches import images
 

@@ -6,10 +6,9 @@ them in one go; both ways one sample at a time.
 
 import itertools
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 
 from ..core.errors import FileError
 from ..core.events import Events
-from ..data.images import mnist
+from ..data.images import mnist, root
+from ..data.recordings import SIZE, nmnist
 from ..deploy import nir
 from ..deploy.certify import certify, sent
 from ..deploy.engine import Engine
@@ -136,40 +136,33 @@ def recordings(rounds: int, seed: int, threads: int) -> Figures:
     """
     graph = nir.read(_file("nir/cnn_sinabs.nir"), dt=STEP, discretisation="sinabs")
     engine, (given,), (output,) = Engine(graph, threads=threads), graph.inputs, graph.outputs
-    with np.load(_file("sensor/nmnist_small/nmnist_small.npz")) as file:
-        data = {name: file[name] for name in ("x", "y", "p", "t", "offsets", "label", "is_test")}
-    right, seconds, spent, tests = 0, 0.0, 0.0, np.flatnonzero(data["is_test"])
-    engine.run({given: _recording(data, tests[0], graph.shapes[given])})  # compiles, once
-    for i in tests:
-        events = _recording(data, i, graph.shapes[given])
+    test = nmnist("test")
+    recorded = [_events(*steps) for steps in test.steps(STEP)]
+    right, seconds, spent = 0, 0.0, 0.0
+    engine.run({given: recorded[0]})  # compiles, once
+    for events, label in zip(recorded, test.labels, strict=True):
         began = time.perf_counter()
         found = engine.stream().push({given: events})[output]
         spent += time.perf_counter() - began
         seconds += STEP * events.shape[0]
-        right += int(found.to_dense().sum(0).argmax() == data["label"][i])
-    x = torch.from_numpy(_recording(data, tests[0], graph.shapes[given]).to_dense())[:, None]
+        right += int(found.to_dense().sum(0).argmax() == label)
+    x = torch.from_numpy(recorded[0].to_dense())[:, None]
     figures = _network("nmnist_cnn", _as_torch(graph), x, rounds, threads)
     figures["nmnist_cnn_vs_torch"] = figures.pop("nmnist_cnn")
-    figures["nmnist_cnn_accuracy"] = right / len(tests)
+    figures["nmnist_cnn_accuracy"] = right / len(test)
     return figures | {"nmnist_cnn_times_real_time": round(seconds / spent, 1)}
 
 
 def _file(name: str) -> Path:
-    path = Path(os.environ.get("AXONAL_DATA", "data")) / name
+    path = root() / name
     if not path.exists():
         raise FileError(f"{path} is missing; set AXONAL_DATA to a folder that has {name}")
     return path
 
 
-def _recording(data: Mapping[str, np.ndarray], i: int, shape: tuple[int, ...]) -> Events:
-    """A recording's events in steps, at channel (polarity), row and column."""
-    rows = slice(data["offsets"][i], data["offsets"][i + 1])
-    x, y, p, t = (data[name][rows].astype(np.int64) for name in "xypt")
-    step = (t * 1e-6 / STEP).astype(np.int64)
-    order = np.argsort(step, kind="stable")
-    address = np.ravel_multi_index((p, y, x), shape)
-    steps = int(step.max()) + 1
-    return Events(step[order], address[order], np.ones(len(order), np.float32), (steps, *shape))
+def _events(step: np.ndarray, place: np.ndarray) -> Events:
+    order, shape = np.argsort(step, kind="stable"), (int(step.max()) + 1, *SIZE)
+    return Events(step[order], place[order], np.ones(len(order), np.float32), shape)
 
 
 def _as_torch(graph: Graph) -> Sequential:

@@ -7,8 +7,10 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import FileError
+from .epochs import RIVALS
 from .neurons import MEMORY
 from .roundtrip import CASES
+from .spiking import SHOWN
 
 KEYS = ("figures", "machine", "versions", "seed", "command")
 MARK = re.compile(r"(<!-- bench:(\w+) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
@@ -247,9 +249,50 @@ def nir(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
+def learn(results: dict[str, Any]) -> str:
+    """The tables of `axonal bench learn`, in Markdown."""
+    figures = results["figures"]
+    lines = [
+        "| `axonal train …` | test accuracy | spikes a neuron and step | minutes | parameters |",
+        "|---|---|---|---|---|",
+    ]
+    for name, key in SHOWN.items():
+        accuracy, rate = (figures[f"{key}_{what}"] for what in ("accuracy", "spike_rate"))
+        minutes, parameters = figures[f"{key}_seconds"] / 60, figures[f"{key}_parameters"]
+        lines.append(
+            f"| `{name}` | {accuracy:.1f} % | {rate:.1f} % | {minutes:.1f} | {parameters:,} |"
+        )
+    networks = ("fully connected", "convolutional")
+    lines += [
+        "",
+        "| time of an epoch / ours | " + " | ".join(networks) + " |",
+        "|---|---|---|",
+    ]
+    for rival in RIVALS:
+        for way, said in (("", "as published"), ("_hoisted", "constant layers once")):
+            cells = [_number(figures[f"epoch_vs_{rival}{way} [{n}]"]) for n in networks]
+            lines.append(f"| {rival}, {said} | " + " | ".join(cells) + " |")
+    memory = [
+        f"{rule} {figures[f'MB [{rule}, T 10]']:.1f} to {figures[f'MB [{rule}, T 1000]']:.1f}"
+        for rule in ("bptt", "sltt", "ottt", "e-prop")
+    ]
+    lines += [
+        "",
+        f"From T = 10 to T = 1,000 a training step adds these MB: {', '.join(memory)}. The doctor "
+        f"finds {figures['doctor_found']} of {figures['doctor_planted']} planted faults, and "
+        f"{figures['doctor_false_alarms']} in the healthy recipes. Two processes of one thread "
+        f"train {_number(figures['ddp_speedup'])} times as fast as one.",
+        "",
+        f"`{results['command']}` on {results['machine']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 TABLES = {
     "engine": engine,
     "generate": generate,
+    "learn": learn,
     "neurons": neurons,
     "nir": nir,
     "parity": parity,

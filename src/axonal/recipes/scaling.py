@@ -14,81 +14,70 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core.errors import FileError
-from ..learn.loop import Recipe, fit
+from ..core.errors import ProcessError
+from ..learn.loop import fit
+from ..learn.recipe import Recipe
 from ..nn import LIF, Sequential
 from .contest import spread
 
-STEPS, SKIPPED, TIME, SIDE = 14, 4, 8, 32  # the first steps compile kernels
+STEPS, SKIPPED, BATCH, TIME, SIDE = 14, 4, 32, 8, 32  # the first steps compile kernels
+# Buffers that go back to the system after every step would cost as much as the step.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | {
+    f"MALLOC_{kind}_THRESHOLD_": str(1 << 32) for kind in ("MMAP", "TRIM")
+}
 
 
-def ddp(rounds: int, seed: int = 0, batch: int = 32) -> dict[str, Any]:
+def ddp(rounds: int, seed: int = 0) -> dict[str, Any]:
     """Seconds of a step of one process over those of two, of the same batches.
 
-    Args:
-        rounds: how often each is started, in turn.
-        seed: of weights and images.
-        batch: samples of a step, over all processes.
+    Each is started `rounds` times, in turn; `seed` is that of weights and images.
 
     Returns:
         The figures "ddp_speedup" and "seconds a step [processes]", each with its spread.
 
     Raises:
-        FileError: a process failed, with its last words.
+        ProcessError: a process failed, with its last words.
     """
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(rounds):
-        for count, found in seconds.items():
-            found.append(_seconds(count, seed, batch))
-    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
-    each = {f"seconds a step [{count}]": spread(found) for count, found in seconds.items()}
-    return {"ddp_speedup": spread(ratios)} | each
+    pairs = [(_seconds(1, seed), _seconds(2, seed)) for _ in range(rounds)]
+    one, two = zip(*pairs, strict=True)
+    figures = {"ddp_speedup": spread([a / b for a, b in pairs])}
+    return figures | {"seconds a step [1]": spread(one), "seconds a step [2]": spread(two)}
 
 
-def _seconds(count: int, seed: int, batch: int) -> float:
+def _seconds(count: int, seed: int) -> float:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={count}", "-m", __name__, str(seed), str(batch)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    # Buffers that go back to the system after every step would cost as much as the step.
-    environment |= {"MALLOC_MMAP_THRESHOLD_": "4294967296"}
-    environment |= {"MALLOC_TRIM_THRESHOLD_": "68719476736"}
+    command += [f"--nproc-per-node={count}", "-m", __name__, str(seed)]
+    options: dict[str, Any] = {"env": os.environ | ENVIRONMENT, "capture_output": True}
     with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"env": environment, "capture_output": True, "text": True}
-        done = subprocess.run([*command, folder], **options)
+        done = subprocess.run([*command, folder], text=True, **options)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise FileError(f"training with {count} processes failed: {last[0]}")
+            raise ProcessError(f"training with {count} processes failed: {last[0]}")
         return json.loads((Path(folder) / "seconds.json").read_text())
 
 
-def _recipe(seed: int, batch: int, began: list[float]) -> Recipe:
+def _work(seed: int, folder: Path) -> None:
     def build() -> nn.Module:
-        maps = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, 2, padding=1)
-        last = nn.Linear(64 * (SIDE // 2) ** 2, 10)
-        return Sequential(maps[0], LIF(), maps[1], LIF(), nn.Flatten(), last)
+        maps = nn.Conv2d(3, 32, 3, 1, 1), LIF(), nn.Conv2d(32, 64, 3, 2, 1), LIF()
+        return Sequential(*maps, nn.Flatten(), nn.Linear(64 * (SIDE // 2) ** 2, 10))
 
     def data() -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        image = torch.randn(4 * batch, 3, SIDE, SIDE, generator=generator)
-        return {"image": image, "label": torch.arange(4 * batch) % 10}
+        image = torch.randn(4 * BATCH, 3, SIDE, SIDE, generator=generator)
+        return {"image": image, "label": torch.arange(4 * BATCH) % 10}
 
     def loss(network, batch, generator):
         began.append(time.perf_counter())
-        image = batch["image"]
-        logits = network(image.expand(TIME, *image.shape))[0].mean(0)
+        logits = network(batch["image"].expand(TIME, *batch["image"].shape))[0].mean(0)
         return F.cross_entropy(logits, batch["label"]), {}
 
-    options = {"steps": STEPS, "batch": batch, "seed": seed, "precision": "float32"}
-    return Recipe(name="scaling", build=build, data=data, loss=loss, compile=False, **options)
-
-
-def _work(seed: int, batch: int, folder: Path) -> None:
     began: list[float] = []
-    fit(_recipe(seed, batch, began), folder)
+    options = {"steps": STEPS, "batch": BATCH, "seed": seed, "precision": "float32"}
+    fit(Recipe(name="scaling", build=build, data=data, loss=loss, compile=False, **options), folder)
     if os.environ["RANK"] == "0":
         steps = [b - a for a, b in zip(began[SKIPPED:], began[SKIPPED + 1 :], strict=False)]
         (folder / "seconds.json").write_text(json.dumps(statistics.median(steps)))
 
 
 if __name__ == "__main__":
-    _work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    _work(int(sys.argv[1]), Path(sys.argv[2]))

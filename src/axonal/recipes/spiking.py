@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ..data.recordings import cochlea, delta_spikes, fsdd, nmnist
-from ..learn.loop import Batch, Recipe
 from ..learn.losses import spiking as spiking_loss
 from ..learn.objectives import (
     Objective,
@@ -20,6 +19,7 @@ from ..learn.objectives import (
     membrane_cross_entropy,
     rate_cross_entropy,
 )
+from ..learn.recipe import Batch, Recipe
 from ..models.spiking import SpikingClassifier, SpikingConfig
 from ..nn.watch import rates, tally
 from .batches import images
@@ -90,9 +90,9 @@ TASKS: Mapping[str, Task] = {
     ),
     "mnist-conv": Task(
         data=lambda split: images("mnist", split),
-        config=_digits("32c3", "64c3s2", "64c3s2", "256"),
+        config=_digits("32c5s2", "64c3", "64c3s2", "256", steps=3),
         shift=2,
-        options={"steps": 3000, "lr": 2e-3},
+        options={"steps": 3000, "lr": 3e-3},
     ),
     "nmnist": Task(
         data=recorded,
@@ -128,12 +128,16 @@ TASKS: Mapping[str, Task] = {
     ),
     "cifar10-spiking": Task(
         data=lambda split: images("cifar10", split),
-        config=_digits("64c3", "128c3s2", "128c3", "256c3s2", "256c3", "512", shape=(3, 32, 32)),
+        config=_digits("32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32)),
         shift=4,
         about="CIFAR-10 (Krizhevsky 2009)",
-        options={"steps": 6000, "lr": 2e-3},
+        options={"steps": 5000, "lr": 2e-3},
     ),
 }
+
+
+# What a new user runs first, and the names of its figures.
+SHOWN = {"mnist-fc": "mnist_fc", "mnist-conv": "mnist_conv", "nmnist": "nmnist", "fsdd": "fsdd"}
 
 
 def recipe(name: str, seed: int = 0, weight: float = 0.0, **options: Any) -> Recipe:

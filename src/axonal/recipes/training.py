@@ -17,9 +17,10 @@ from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
 from ..generate.images import CERTIFICATES, by_changes, changes
-from ..learn.loop import Recipe, fit
+from ..learn.loop import fit
 from ..learn.processes import Processes
-from ..learn.progress import LOG
+from ..learn.progress import logged
+from ..learn.recipe import Recipe
 from ..models.base import Model
 from ..models.flow import FlowUNet
 from . import classifiers, generators, spiking
@@ -161,33 +162,29 @@ def train(
             f"there is no device {device!r} here; leave out --device to train on the CPU"
         ) from error
     training, folder = TRAININGS[name], out / "model"
-    before, start = training.after, []
-    if before:
-        start = [train(before, out / before, seed, device, tensorboard)]
+    before = [training.after] if training.after else []
+    start = [train(first, out / first, seed, device, tensorboard) for first in before]
     recipe = training.recipe(seed, *start)
     network, us = fit(recipe, out, device, tensorboard=tensorboard).cpu(), Processes.joined(device)
     with us.together(f"what was trained is in {out}"):
-        if us.first:
-            figures = training.save(network, recipe, folder)
-            _save_card(name, recipe, network, figures, out)
-        us.wait()
+        if us.rank == 0:
+            _save_card(recipe, network, training.save(network, recipe, folder), out)
+        us.words("saved")
     return folder
 
 
-def _save_card(
-    name: str, recipe: Recipe, network: nn.Module, figures: dict[str, Any], out: Path
-) -> None:
-    rows = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
-    last = [row for row in rows if "loss" in row][-1] | {"step": rows[-1]["step"]}
+def _save_card(recipe: Recipe, network: nn.Module, figures: dict[str, Any], out: Path) -> None:
+    rows = logged(out)
+    last = [row for row in rows if "loss" in row][-1]
     card = {
-        "recipe": name,
+        "recipe": recipe.name,
         "seed": recipe.seed,
-        "steps": last["step"] + 1,
+        "steps": rows[-1]["step"] + 1,
         "batch": recipe.batch,
         "parameters": sum(p.numel() for p in network.parameters()),
         "loss": last["loss"],
         "seconds": last["seconds"],
-        "data": TRAININGS[name].data,
-        "command": f"axonal train {name} --seed {recipe.seed}",
+        "data": TRAININGS[recipe.name].data,
+        "command": f"axonal train {recipe.name} --seed {recipe.seed}",
     }
     files.write(out / "model" / CARD, json.dumps(card | figures, indent=2) + "\n")

@@ -255,7 +255,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="axonal-scan")
 
 
-def _together(work: Callable[[], None], threads: int) -> None:
+def together(work: Callable[[], None], threads: int) -> None:
     """Runs `work` in so many threads at once, this one among them.
 
     They are torch's own if possible: these spin for a while after each of torch's operations, and
@@ -301,7 +301,7 @@ def _launch(name: str, rules: Rules, steps: int, varying: Tensor, *tensors: Tens
         while (i := next(next_share)) < shares:
             kernel(tasks * i // shares, tasks * (i + 1) // shares, *arrays)
 
-    _together(work, threads)
+    together(work, threads)
 
 
 def forward(

@@ -1,0 +1,159 @@
+"""A training run as data, and the samples of its steps."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from .processes import Processes
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+UNEVEN = 10  # how much larger than another a class may be, unmentioned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole training run as data.
+
+    Attributes:
+        name: what the run is called in files and on screen.
+        build: makes the untrained network.
+        data: makes the training tensors, all of one length along dimension 0. Integers [N] named
+            "label" are taken for classes.
+        loss: (network, batch, generator) -> (loss, figures to log); also evaluates, the network
+            then in evaluation mode and gradients off.
+        steps, batch: optimiser steps, and samples in each, over all processes.
+        lr, warmup, weight_decay, clip: AdamW with linear warm-up, cosine decay, gradient clipping.
+        ema: decay of the averaged weights and statistics, which are the result.
+        seed: of initialisation, order and noise.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the machine has tiles for it.
+        compile: use torch.compile; None: where there are tiles, where it was measured to pay.
+        log_every, checkpoint_every, evaluate_every: steps from one to the next.
+        held_out: makes the tensors that the average is evaluated on, if any.
+        checkup: makes figures of the network to log where it is evaluated, such as
+            `doctor.watched`; leaves it as it is. Not of a network that is sharded.
+        patience: end after so many evaluations without a lower loss, with the average that had
+            the lowest; 0 never ends early.
+        shard: where there are several processes, spread the parameters over them too. For that
+            the loss may only call the network, and take no gradients itself.
+
+    Raises:
+        InputError: a number out of range, or patience with nothing held out.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    data: Callable[[], Batch]
+    loss: Loss
+    steps: int
+    batch: int = 128
+    lr: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    precision: str = "auto"
+    compile: bool | None = None
+    log_every: int = 50
+    checkpoint_every: int = 500
+    held_out: Callable[[], Batch] | None = None
+    evaluate_every: int = 500
+    checkup: Callable[[nn.Module], dict[str, float]] | None = None
+    patience: int = 0
+    shard: bool = False
+
+    def __post_init__(self):
+        intervals = (self.log_every, self.checkpoint_every, self.evaluate_every)
+        if min(self.steps, self.batch, *intervals) < 1:
+            raise InputError(f"recipe {self.name}: steps, batch and intervals must be at least 1")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"recipe {self.name}: precision {self.precision!r} is unknown")
+        if self.patience < 0 or (self.patience and not self.held_out):
+            raise InputError(f"recipe {self.name}: patience is below 0, or lacks held_out")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of `step`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup))
+        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+    def number(self, *purpose: int) -> int:
+        """A seed that depends on the recipe's, a purpose, and on nothing else."""
+        return hash((self.seed, *purpose)) & 0x7FFF_FFFF_FFFF_FFFF
+
+    def generator(
+        self, purpose: int, index: int, device: torch.device, rank: int = 0
+    ) -> torch.Generator:
+        """A generator that depends on the seed, a purpose, an index and the process."""
+        seed = self.number(purpose, index, *([rank] if rank else []))
+        return torch.Generator(device).manual_seed(seed)
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context of the recipe's precision."""
+        mixed = tiles(device) if self.precision == "auto" else self.precision == "bfloat16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+
+
+class Batches:
+    """The rows of each step that are this process's: a function of the seed and the step.
+
+    Raises:
+        InputError: the data are empty or of several lengths, or don't fill a batch, or a batch
+            can't be shared by the processes.
+    """
+
+    def __init__(self, recipe: Recipe, us: Processes):
+        data = recipe.data()
+        self.recipe, self.us, self.count = recipe, us, length(recipe, data)
+        whole = f"recipe {recipe.name}: a batch of {recipe.batch}"
+        if self.count < recipe.batch:
+            raise InputError(f"{whole} is more than the {self.count} samples; choose a smaller one")
+        if recipe.batch % us.count:
+            raise InputError(f"{whole} can't be shared by {us.count} processes; choose a multiple")
+        if us.rank == 0 and "label" in data and (warning := _uneven(data["label"])):
+            sys.stderr.write(f"{recipe.name}: {warning}\n")
+        self.data = {name: tensor.to(us.device) for name, tensor in data.items()}
+        self.epoch, self.order = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Batch:
+        epoch, index = divmod(step, self.count // self.recipe.batch)
+        if epoch != self.epoch:
+            generator = self.recipe.generator(0, epoch, torch.device("cpu"))
+            self.epoch, self.order = epoch, torch.randperm(self.count, generator=generator)
+        rows = self.order[index * self.recipe.batch :][: self.recipe.batch]
+        mine = rows[self.us.rank :: self.us.count].to(self.us.device)
+        return {name: tensor[mine] for name, tensor in self.data.items()}
+
+
+def length(recipe: Recipe, data: Batch) -> int:
+    """How many samples `data` hold; refuses none, and tensors of several lengths."""
+    counts = {len(tensor) for tensor in data.values()}
+    if len(counts) != 1:
+        raise InputError(f"recipe {recipe.name}: its data have the lengths {sorted(counts)}")
+    if counts == {0}:
+        raise InputError(f"recipe {recipe.name}: its data hold no samples; see where they are read")
+    return counts.pop()
+
+
+def _uneven(label: Tensor) -> str:
+    """A warning of classes with few samples or none; "" if there are none of them."""
+    if label.is_floating_point() or label.dim() != 1 or label.min() < 0:
+        return ""
+    counts = torch.bincount(label.long())
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if not (scarce := int((UNEVEN * counts < counts[most]).sum())):
+        return ""
+    return (
+        f"{scarce} of {len(counts)} classes have few samples or none: class {least} has "
+        f"{counts[least]}, class {most} has {counts[most]}; look at the labels, or balance them"
+    )
+
+
+def tiles(device: torch.device) -> bool:
+    """Whether the machine multiplies bfloat16 in tiles."""
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
