@@ -233,7 +233,7 @@ def bench_learn(
     rounds: int = 5,
     threads: int = 2,
 ) -> None:
-    """What training with spikes reaches, and what it takes; about an hour.
+    """What training with spikes reaches, and what it takes; about an hour and a half.
 
     Args:
         out: folder for learn.json and its drawings; the README's table is renewed if it is here.

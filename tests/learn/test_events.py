@@ -219,8 +219,12 @@ def test_std_ed_reads_potentials_out():
         torch.testing.assert_close(grad, found, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", [eventprop(), mpd_ed(), std_ed()], ids=["ep", "mpd", "std"])
-def test_other_networks_are_refused_with_the_layer(rule):
+@pytest.mark.parametrize(
+    ("rule", "fits"),
+    [(eventprop(), Neuron(Current(reset="zero"))), (mpd_ed(), IF()), (std_ed(), IF())],
+    ids=["eventprop", "mpd-ed", "std-ed"],
+)
+def test_other_networks_are_refused_with_the_layer(rule, fits):
     x, good = torch.ones(3, 2, 4), nn.Linear(4, 4, bias=False)
     for layers, said in (
         ([nn.Linear(4, 4), IF()], "layer 0: .*bias=True"),
@@ -228,6 +232,7 @@ def test_other_networks_are_refused_with_the_layer(rule):
         ([good, Neuron(Leaky(reset="zero"), learn=["threshold"])], r"layer 0: .*Neuron"),
         ([nn.Conv1d(4, 4, 1), IF()], "layer 0: Conv1d"),
         ([nn.Flatten(), nn.Linear(5, 4, bias=False), IF()], r"\[3, 2, 4\], layer 1: .*=5"),
+        ([good, fits, nn.Linear(5, 4, bias=False), fits], "layer 2: .*=5"),
         ([good], "layer 0: .* and None"),
         ([IF()], "layer 0: IF"),
     ):

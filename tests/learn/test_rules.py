@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import InputError
-from axonal.learn.rules import rule_named
+from axonal.learn.losses import spiking
+from axonal.learn.objectives import activity, first_spike, membrane_cross_entropy
+from axonal.learn.rules import RULES, rule_named
 from axonal.nn import (
     LI,
     LIF,
@@ -340,15 +344,7 @@ def test_delays_of_the_input_learn_online(name):
         ([nn.Linear(N, J), Delay(2), LIF()], "Delay '1'"),
         ([nn.Linear(N, J), Recurrent(LIF(), nn.Bilinear(J, J, J))], "Recurrent '1'"),
         ([nn.Linear(N, J)], "no neurons behind an nn.Linear"),
-        (
-            [
-                nn.Linear(N, J),
-                LIF(),
-                nn.Linear(J, C),
-                Neuron(Current(emit="membrane", reset="none")),
-            ],
-            "one decay",
-        ),
+        (hidden(LIF(), Neuron(Current(emit="membrane", reset="none"))), "one decay"),
     ],
 )
 def test_e_prop_names_what_it_has_no_place_for(layers, said):
@@ -404,18 +400,44 @@ def test_memory_of_bptt_does():
     assert held("bptt", 48) > 4 * held("bptt", 8)
 
 
+def classifier(name):
+    """A model of neurons that the rule takes, and the objective that suits its outputs."""
+    times = name == "eventprop"
+    dynamics = Current(reset="zero") if times else Leaky(decay=1.0)
+    layers = [nn.Linear(N, J, bias=False), Neuron(dynamics), nn.Linear(J, C, bias=False)]
+    network = Sequential(*layers, *[Neuron(dynamics)] * times)
+    for linear in network[::2]:
+        linear.weight.data.abs_()
+    model = SimpleNamespace(network=network, encode=lambda x: x.transpose(0, 1), training=True)
+    return model, first_spike() if times else membrane_cross_entropy()
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, OPTIONS.get(name, {})) for name in NAMES), ("e-prop", {"feedback": "random"})],
+    [*((name, OPTIONS.get(name, {})) for name in RULES), ("e-prop", {"feedback": "random"})],
 )
-def test_every_rule_lowers_the_loss(name, options):
-    network, x = hidden(LIF(0.9)), spikes(steps=1).expand(12, B, N)
-    optimiser = torch.optim.Adam(network.parameters(), lr=0.1)
-    losses = []
-    for _ in range(15):
-        loss, _ = rule_named(name, **options)(network, x, objective)
+def test_every_rule_learns_a_classification(name, options):
+    (model, goal), x = classifier(name), spikes(steps=1).expand(T, B, N)
+    loss, losses = spiking(goal, rule=rule_named(name, **options)), []
+    optimiser = torch.optim.Adam(model.network.parameters(), lr=0.1)
+    batch = {"events": x.transpose(0, 1), "label": LABEL}
+    for _ in range(20):
+        value, _ = loss(model, batch, torch.Generator())
         optimiser.zero_grad()
-        loss.backward()
+        value.backward()
         optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+        losses.append(value.item())
+    with torch.no_grad():
+        value, figures = loss(model, batch, torch.Generator())
+    assert value < 0.5 * losses[0] and not value.requires_grad and figures["accuracy"] == 1
+    assert ("spikes" in figures) == (name not in ("eventprop", "std-ed"))  # which run no steps
+
+
+def test_penalties_are_for_bptt_alone():
+    for name in RULES:
+        given = {"penalties": [activity(0.1)], "rule": rule_named(name, **OPTIONS.get(name, {}))}
+        if name == "bptt":
+            assert spiking(membrane_cross_entropy(), **given)
+            continue
+        with pytest.raises(InputError, match="choose the rule bptt"):
+            spiking(membrane_cross_entropy(), **given)

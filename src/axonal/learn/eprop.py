@@ -22,7 +22,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..core.errors import InputError
 from ..nn import Neuron, Recurrent, Sequential
@@ -74,9 +73,7 @@ def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0
 class Population(Stateful):
     """A linear map and the neurons behind it, which learn by traces.
 
-    Attributes:
-        leak: of what reads them; 0 for none.
-        feedback: what replaces the gradient of the spikes [1, B, J].
+    Its `leak` is that of what reads them; its `feedback` replaces their gradient [1, B, J].
     """
 
     leak = 0.0
@@ -91,8 +88,7 @@ class Population(Stateful):
         """One step: x [1, B, I] and the state of an earlier call -> spikes [1, B, J], state."""
         if x.dim() != 3:
             raise InputError(f"e-prop: {self.linear} is given {list(x.shape)}; it takes [T, B, I]")
-        fixed = {name: part.detach() for name, part in self.linear.named_parameters()}
-        drive, maps = functional_call(self.linear, fixed, x[0]), [(self.linear, x[0])]
+        drive, maps = self.linear(x[0]).detach(), [(self.linear, x[0])]
         if state is None:
             work = torch.float64 if drive.dtype == torch.float64 else torch.float32
             rest = drive.new_tensor(self.neuron.dynamics.rest, dtype=work)[:, None, None]
@@ -101,14 +97,15 @@ class Population(Stateful):
         if self.connection:
             drive = drive + self.connection(last).detach()
             maps.append((self.connection, last))
-        learned = [torch.as_tensor(self.neuron.value(name)) for name in self.neuron.learned]
+        learned: list[Any] = [self.neuron.value(name) for name in self.neuron.learned]
         learned = [value.expand_as(drive) for value in learned]
         local, k = _local(self.neuron, inner, [drive, *learned]), len(inner)
         weights, fed = _columns(maps, learned, inner)
         *traces, filtered = traces or [torch.zeros_like(fed[0])] * (k + 1)
         with torch.no_grad():
             spikes, inner = self.neuron(drive[None], inner)
-        spikes = taught(spikes, local[k, k].T.to(drive) * drive)
+        through = F.linear(x[0], self.linear.weight.detach())
+        spikes = taught(spikes, local[k, k].T.to(drive) * through)
         slopes, parts = local[k], [*traces, *fed]
         if self.leak:
             one = torch.ones_like(slopes[:1])
@@ -126,10 +123,8 @@ class Population(Stateful):
 
 
 def _local(neuron: Neuron, state: Tensor, moving: Sequence[Tensor]) -> Tensor:
-    """The derivatives of one step of each neuron, [K + 1, K + 1 + P, J, B].
-
-    Rows: the next state and the spike; columns: the state, the drive and the learned constants.
-    """
+    """The derivatives of one step, [K + 1, K + 1 + P, J, B]: of the next state and the spike by
+    the state, the drive and the learned constants."""
     k, row = len(state), SURROGATES[neuron.surrogate]
     now = torch.stack([*state, *(value.detach().to(state) for value in moving)]).requires_grad_()
     given: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}

@@ -133,14 +133,12 @@ def retrace(first, last, weight, law, came, sent, to_weight, to_value):
     """A layer's backward pass: from the last spike to the first, read at those that came.
 
     Args:
-        first, last: the samples.
-        weight: [N, C], of the layer.
-        law: a, b, and the shares of the adjoints of v and y that make the gradients of a weight
-            and, times the weight, of a value.
+        first, last, weight: the samples; of the layer, [N, C].
+        law: a, b, and the shares of the adjoints of v and y in the gradients of a weight and, times
+            the weight, of a value.
         came: start, time, index and size of the spikes that were fed.
-        sent: start, time and index of its own, what each multiplies the adjoint of v with, and
-            what it adds.
-        to_weight, to_value: gradients to add to and to write; none for [0].
+        sent: start, time and index of its own, and by each the factor and rise of v's adjoint.
+        to_weight, to_value: gradients to add to and, unless it is empty, to write.
     """
     (a, b, to_w, to_v), (start, time, index, size) = law, came
     own_start, own_time, own_index, keep, add = sent

@@ -29,10 +29,8 @@ from .online import Rule, taught
 class Spikes(NamedTuple):
     """Spikes of a population, sample after sample, each sample's in the order of time.
 
-    Attributes:
-        start: [B + 1], where each sample begins.
-        time, index, size: [E], in steps, whose, and what it multiplies weights with.
-        value: [E], the time or the size as a tensor, to differentiate.
+    Samples begin at `start` [B + 1]. The others are [E]: `time` in steps, whose (`index`), what
+    multiplies weights (`size`), and time or size as a tensor to differentiate (`value`).
     """
 
     start: np.ndarray
@@ -100,12 +98,8 @@ def mpd_ed(least: float = 0.01, wake: float = 0.1) -> Rule:
     for each spike it was fed, dL/dw += gain p s and dL/ds += gain w p.
 
     Neurons without spikes get no gradient. A threshold that rises with spikes can't wake them,
-    so instead of the paper's adaptive one a bound of the rate does: a neuron of a rate r < `least`
-    has its mean drive raised with the weight `wake` (least - r).
-
-    Args:
-        least: spikes a step.
-        wake: 0 for the gradient of the objective alone.
+    so instead of the paper's adaptive one a bound of the rate does: a neuron of r < `least`
+    spikes a step has its mean drive raised with the weight `wake` (least - r).
 
     Returns:
         A rule for `nn.Sequential` of `nn.Linear` without bias and `Neuron(Leaky)` with a detached
@@ -161,9 +155,6 @@ def std_ed(clip: float = 1.0) -> Rule:
     Reconstructed: no gradient at t_b; a read-out's potentials are read at its t_b, and so are
     sum_F w (t_b - t_i), continuous where inputs fall silent; no adaptive threshold.
 
-    Args:
-        clip: the bound of the factors.
-
     Returns:
         A rule for `nn.Sequential` of `nn.Linear` without bias and `IF` in turn, of which the
         weights, times gain / threshold, are all that is used; then, if there is one, a linear
@@ -192,7 +183,7 @@ def _parsed(
 ) -> tuple[list[Any], list[Any]]:
     """The pairs of weights and binary neurons of a network, and its read-out.
 
-    A flattening may come first. `takes` says for which dynamics `fits`; `most` layers may read
+    A flattening may come first. `takes` says for which dynamics `fits`; up to `most` layers read
     out: linear, then neurons that hand on their membrane.
     """
     if x.device.type != "cpu":

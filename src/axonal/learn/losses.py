@@ -80,8 +80,8 @@ def spiking(
 
     Returns:
         (model, {"image" or "events" [B, ...], "label" [B]}, generator) -> (loss, {"accuracy",
-        "spikes": a neuron and step}). The model has `encode`, from the batch's entry to
-        [T, B, ...], and `network`, from there to (outputs [T, B, C], state).
+        "spikes": a neuron and step, if the rule runs steps}). The model has `encode`, from the
+        batch's entry to [T, B, ...], and `network`, from there to (outputs [T, B, C], state).
 
     Raises:
         InputError: penalties with another rule than BPTT.
@@ -94,17 +94,18 @@ def spiking(
         x, label = next(batch[k] for k in ("image", "events") if k in batch), batch["label"]
         if shift and model.training:
             x = _moved(x.flatten(1, -3).float(), shift, generator).view_as(x)
-        find = rule if torch.is_grad_enabled() else bptt  # all find the same outputs
         with ExitStack() as stack:
             fired = stack.enter_context(tally(model.network))
             watches = [
                 stack.enter_context(w(model.network)) for w in (watch, watch_reads) if penalties
             ]
-            found, outputs = find(model.network, model.encode(x), lambda y: objective(y, label))
+            found, outputs = rule(model.network, model.encode(x), lambda y: objective(y, label))
         for penalty in penalties:
             found = found + penalty(model.network, *watches)
-        mean = torch.tensor(list(rates(fired).values())).mean()
-        return found, {"accuracy": (guess(outputs) == label).float().mean(), "spikes": mean}
+        figures = {"accuracy": (guess(outputs) == label).float().mean()}
+        if fired:
+            figures["spikes"] = torch.tensor(list(rates(fired).values())).mean()
+        return found, figures
 
     return loss
 

@@ -6,8 +6,8 @@ the loss itself, but not for one of an average over time (a rate). What x was ma
 gradient. Where no gradients are wanted, all steps run at once.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -46,12 +46,9 @@ def sltt_k(k: int, generator: torch.Generator | None = None) -> Rule:
     """
     if k < 1:
         raise InputError(f"sltt-k: k {k}; give at least 1")
-
-    def rule(network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]):
-        chosen = torch.randperm(len(x), generator=generator)[:k].tolist()
-        return in_parts(network, x, objective, 1, chosen)
-
-    return rule
+    return lambda network, x, objective: in_parts(
+        network, x, objective, 1, torch.randperm(len(x), generator=generator)[:k].tolist()
+    )
 
 
 def ottt(trace: float | None = None) -> Rule:
@@ -74,28 +71,25 @@ def ottt(trace: float | None = None) -> Rule:
     if trace is not None and not 0 <= trace <= 1:
         raise InputError(f"ottt: trace {trace} is outside [0, 1]")
 
-    def rule(network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]):
-        with _tracing(_decays(network, trace)):
+    def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
+        with ExitStack() as hooks:
+            for layer, decay in _decays(network, trace).items():
+                hooks.enter_context(layer.register_forward_hook(_by_trace(decay)))
             return in_parts(network, x, objective, 1)
 
     return rule
 
 
 def in_parts(
-    network: nn.Module,
-    x: Tensor,
-    objective: Callable[[Tensor], Tensor],
-    steps: int,
-    chosen: Container[int] | None = None,
+    network: nn.Module, x: Tensor, objective: Callable, steps: int, chosen: Container | None = None
 ) -> tuple[Tensor, Tensor]:
     """A `Rule` that cuts the state every `steps` steps; only parts that begin at `chosen` teach."""
     _check(network, steps)
     teaching = torch.is_grad_enabled()
     steps = steps if teaching else max(1, len(x))
     parameters = [p for p in network.parameters() if p.requires_grad]
-    sums: Sequence[Tensor | None] = [None] * len(parameters)
-    outputs: Any = None
-    state, loss = None, x.new_zeros(())
+    sums: list[Any] = [None] * len(parameters)
+    outputs, state, loss = x, None, x.new_zeros(())
     for begin in range(0, max(1, len(x)), steps):  # no step at all: the network says so
         part = x[begin : begin + steps].detach()
         with torch.set_grad_enabled(teaching and (chosen is None or begin in chosen)):
@@ -107,7 +101,7 @@ def in_parts(
             pairs = zip(sums, found, strict=True)
             sums = [b if a is None else a if b is None else a + b for a, b in pairs]
         state, loss = _cut(state), loss + value.detach()
-        if outputs is None:  # one tensor: many small ones would litter the heap
+        if not begin:  # one tensor: many small ones would litter the heap
             outputs = y.new_empty(len(x), *y.shape[1:])
         outputs[begin : begin + steps] = y.detach()
     pairs = zip(parameters, sums, strict=True)
@@ -167,22 +161,15 @@ def one_decay(neuron: Neuron) -> float | None:
     return value.item() if value.numel() == 1 else None
 
 
-@contextmanager
-def _tracing(decays: Mapping[nn.Module, float]) -> Iterator[None]:
-    """While the context is open, these layers also learn from what they were fed before.
-
-    Beside y = W s[t] + b they are taught by W (a[t] - s[t]) + n b, of n steps' biases.
-    """
-    past: dict[nn.Module, tuple[Tensor | float, float]] = {}
+def _by_trace(decay: float) -> Callable[[Any, tuple[Tensor], Tensor], Tensor]:
+    """A forward hook: beside y = W s[t] + b, W (a[t] - s[t]) + n b teaches the layer, n the weight
+    that the trace gives to earlier steps."""
+    before, count = torch.zeros(()), 0.0
 
     def teach(layer: Any, args: tuple[Tensor], y: Tensor) -> Tensor:
-        before, count = past.get(layer, (0.0, 0.0))
-        past[layer] = decays[layer] * (before + args[0].detach()), decays[layer] * (count + 1)
-        return y if not count else taught(y, count * layer.forward(before / count))
+        nonlocal before, count
+        y = taught(y, count * layer.forward(before / count)) if count else y
+        before, count = decay * (before + args[0].detach()), decay * (count + 1)
+        return y
 
-    handles = [layer.register_forward_hook(teach) for layer in decays]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return teach

@@ -2,9 +2,8 @@
 
 `loss, outputs = rule(network, x, objective)`: the network is `Stateful`, x is [T, B, ...] and may
 be expanded over time, the objective maps outputs [T, B, C], of all steps or of some, to a scalar,
-a mean over these steps. Nothing is added to a parameter's `grad` until `loss.backward()`, which
-hands over what the rule found, so that clipping, averaging over processes and optimisers work as
-ever. The outputs are detached.
+a mean over these. Parameters get no `grad` before `loss.backward()`, so that clipping, averaging
+over processes and optimisers work as ever. The outputs are detached.
 """
 
 import inspect
@@ -20,9 +19,7 @@ from .events import eventprop, mpd_ed, std_ed
 from .online import Rule, ottt, sltt_k, truncated
 
 
-def bptt(
-    network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+def bptt(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
     """Backpropagation through all of time (Werbos 1990), with surrogates for spikes."""
     outputs = network(x)[0]
     return objective(outputs), outputs.detach()

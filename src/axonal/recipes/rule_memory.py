@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +18,8 @@ from ..core.errors import FileError
 from ..learn.rules import rule_named
 from ..nn import LIF, Sequential
 
-RULES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bptt": ("bptt", {}),
-    "truncated 10": ("truncated", {"steps": 10}),
-    "sltt": ("sltt", {}),
-    "ottt": ("ottt", {}),
-    "e-prop": ("e-prop", {}),
-}
+RULES = {name: rule_named(name) for name in ("bptt", "sltt", "ottt", "e-prop")}
+RULES |= {"truncated 10": rule_named("truncated", steps=10)}
 STEPS = (10, 30, 100, 300, 1000)
 WIDTH, LAYERS, BATCH = 200, 3, 32
 
@@ -40,16 +34,14 @@ def figures(threads: int = 1) -> dict[str, float]:
         FileError: a process died.
     """
     # What is freed goes back to the system: else memory in use can't be told from memory kept.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     limits = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")
-    environment = kept | limits | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | limits | {"OMP_NUM_THREADS": str(threads)}
     found = {}
     for name, steps in track([(name, t) for name in RULES for t in STEPS], "memory of rules"):
         command = [sys.executable, "-m", __name__, name, str(steps)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise FileError(f"the process that measures {name} died: {last[0]}")
+            raise FileError(f"the process that measures {name} died: {done.stderr.strip()[-200:]}")
         found[f"MB [{name}, T {steps}]"] = round(int(done.stdout) / 2**20, 2)
     return found
 
@@ -60,20 +52,17 @@ def peak(name: str, steps: int) -> int:
     hidden = [part for _ in range(LAYERS) for part in (nn.Linear(WIDTH, WIDTH), LIF(0.9))]
     network = Sequential(*hidden, nn.Linear(WIDTH, 10))
     x, label = (torch.rand(steps, BATCH, WIDTH) < 0.3).float(), torch.randint(10, (BATCH,))
-    found = 0
+    before = 0
     for part in (x[:2], x):  # the first call loads libraries and makes room for gradients
-        rule = rule_named(RULES[name][0], **RULES[name][1])
         network.zero_grad(set_to_none=False)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = _memory("VmRSS")
-        rule(network, part, lambda y: F.cross_entropy(y.mean(0), label))[0].backward()
-        found = _memory("VmHWM") - before
-    return found
+        RULES[name](network, part, lambda y: F.cross_entropy(y.mean(0), label))[0].backward()
+    return _memory("VmHWM") - before
 
 
 def _memory(field: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    (kilobytes,) = re.findall(rf"{field}:\s+(\d+) kB", status)
+    (kilobytes,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(kilobytes)
 
 

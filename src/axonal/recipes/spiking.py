@@ -131,13 +131,14 @@ TASKS: Mapping[str, Task] = {
         config=_digits("32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32)),
         shift=4,
         about="CIFAR-10 (Krizhevsky 2009)",
-        options={"steps": 5000, "lr": 2e-3},
+        options={"steps": 3000, "lr": 3e-3},
     ),
 }
 
 
 # What a new user runs first, and the names of its figures.
 SHOWN = {"mnist-fc": "mnist_fc", "mnist-conv": "mnist_conv", "nmnist": "nmnist", "fsdd": "fsdd"}
+SHOWN |= {"cifar10-spiking": "cifar10_spiking"}
 
 
 def recipe(name: str, seed: int = 0, weight: float = 0.0, **options: Any) -> Recipe:
