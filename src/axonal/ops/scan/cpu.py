@@ -328,10 +328,8 @@ def backward(
     """The gradients of x, of the first state and of the constants that vary."""
     steps = len(grad_spikes)
     if len(x) < steps and x.dtype == torch.bfloat16:  # which is too narrow to add up in
-        grad_x, *others = backward(
-            rules, grad_spikes, grad_final, x.expand(steps, -1, -1), marks, varying
-        )
-        return grad_x.sum(0, keepdim=True), *others
+        each = backward(rules, grad_spikes, grad_final, x.expand(steps, -1, -1), marks, varying)
+        return each[0].sum(0, keepdim=True), each[1], each[2]
     if not grad_spikes.stride(0):  # a mean or sum over time sends every step the same
         grad_spikes = grad_spikes[:1]
     x, marks, varying, sent = (t.contiguous() for t in (x, marks, varying, grad_spikes))
