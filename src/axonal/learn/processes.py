@@ -73,7 +73,7 @@ class Processes:
         if self.count == 1:
             return objective
         if not shard:
-            return DistributedDataParallel(objective)
+            return DistributedDataParallel(objective, gradient_as_bucket_view=True)
         lonely = {p for p in network.parameters() if p.ndim == 0}  # FSDP2 splits no scalars
         mesh = init_device_mesh(self.device.type, (self.count,))
         # Evaluation changes weights in their parts: no whole ones may outlive a call.
