@@ -47,7 +47,7 @@ def test_decay_from_tau_halves_like_an_exponential(tau, dt):
     ("kind", "values", "message"),
     [
         (Dynamics, {}, "choose a kind: Leaky"),
-        (Leaky, {"emit": "quaternary"}, "not binary, ternary"),
+        (Leaky, {"emit": "quaternary"}, "not one of binary, ternary"),
         (Leaky, {"reset": "hard"}, "not one of subtract, zero, late, none"),
         (Izhikevich, {"reset": "subtract"}, "not one of zero"),
         (Leaky, {"decay": -0.1}, "outside"),

@@ -128,10 +128,12 @@ TASKS: Mapping[str, Task] = {
     ),
     "cifar10-spiking": Task(
         data=lambda split: images("cifar10", split),
-        config=_digits("32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32)),
+        config=_digits(
+            "32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32), steps=3
+        ),
         shift=4,
         about="CIFAR-10 (Krizhevsky 2009)",
-        options={"steps": 3000, "lr": 3e-3},
+        options={"steps": 2000, "lr": 3e-3},
     ),
 }
 
