@@ -61,6 +61,8 @@ def test_decay_from_tau_halves_like_an_exponential(tau, dt):
         (Leaky, {"levels": 2}, "2 levels with binary"),
         (Leaky, {"refractory": -1}, "-1 refractory"),
         (Leaky, {"emit": "graded", "reset": "zero"}, "subtract it"),
+        (Leaky, {"emit": "membrane"}, "give it reset .none."),
+        (Leaky, {"emit": "membrane", "reset": "none", "refractory": 1}, "no spikes"),
         (Delta, {"threshold": -1.0}, "at least 0"),
         (Delta, {"emit": "integer"}, "leave emit"),
         (Delta, {"negative_slope": 2.0}, "outside"),

@@ -39,6 +39,7 @@ DYNAMICS = [
     Leaky(decay=0.9, threshold=0.3, emit="ternary"),
     Leaky(decay=0.9, threshold=0.3, emit="integer", levels=3),
     Leaky(decay=0.9, threshold=0.5, emit="graded", levels=3),
+    Leaky(decay=0.9, emit="membrane", reset="none"),
     Current(threshold=0.4),
     Delta(threshold=0.2),
     Delta(threshold=0.1, negative_slope=1.0),

@@ -46,16 +46,10 @@ def test_the_threshold_sets_the_rate():
     assert rate == pytest.approx(0.03, abs=0.002)
 
 
-def test_recordings_become_events_in_steps():
-    data = {
-        "x": np.array([1, 0, 2]),
-        "y": np.array([0, 1, 1]),
-        "p": np.array([1, 0, 1]),
-        "t": np.array([2500, 100, 900]),
-        "offsets": np.array([0, 3]),
-    }
-    dense = networks._recording(data, 0, (2, 2, 3)).to_dense()
-    assert dense.shape == (3, 2, 2, 3)
+def test_recordings_become_events_in_order_of_time():
+    place = np.ravel_multi_index(([1, 0, 1], [0, 1, 1], [1, 0, 2]), networks.SIZE)
+    dense = networks._events(np.array([2, 0, 0]), place).to_dense()
+    assert dense.shape == (3, *networks.SIZE)
     assert [tuple(place) for place in np.argwhere(dense)] == [
         (0, 0, 1, 0),
         (0, 1, 1, 2),
