@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -152,25 +153,25 @@ def _short(values: tuple[int, ...]) -> str:
     return str(values[0]) if len(set(values)) == 1 else "×".join(map(str, values))
 
 
-def summary(graph: Graph) -> Table:
-    """A table of the layers of `graph`, with totals."""
+def summary(graph: Graph) -> Group:
+    """A table of the layers of `graph`, with totals, and below it what each does."""
     found = layers(graph)
     totals = {key: sum(getattr(f, key) for f in found) for key in _COUNTS}
     table = Table(show_footer=True)
     table.add_column("layer", "total", overflow="fold")
     table.add_column("kind")
-    table.add_column("shape", justify="right")
+    table.add_column("shape", justify="right", no_wrap=True)
     for key, total in totals.items():
         table.add_column(key, f"{total:,}", justify="right")
     table.add_column("fan-in", justify="right")
     table.add_column("fan-out", justify="right")
-    table.add_column("what it does")
     for layer in found:
         counts = [f"{n:,}" if (n := getattr(layer, key)) else "" for key in totals]
         fans = [_fan(layer.fan_in), _fan(layer.fan_out)]
         shape = "×".join(map(str, layer.shape))
-        table.add_row(Text(plain(layer.name)), layer.kind, shape, *counts, *fans, layer.words)
-    return table
+        table.add_row(Text(plain(layer.name)), layer.kind, shape, *counts, *fans)
+    said = [f"{plain(layer.name)}: {layer.words}" for layer in found if layer.words]
+    return Group(table, *map(Text, said))
 
 
 _COUNTS = ("neurons", "parameters", "synapses")
