@@ -232,7 +232,7 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         svg.Series(
             f"{name} --fix",
             tuple(
-                svg.Point(EACH * i, y, y, y, "", f"{name}: {y:.1%} at {EACH * i}")
+                svg.Point(EACH * i, *3 * (100 * y,), "", f"{name}: {y:.1%} at {EACH * i}")
                 for i, y in enumerate(values, 1)
             ),
             f"spike-{index}",
@@ -240,5 +240,5 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         )
         for index, (name, values) in enumerate(curves.items())
     ]
-    chart = svg.scatter(series, "updates", "training accuracy", 720, 380, straight=True)
+    chart = svg.scatter(series, "updates", "training accuracy, %", 720, 380, straight=True)
     files.write(path, svg.alone(chart, series))

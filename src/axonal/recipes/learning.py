@@ -16,6 +16,7 @@ from .showcase import facts
 
 Figures = dict[str, Any]
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
+TONES = ("ann-0", "delta-0", "spike-0", "delta-1", "spike-1")
 SHORT = 1500  # steps of each run of that curve
 
 
@@ -135,7 +136,7 @@ def _chart(
         svg.Series(
             name,
             tuple(svg.Point(x, y, y, y, label, f"{name} {label}: {y:g}") for x, y, label in points),
-            f"delta-{i}",
+            TONES[i],
             i,
         )
         for i, (name, points) in enumerate(lines.items())
