@@ -2,13 +2,20 @@ import math
 
 import pytest
 
+from axonal.core import errors
 from axonal.core.errors import AxonalError, FileError, InputError, MissingExtra
 from axonal.core.extras import require
 
 
 @pytest.mark.parametrize(
     ("error", "builtin"),
-    [(InputError, ValueError), (FileError, OSError), (MissingExtra, ImportError)],
+    [
+        (InputError, ValueError),
+        (errors.NotFinite, InputError),
+        (FileError, OSError),
+        (errors.ProcessError, RuntimeError),
+        (MissingExtra, ImportError),
+    ],
 )
 def test_one_tree_over_the_builtin_errors(error, builtin):
     with pytest.raises(builtin) as caught:

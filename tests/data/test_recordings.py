@@ -111,6 +111,8 @@ def test_spoken_digits_are_split_by_their_index(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for index in (0, 4, 5):
         write_wav(folder / f"3_ann_{index}.wav", np.arange(index, index + 4))
+    for other in ("notes_of_mine.wav", "a_b_c_d.wav", "3_ann_x.wav"):
+        write_wav(folder / other, np.arange(4))
     assert [s[0] * 32768 for s in fsdd("test").signals] == [0, 4]
     train = fsdd("train")
     assert train.labels.tolist() == [3] and len(train) == 1
@@ -124,6 +126,9 @@ def test_sounds_of_another_form_are_refused(tmp_path):
             read_wav(path, 8000)
     with pytest.raises(FileError, match="can't use"):
         read_wav(tmp_path / "none.wav", 8000)
+    write_wav(path, np.zeros(0))
+    with pytest.raises(FileError, match="holds no sound"):
+        read_wav(path, 8000)
 
 
 @settings(max_examples=100)

@@ -9,7 +9,7 @@ from torch import nn
 from axonal.convert.sigma_delta import sigma_delta
 from axonal.core.errors import InputError
 from axonal.core.meter import Counts
-from axonal.nn import IF, IntegerLIF, OneStep, SigmaDelta
+from axonal.nn import IF, LIF, IntegerLIF, OneStep, SigmaDelta
 from axonal.nn.meter import Meter
 from axonal.nn.sequential import Sequential
 
@@ -216,3 +216,18 @@ def test_negative_changes_are_events_too():
     with torch.no_grad(), Meter(net, "events", batch_dim=1) as meter:
         net(torch.tensor([[[1.0, -1.0]]]))
     assert meter.counts().total("synops") == 6
+
+
+def test_neurons_that_are_handed_a_constant_drive_once_are_counted_in_every_step():
+    torch.manual_seed(0)
+    net, x = Sequential(nn.Linear(4, 5), LIF(0.9)), torch.rand(1, 3, 4).expand(6, 3, 4)
+    found = []
+    for drive in (x, x.contiguous()):
+        with Meter(net, batch_dim=1) as meter:
+            net(drive)
+        found.append(meter.counts())
+    for field in ("adds", "state_reads", "state_writes", "spikes", "sites"):
+        once, each = (counts.by_layer(field) for counts in found)
+        assert once["1"] == each["1"] > 0
+    # The map itself is executed once, and counted so.
+    assert 6 * found[0].by_layer("synops")["0"] == found[1].by_layer("synops")["0"]

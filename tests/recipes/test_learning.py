@@ -5,7 +5,6 @@ import pytest
 from axonal.core.errors import InputError
 from axonal.recipes import learning, readme
 from axonal.recipes.epochs import RIVALS
-from axonal.recipes.spiking import SHOWN
 
 SPREAD = {"value": 2.0, "low": 1.5, "high": 2.5}
 NETWORKS = ("fully connected", "convolutional")
@@ -44,7 +43,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         learning,
         "_trained",
-        lambda name, *_: {f"{SHOWN[name]}_{k}": v for k, v in found.items()},
+        lambda name, *_: {f"{name.replace('-', '_')}_{k}": v for k, v in found.items()},
     )
     monkeypatch.setattr(learning, "_curve", stands("energy", curve))
     monkeypatch.setattr(learning.epochs, "epochs", stands("epochs", times))
@@ -74,11 +73,13 @@ def test_the_bench_writes_figures_drawings_and_a_table_and_keeps_what_it_has(cal
     before = list(calls)
     learning.bench(out, 3, store=store)
     assert calls == before, "all parts were finished"
-    (store / "memory.json").write_text('{"about": "half')
+    (store / "seed-3/memory.json").write_text('{"command": "half')
     learning.bench(out, 3, store=store)
     assert calls == [*before, "memory"]
     learning.bench(out, 4, store=store)
     assert len(calls) == 2 * len(before) + 1, "another seed measures again"
+    learning.bench(out, 4, rounds=6, store=store)
+    assert len(calls) == 3 * len(before) + 1, "so do other rounds: the command names them"
     json.loads((out / "learn.json").read_text())
 
 

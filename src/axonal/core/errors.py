@@ -2,6 +2,7 @@
 
 AxonalError
 ├── InputError    (ValueError)    an argument or a recipe is wrong
+│   └── NotFinite                 numbers turned NaN or infinite
 ├── FileError     (OSError)       a file is missing, damaged, or can't be written
 ├── ProcessError  (RuntimeError)  another process of the run has ended
 └── MissingExtra  (ImportError)   an optional dependency is not installed
@@ -14,6 +15,10 @@ class AxonalError(Exception):
 
 class InputError(AxonalError, ValueError):
     """An argument, a shape or a recipe is wrong; nothing was changed."""
+
+
+class NotFinite(InputError):
+    """Numbers turned NaN or infinite where none may be."""
 
 
 class FileError(AxonalError, OSError):

@@ -5,6 +5,7 @@ FSDD: Jackson et al., Free Spoken Digit Dataset (CC BY-SA 4.0); recordings 0 to 
 and digit are its test set.
 """
 
+import re
 import wave
 import zipfile
 from dataclasses import dataclass
@@ -120,12 +121,13 @@ def fsdd(split: str) -> Sounds:
     """
     check_split(split)
     folder = root() / FSDD
-    names = [path.stem.split("_") for path in folder.glob("*_*_*.wav")]
-    chosen = sorted(n for n in names if (int(n[2]) < 5) == (split == "test"))
+    found = [re.fullmatch(r"(\d)_[a-z]+_(\d+)\.wav", path.name) for path in folder.glob("*.wav")]
+    chosen = [name for name in found if name and (int(name[2]) < 5) == (split == "test")]
     if not chosen:
         raise FileError(f"{folder} holds no recordings; put FSDD's there, under $AXONAL_DATA")
-    signals = [read_wav(folder / f"{'_'.join(name)}.wav", 8000) for name in chosen]
-    return Sounds(signals, 8000, np.array([int(name[0]) for name in chosen]))
+    chosen.sort(key=lambda name: name[0].removesuffix(".wav").split("_"))
+    signals = [read_wav(folder / name[0], 8000) for name in chosen]
+    return Sounds(signals, 8000, np.array([int(name[1]) for name in chosen]))
 
 
 def read_wav(path: Path, rate: int) -> np.ndarray:
@@ -142,6 +144,8 @@ def read_wav(path: Path, rate: int) -> np.ndarray:
             if file.getnframes() > path.stat().st_size:
                 raise ValueError("its header announces more than it holds")
             raw = file.readframes(file.getnframes())
+        if len(raw) < 2:
+            raise ValueError("it holds no sound")
     except (OSError, EOFError, ValueError, RuntimeError, wave.Error) as error:
         reason = str(error) or "it is cut off"
         raise FileError(f"can't use {path}: {reason}; fetch it again") from error

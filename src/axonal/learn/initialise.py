@@ -23,7 +23,7 @@ from ..core.errors import InputError
 from ..core.neuron import Dynamics
 from ..nn import Neuron, Recurrent
 from ..nn.normalise import Standardised
-from ..nn.watch import MAPS
+from ..nn.watch import MAPS, currents
 from ..ops.scan import reference
 
 RECURRENT = 0.1  # the share of a recurrent population's variance that its own spikes bring
@@ -47,11 +47,6 @@ def replay(neuron: Neuron, dynamics: Dynamics, x: Tensor, state: Tensor | None =
         state = rest.expand(-1, *x.shape[1:])
     # The reference, whose first run waits for no compiler.
     return reference.scan(x.detach(), state, values, dynamics, neuron.surrogate, 1.0)[0]
-
-
-def currents(args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    """What a call hands a population in every step; `Sequential` says once what stays the same."""
-    return args[0].expand(kwargs.get("steps") or len(args[0]), *args[0].shape[1:])
 
 
 def kernel(neuron: Neuron, steps: int) -> Tensor:

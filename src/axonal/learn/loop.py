@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core import files
-from ..core.errors import FileError, InputError
+from ..core.errors import FileError, InputError, NotFinite
 from .finite import culprit
 from .processes import Processes, fill, part, whole
 from .progress import bar, interrupts, log
@@ -108,11 +108,11 @@ def evaluate(network: nn.Module, recipe: Recipe, data: Batch) -> dict[str, float
         InputError: the data are empty or of several lengths.
     """
     us = Processes(device=next(network.parameters()).device)
-    return _evaluated(Objective(network, recipe, us), recipe, data)
+    return _evaluated(Step(network, recipe, us), recipe, data)
 
 
 @torch.no_grad()
-def _evaluated(objective: "Objective", recipe: Recipe, data: Batch) -> dict[str, float]:
+def _evaluated(objective: "Step", recipe: Recipe, data: Batch) -> dict[str, float]:
     us, training, sums = objective.us, objective.network.training, {}
     count = length(recipe, data)
     objective.eval()
@@ -130,7 +130,7 @@ def _evaluated(objective: "Objective", recipe: Recipe, data: Batch) -> dict[str,
     return dict(zip(sums, (means * us.count).tolist(), strict=True))
 
 
-class Objective(nn.Module):
+class Step(nn.Module):
     """The recipe's loss as a module, so that one call is one step, whatever the loss does."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, us: Processes):
@@ -142,9 +142,9 @@ class Objective(nn.Module):
         """The loss and figures of this process's rows."""
         try:
             loss, figures = self.loss(self.network, batch, generator)
-        except InputError as error:
+        except NotFinite:
             # A scan that found NaN ends the step as a loss of NaN does, in all processes alike.
-            if "NaN" not in str(error) or self.sharded or not self.training:
+            if self.sharded or not self.training:
                 raise
             loss, figures = math.nan * self._nothing(), {}
         # DDP would wait for the parameters that a loss doesn't use.
@@ -165,7 +165,7 @@ class Run:
         self.network: nn.Module = network.to(us.device, memory_format=order).train()
         compiled = tiles(us.device) if recipe.compile is None else recipe.compile
         called: Any = torch.compile(self.network) if compiled else self.network
-        self.objective = Objective(called, recipe, us)
+        self.objective = Step(called, recipe, us)
         self.forward = us.spread(self.objective, self.network, recipe.shard)
         state = self.network.state_dict(keep_vars=True)
         self.live = {k: v.detach() for k, v in state.items() if v.is_floating_point()}

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..core.kinds import AdaptiveThreshold, Leaky
 from ..core.neuron import NEVER
 from ..nn import Neuron, Stateful
+from ..nn.watch import currents
 from ..ops.scan.reference import Tensors
 from ..ops.surrogate import SURROGATES
-from .initialise import currents, membranes, replay, threshold
+from .initialise import membranes, replay, threshold
 
 RARE = 5e-4  # spikes a neuron and step
 

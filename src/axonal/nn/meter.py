@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
 from .neurons import Neuron
-from .watch import MAPS
+from .watch import MAPS, currents
 
 Mode = Literal["dense", "zeros", "events"]
 
@@ -29,6 +29,7 @@ class Meter:
       spike of a `Neuron` is so many binary ones, which need no multiplication.
 
     Layers that read a spiking neuron's output are counted by events, all others as `mode` says.
+    A layer that `Sequential` runs once, because its input stays the same, is counted once.
     A neuron costs an addition, a comparison and two reads in each step in which something
     reached it, and a write when it fires. Each call of `network` is a step.
 
@@ -51,12 +52,10 @@ class Meter:
         self._handles = [self.network.register_forward_pre_hook(self._begin)]
         for name, module in self.network.named_modules():
             if isinstance(module, MAPS):
-                hook = self._layer_hook(name)
+                self._handles.append(module.register_forward_hook(self._layer_hook(name)))
             elif isinstance(module, Neuron):
                 hook = self._neuron_hook(name)
-            else:
-                continue
-            self._handles.append(module.register_forward_hook(hook))
+                self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
         # Last, because the network may itself be a layer.
         self._handles.append(self.network.register_forward_hook(self._end, always_call=True))
         return self
@@ -97,8 +96,8 @@ class Meter:
             row[FIELDS.index(field)] += value
 
     def _neuron_hook(self, name: str):
-        def hook(neuron: Neuron, args: tuple, output: tuple[Tensor, Tensor]) -> None:
-            moved, spikes = args[0], output[0].detach()
+        def hook(neuron: Neuron, args: tuple, kwargs: dict, output: tuple[Tensor, Tensor]) -> None:
+            moved, spikes = currents(args, kwargs), output[0].detach()
             binary = not neuron.dynamics.graded
             if binary:
                 self._spikes[spikes.untyped_storage().data_ptr()] = spikes

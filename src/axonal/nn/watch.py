@@ -25,20 +25,30 @@ def watch(network: Network, readouts: bool = False) -> Iterator[Watched]:
     Returns:
         By the module's name what it sent in each call, [T, B, ...], with its gradient.
     """
-    with _kept(network, Neuron, lambda args, output: output[0], readouts) as sent:
+    sent: Watched = {}
+
+    def keep(name: str, args: tuple, output: Any) -> None:
+        sent.setdefault(name, []).append(output[0])
+
+    with _called(network, Neuron, keep, readouts):
         yield sent
 
 
 @contextmanager
-def tally(network: Network) -> Iterator[Watched]:
-    """As `watch`, but of each call only [spikes, neurons x steps x samples], for `rates`."""
-    with _kept(network, Neuron, lambda args, output: _counted(output[0]), False) as sent:
-        yield sent
+def tally(network: Network) -> Iterator[dict[str, Tensor]]:
+    """As `watch`, but only the sums [spikes, neurons x steps x samples] of all calls, for `rates`.
 
+    Memory doesn't grow with the calls.
+    """
+    sums: dict[str, Tensor] = {}
 
-def _counted(spikes: Tensor) -> Tensor:
-    total = torch.linalg.vector_norm(spikes.detach().float(), 1)
-    return torch.stack([total, total.new_tensor(spikes.numel())]).double()
+    def add(name: str, spikes: Tensor) -> None:
+        total = torch.linalg.vector_norm(spikes.detach().float(), 1).double()
+        now = torch.stack([total, total.new_tensor(spikes.numel())])
+        sums[name] = sums[name] + now if name in sums else now
+
+    with _called(network, Neuron, lambda name, args, output: add(name, output[0]), False):
+        yield sums
 
 
 @contextmanager
@@ -48,20 +58,24 @@ def watch_reads(network: nn.Module) -> Iterator[Watched]:
     Returns:
         By the module's name what it was given in each call, [T x B, ...], with its gradient.
     """
-    with _kept(network, MAPS, lambda args, output: args[0]) as read:
+    read: Watched = {}
+
+    def keep(name: str, args: tuple, output: Any) -> None:
+        read.setdefault(name, []).append(args[0])
+
+    with _called(network, MAPS, keep):
         yield read
 
 
 @contextmanager
-def _kept(
-    network: Network, kind: Any, part: Callable[[tuple, Any], Tensor], readouts: bool = True
-) -> Iterator[Watched]:
-    """A `part` of each call of the modules of a `kind`."""
-    found: Watched = {}
+def _called(
+    network: Network, kind: Any, keep: Callable[[str, tuple, Any], None], readouts: bool = True
+) -> Iterator[None]:
+    """Hands `keep` the name, arguments and output of each call of the modules of a `kind`."""
     modules = network.items() if isinstance(network, Mapping) else network.named_modules()
 
     def hook(name: str):
-        return lambda module, args, output: found.setdefault(name, []).append(part(args, output))
+        return lambda module, args, output: keep(name, args, output)
 
     handles = [
         module.register_forward_hook(hook(name))
@@ -69,7 +83,7 @@ def _kept(
         if isinstance(module, kind) and (readouts or not _reads_out(module))
     ]
     try:
-        yield found
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -79,7 +93,12 @@ def _reads_out(module: nn.Module) -> bool:
     return isinstance(module, Neuron) and module.dynamics.emit == "membrane"
 
 
-def rates(tallied: Watched) -> dict[str, float]:
+def rates(tallied: Mapping[str, Tensor]) -> dict[str, float]:
     """The spikes a neuron and step of each population of a `tally`; integers count as so many."""
-    sums = {name: torch.stack(parts).sum(0).tolist() for name, parts in tallied.items()}
-    return {name: spikes / sites for name, (spikes, sites) in sums.items()}
+    return {name: float(spikes / sites) for name, (spikes, sites) in tallied.items()}
+
+
+def currents(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """What a call hands a population in every step, [T, B, ...]: `Sequential` says once what
+    stays the same."""
+    return args[0].expand(kwargs.get("steps") or len(args[0]), *args[0].shape[1:])

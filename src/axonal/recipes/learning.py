@@ -51,6 +51,8 @@ def bench(
         raise InputError(f"{rounds} rounds have no spread; take at least 3")
     files.writable(out)
     torch.set_num_threads(threads)
+    command = f"axonal bench learn --seed {seed} --rounds {rounds} --threads {threads}"
+    store = store / f"seed-{seed}"  # a training of another seed is another run
     parts: Mapping[str, Callable[[], Figures]] = {
         **{name: lambda name=name: _trained(name, store, seed) for name in spiking.SHOWN},
         "energy": lambda: _curve(store, seed),
@@ -63,10 +65,9 @@ def bench(
     }
     figures: Figures = {}
     for name, part in parts.items():
-        figures |= _kept(store / f"{name}.json", f"seed {seed}, {threads} threads", part)
+        figures |= _kept(store / f"{name}.json", command, part)
     curves = {name: figures.pop(name) for name in list(figures) if isinstance(figures[name], list)}
     _draw(figures, curves, out)
-    command = f"axonal bench learn --seed {seed} --rounds {rounds} --threads {threads}"
     result = {"figures": figures} | facts(command, seed)
     path = files.write(out / "learn.json", json.dumps(result, indent=1) + "\n")
     best = figures["mnist_conv_accuracy"]
@@ -75,22 +76,22 @@ def bench(
     )
 
 
-def _kept(path: Path, about: str, part: Callable[[], Figures]) -> Figures:
-    """What `part` finds, or what `path` has of it from an earlier run with the same `about`."""
+def _kept(path: Path, command: str, part: Callable[[], Figures]) -> Figures:
+    """What `part` finds, or what `path` has of it from an earlier run of the same command."""
     try:
         found = json.loads(path.read_text())
-        if found["about"] == about:
+        if found["command"] == command:
             return found["figures"]
     except (OSError, ValueError, KeyError):
         pass  # it was not finished
     found = part()
-    files.write(path, json.dumps({"about": about, "figures": found}) + "\n")
+    files.write(path, json.dumps({"command": command, "figures": found}) + "\n")
     return found
 
 
 def _trained(name: str, store: Path, seed: int) -> Figures:
     folder = training.train(name, store / name, seed)
-    card, key = json.loads((folder / training.CARD).read_text()), spiking.SHOWN[name]
+    card, key = json.loads((folder / training.CARD).read_text()), name.replace("-", "_")
     return {
         f"{key}_accuracy": round(100 * card["test_accuracy"], 2),
         f"{key}_spike_rate": round(100 * card["spike_rate"], 2),

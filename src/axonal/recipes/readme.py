@@ -256,7 +256,8 @@ def learn(results: dict[str, Any]) -> str:
         "| `axonal train …` | test accuracy | spikes a neuron and step | minutes | parameters |",
         "|---|---|---|---|---|",
     ]
-    for name, key in SHOWN.items():
+    for name in SHOWN:
+        key = name.replace("-", "_")
         accuracy, rate = (figures[f"{key}_{what}"] for what in ("accuracy", "spike_rate"))
         minutes, parameters = figures[f"{key}_seconds"] / 60, figures[f"{key}_parameters"]
         lines.append(

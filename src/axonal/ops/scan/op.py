@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError
+from ...core.errors import InputError, NotFinite
 from ...core.neuron import Dynamics
 from ..program import new_marks
 from ..surrogate import surrogate_named
@@ -35,7 +35,7 @@ def fused(
     if bad := int(final.isnan().any(0).sum()):  # what was ever NaN stays NaN
         tensors = {"x": x, "the state": state, "a parameter": varying}
         found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-        raise InputError(
+        raise NotFinite(
             f"scan: {bad} neurons turned NaN, from {' and '.join(found) or 'an overflow'}; "
             "look for the first layer whose output is not finite"
         )
