@@ -11,9 +11,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.errors import InputError, ProcessError
@@ -74,6 +71,10 @@ class Processes:
             return objective
         if not shard:
             return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        # Loading this takes the better part of a second: only who shards waits for it.
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
         lonely = {p for p in network.parameters() if p.ndim == 0}  # FSDP2 splits no scalars
         mesh = init_device_mesh(self.device.type, (self.count,))
         # Evaluation changes weights in their parts: no whole ones may outlive a call.
@@ -126,17 +127,19 @@ class Processes:
 
 def part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor, in the same memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return getattr(tensor, "to_local", lambda: tensor)()
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor with the parts of all processes, which all have to ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return getattr(tensor, "full_tensor", lambda: tensor)()
 
 
 def fill(own: Tensor, value: Tensor) -> None:
     """Copy the whole `value` into `own`, of which this process may have a part."""
-    if isinstance(own, DTensor):
+    if part(own) is not own:
+        from torch.distributed.tensor import distribute_tensor
+
         value, mesh = value.to(own.device), own.device_mesh
         value = distribute_tensor(value, mesh, own.placements, src_data_rank=None)
     own.detach().copy_(value)

@@ -281,8 +281,8 @@ def learn(results: dict[str, Any]) -> str:
         "",
         f"From T = 10 to T = 1,000 a training step adds these MB: {', '.join(memory)}. The doctor "
         f"finds {figures['doctor_found']} of {figures['doctor_planted']} planted faults, and "
-        f"{figures['doctor_false_alarms']} in the healthy recipes. Two processes of one thread "
-        f"train {_number(figures['ddp_speedup'])} times as fast as one.",
+        f"{figures['doctor_false_alarms']} in the healthy recipes before training. Two processes "
+        f"of one thread train {_number(figures['ddp_speedup'])} times as fast as one.",
         "",
         f"`{results['command']}` on {results['machine']}.",
         "",
