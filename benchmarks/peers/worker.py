@@ -9,6 +9,7 @@
     {"do": "memory", "n", "steps", "batch", "layers", "recompute"}      peak of a training step
     {"do": "nir" | "networks" | "export" | "versions", ...}             see `exchange.py`
     {"do": "epoch", ...}                                                see `epochs.py`
+    {"do": "convert", ...}                                              see `convert.py`
 
 What is timed is the variant "bench": decay 0.9, threshold 1, one spike a step, reset to zero,
 input as it is, with no gradient through the reset where it has that option; ours is "bench of X"
@@ -331,6 +332,10 @@ def answer(name, do, variant="bench", **job):
         import epochs
 
         return epochs.answer(name, **job)
+    if do == "convert":
+        import convert
+
+        return convert.answer(name, **job)
     if do == "variants":
         return {"variants": [variant for variant in PEERS[name]() if variant != "bench"]}
     if name == "spyx" and do == "time":

@@ -3,21 +3,30 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from ..core.config import Config
 from ..core.errors import InputError
+
+Interval = tuple[float, float, float]  # a figure and the ends of its 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCertificate(Config):
-    """One population of neurons.
+    """One population of neurons. Errors are root mean squares.
 
     Attributes:
         name: of the population.
         threshold: in the unit of its activation (the mean, where each channel has its own).
-        error: root mean square of what its threshold alone does to the output, everything else
-            exact.
+        error: of sigma-delta neurons, what their threshold alone does to the output, everything
+            else exact; of others, what they send beside the network's activation, relative to it.
         share: events sent, of those that could have been.
         synops: synaptic operations per sample that its events cause.
+        clip: of activations above what neurons can send, relative to all.
+        quantisation: of rounding what is below that, relative to all.
+        unevenness: of what was sent beside what should have been for the input that came, which
+            is due to the order of spikes; relative to all activations.
+        spikes: of a neuron, per sample.
     """
 
     name: str
@@ -25,9 +34,28 @@ class LayerCertificate(Config):
     error: float
     share: float
     synops: float
+    clip: float = 0.0
+    quantisation: float = 0.0
+    unevenness: float = 0.0
+    spikes: float = 0.0
 
     def __post_init__(self):
-        _check(self.name, self.threshold, self.error, self.share, self.synops)
+        _check(*(getattr(self, f) for f in self.__dataclass_fields__))
+
+    @property
+    def worst(self) -> str:
+        """Which of its errors is largest; where it comes from, if that is known."""
+        kinds = ("clip", "quantisation", "unevenness")
+        largest = max(kinds, key=lambda kind: getattr(self, kind))
+        return largest if getattr(self, largest) else "error"
+
+
+REMEDIES = {
+    "clip": "calibrate with more varied samples, or give it a higher ceiling",
+    "quantisation": "give spikes more bits, or take more steps",
+    "unevenness": "take more steps, or let layers wait for each other",
+    "error": "give it a smaller threshold",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +63,50 @@ class Certificate(Config):
     """The error of a converted network against the one it was made from.
 
     Attributes:
-        budget: the output error that the thresholds were chosen for, root mean square.
+        budget: the output error that sigma-delta thresholds were chosen for, root mean square.
         calibration_error: the output error on the samples that chose them.
-        output_error: the output error on samples that did not.
+        output_error: the output error on samples that did not; relative to the output, but for
+            sigma-delta.
         samples: how many those were.
         layers: one row a population.
+        method: what converted it.
+        steps: T, in which the answer is given.
+        levels: that the coarsest population tells apart from 0 in them.
+        delay: steps before the first that is read.
+        latency: steps from the first input to the answer, all layers working in every step.
+        schedule: "pipelined", or "waiting" for the layer before.
+        synops, multiplies: of a sample, and how many of the operations multiply.
+        dense: multiply-adds of the network that was converted.
+        before, after: share of right answers of both, of the same samples.
+        change: after - before, over these pairs.
     """
 
-    budget: float
-    calibration_error: float
+    budget: float = 0.0
+    calibration_error: float = 0.0
     output_error: float
     samples: int
     layers: tuple[LayerCertificate, ...]
+    method: str = "sigma-delta"
+    steps: int = 0
+    levels: int = 0
+    delay: int = 0
+    latency: int = 0
+    schedule: str = "pipelined"
+    synops: float = 0.0
+    multiplies: float = 0.0
+    dense: float = 0.0
+    before: Interval | None = None
+    after: Interval | None = None
+    change: Interval | None = None
 
     def __post_init__(self):
-        _check("", self.budget, self.calibration_error, self.output_error, self.samples)
+        skipped = ("layers", "change", "before", "after")
+        _check(*(getattr(self, f) for f in self.__dataclass_fields__ if f not in skipped))
+        for figure in (self.before, self.after, self.change):
+            if figure is not None and not (
+                isinstance(figure, tuple) and len(figure) == 3 and all(_number(x) for x in figure)
+            ):
+                raise InputError(f"Certificate: {figure} is no figure with its interval")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -69,7 +126,59 @@ class Certificate(Config):
         """The thresholds by population, as `DeltaNetwork.set_thresholds` takes them."""
         return {layer.name: layer.threshold for layer in self.layers}
 
+    @property
+    def weakest(self) -> LayerCertificate:
+        """The layer that loses most of itself."""
+        return max(self.layers, key=lambda layer: getattr(layer, layer.worst))
 
-def _check(name: str, *figures: float) -> None:
-    if not (isinstance(name, str) and all(type(x) in (int, float) and x >= 0 for x in figures)):
-        raise InputError(f"Certificate: {name!r} with {figures}; they must be a name and numbers")
+    def __str__(self) -> str:
+        weakest = self.weakest
+        parts = [
+            f"{self.method}: the output errs by {self.output_error:.3g}, {self.budget:.3g} asked"
+        ]
+        if not self.budget:
+            parts = [
+                f"{self.method}, {self.steps} steps ({self.schedule}, answer after "
+                f"{self.latency}), {self.levels} levels: the output errs by {self.output_error:.2%}"
+            ]
+        if self.before and self.after and self.change:
+            value, low, high = (100 * x for x in self.change)
+            parts.append(
+                f"right answers {self.before[0]:.2%} before, {self.after[0]:.2%} after "
+                f"({value:+.2f} points, {low:+.2f} to {high:+.2f})"
+            )
+        if self.dense:
+            parts.append(
+                f"{self.synops / 1e6:.3g} million synaptic operations, "
+                f"{self.multiplies / max(self.synops, 1):.0%} of them with a multiplication, for "
+                f"{self.dense / 1e6:.3g} million multiply-adds"
+            )
+        if (size := getattr(weakest, weakest.worst)) > 0:
+            how = "" if weakest.worst == "error" else f"{size:.2%} by {weakest.worst}: "
+            parts.append(f"{weakest.name} loses most; {how}{REMEDIES[weakest.worst]}")
+        return "; ".join(parts) + "."
+
+
+def share_of(right: np.ndarray) -> Interval:
+    """The share of True in `right` [N] with its interval (Wilson 1927)."""
+    n, p, z = len(right), float(right.mean()), 1.959964
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return p, centre - half, centre + half
+
+
+def change_of(before: np.ndarray, after: np.ndarray) -> Interval:
+    """The change of the share of True over pairs [N], with its interval (Wald, paired)."""
+    each = after.astype(float) - before.astype(float)
+    half = 1.959964 * float(each.std()) / len(each) ** 0.5
+    return float(each.mean()), float(each.mean()) - half, float(each.mean()) + half
+
+
+def _number(x: Any) -> bool:
+    return type(x) in (int, float)
+
+
+def _check(*fields: Any) -> None:
+    for value in fields:
+        if not (isinstance(value, str) or (_number(value) and value >= 0)):
+            raise InputError(f"Certificate: {value!r} must be a name, or a number from 0")

@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from ..core.errors import InputError
 from ..nn import Neuron, SigmaDelta
 from ..nn.meter import Meter
-from .changes import graph_of_changes, sources, trace
+from .changes import graph_of_changes
+from .tracing import sources, trace
 
 State = dict[str, Tensor]
 INPUT, OUTPUT = "input", "(output)"

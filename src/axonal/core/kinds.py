@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from .errors import InputError
 from .neuron import Algebra, Dynamics, Reset, State
+from .numbered import Burst as Burst
+from .numbered import Signed as Signed
 
 
 @dataclass(frozen=True, kw_only=True)

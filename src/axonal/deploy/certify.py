@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..nn import Stateful, watch
+from ..nn import OneStep, Stateful, watch
 from .engine import Engine
 from .graph import Graph
 from .trace import trace
@@ -88,4 +88,10 @@ def sent(network: torch.nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     """What every population sends in torch for x [T, B, ...], [T, B, ...] by its module's name."""
     with torch.no_grad(), watch(network, readouts=True) as found:
         network(x)
-    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    whole = {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    for name, module in network.named_modules():
+        if isinstance(module, OneStep):  # time is folded into its batch, or left out
+            values = whole.pop(f"{name}.neuron")
+            shape = x.shape[1], *values.shape[2:]
+            whole[name] = np.broadcast_to(values.reshape(-1, *shape), (len(x), *shape))
+    return whole

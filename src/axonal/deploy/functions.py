@@ -221,7 +221,7 @@ def neg(g: Builder, name: str, a: Value) -> Value:
 def mul(g: Builder, name: str, a: Any, b: Any) -> Value:
     """a b, one of them a constant."""
     if isinstance(a, Value) and isinstance(b, Value):
-        raise InputError("it multiplies two values that move; keep one constant")
+        raise InputError(f"it multiplies two values that move; keep one constant, or {CONVERTED}")
     x, constant = _together(g, name, *((a, b) if isinstance(a, Value) else (b, a)))
     return g.add(name, ops.Scale(_float(constant)), x)
 
@@ -263,7 +263,8 @@ def embedding(
 def matmul(g: Builder, name: str, x: Any, weight: Any) -> Value:
     """x weight, the weight a constant [I, O]."""
     if not isinstance(x, Value) or isinstance(weight, Value) or weight.ndim != 2:
-        raise InputError("it multiplies other than by a constant matrix [I, O] behind")
+        reason = "it multiplies other than by a constant matrix [I, O] behind"
+        raise InputError(f"{reason}; where both move, {CONVERTED}")
     return linear(g, name, x, weight.T)
 
 
@@ -350,6 +351,22 @@ FUNCTIONS: Mapping[str, Rule] = {
     "dropout1d": nothing,
     "dropout2d": nothing,
 }
+POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+NORM = ("running_mean", "running_var", "weight", "bias", "eps")
+RESIZE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+# Classes of torch.nn: the rule, and the attributes that are its arguments.
+MODULES: Mapping[str, tuple[Any, ...]] = {
+    "Linear": (linear, "weight", "bias"),
+    "Embedding": (embedding, "weight", "max_norm"),
+    "BatchNorm1d": (batch_norm, *NORM),
+    "BatchNorm2d": (batch_norm, *NORM),
+    "AvgPool1d": (partial(avg_pool, 1), *POOL),
+    "AvgPool2d": (partial(avg_pool, 2), *POOL, "divisor_override"),
+    "AdaptiveAvgPool1d": (partial(adaptive_avg_pool, 1), "output_size"),
+    "AdaptiveAvgPool2d": (partial(adaptive_avg_pool, 2), "output_size"),
+    "Upsample": (interpolate, *RESIZE),
+    **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d"), (nothing,)),
+}
 # What only moves values, as functions and as methods.
 MOVES = {
     *("view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "contiguous"),
@@ -358,11 +375,14 @@ MOVES = {
     *("getitem", "getattr", "size", "dim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
 }
 ACTIVATION = "the activations of a graph are neurons: use some, or convert it to sigma-delta"
-POOLING = "use average pooling or a stride"
+CONVERTED = "convert the network, which makes it an axonal.nn.Difference"
+POOLING = f"use average pooling or a stride, or {CONVERTED}"
+CURVED = f"{CONVERTED}, or leave this part to the host"
 ANYTHING = "build it of linear maps and neurons, or leave this part to the host"
 HINTS: dict[str, str] = {
     **dict.fromkeys(("ReLU", "LeakyReLU", "relu", "relu_", "leaky_relu"), ACTIVATION),
     **dict.fromkeys(("MaxPool1d", "MaxPool2d", "max_pool1d", "max_pool2d"), POOLING),
+    **dict.fromkeys(("Softmax", "LayerNorm", "GELU", "softmax", "layer_norm", "gelu"), CURVED),
     "Noise": "it belongs to training; leave it out",
 }
 

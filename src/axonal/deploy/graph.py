@@ -1,7 +1,8 @@
 """A network as a static graph of linear maps and neurons: plain numpy, validated, no torch.
 
 Every step, each node turns the values of its inputs into its own. A cycle must pass through a
-`Delay` of at least one step, which hands on what an earlier step brought it.
+`Delay` of at least one step, which hands on what an earlier step brought it. What is neither
+linear nor a neuron is a `Difference`, which follows rates.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..core.errors import InputError
+from .differences import Difference
 from .maps import (
     LARGEST,
     Add,
@@ -37,6 +39,7 @@ __all__ = [
     "Conv",
     "Delay",
     "Dense",
+    "Difference",
     "Graph",
     "Input",
     "Neurons",
@@ -178,7 +181,8 @@ def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> 
 
 def _find(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
     """Find the shapes of what `node` reads."""
-    if not isinstance(node.op, Input | Add | Concat) and len(node.inputs) != 1:
+    several = isinstance(node.op, Input | Add | Concat | Difference)
+    if not several and len(node.inputs) != 1:
         raise InputError(f"Graph: {node.name!r} reads {len(node.inputs)} nodes instead of one")
     for name in node.inputs:
         if _guess(nodes, nodes[name], shapes, set()) is None:
@@ -198,7 +202,5 @@ def _guess(
     given = [next((g for g in found if g), None)] if isinstance(node.op, Add) else list(found)
     if not given or any(g is None for g in given):
         return None
-    shape = node.op.shape(*(g for g in given if g))
-    if _waits(node):
-        shapes[node.name] = shape
-    return shape
+    shapes[node.name] = node.op.shape(*(g for g in given if g))
+    return shapes[node.name]

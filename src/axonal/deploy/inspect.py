@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.kinds import Delta, Leaky
+from .differences import Difference
 from .drawing import draw, followed, plain
 from .graph import Conv, Delay, Dense, Graph, Neurons, Node, Op, Pool, Resize, Select, Shape
 
@@ -124,6 +125,8 @@ def words(op: Op) -> str:
             return f"{_range(op.steps)} step{'s' if op.steps.max() != 1 else ''} later"
         case Select():
             return "reshapes" if op.reshapes else "picks values"
+        case Difference():
+            return f"{op.function} of rates"
     return ""
 
 

@@ -7,7 +7,6 @@ torch.fx follows a module, with stand-ins for its tensors; every call adds what 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,11 @@ from torch.fx.node import map_aggregate
 from ..core.errors import InputError
 from ..core.kinds import Leaky
 from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, SigmaDelta, Stateful
+from ..nn.wired import Difference, Wired
 from . import functions as maps
 from . import graph as ops
 from .build import BATCH, FOLDED, TIME, Builder, Label, Value
+from .differences import called
 from .graph import Graph
 
 TORCH = Path(torch.__file__).parent
@@ -102,17 +103,13 @@ def trace_changes(network: Changes) -> Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Follows `top` down to what has a rule, and notes the line of every call."""
+    """Follows a module down to what has a rule, and notes the line of every call."""
 
     record_stack_traces = True
 
-    def __init__(self, top: nn.Module):
-        super().__init__()
-        self.top = top
-
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = isinstance(m, Stateful | OneStep) or super().is_leaf_module(m, module_qualified_name)
-        return leaf and m is not self.top
+        return leaf and m is not self.root
 
 
 class _Tracing:
@@ -152,7 +149,7 @@ class _Tracing:
         own = name or kind.lower()
         if isinstance(module, Stateful):
             with self.named(own, kind):
-                _need_time(*given)
+                _need_time(module, *given)
         if whole := _rule(WHOLES, module):
             return whole(self, name, module, given[0])
         rule = _rule(MODULES, module)
@@ -167,8 +164,8 @@ class _Tracing:
         result = self.follow(module, _followed(module, len(given)), name, *given)
         return result[0] if isinstance(module, Stateful) and type(result) is tuple else result
 
-    def follow(self, root: nn.Module, graph: fx.Graph, name: str, *given: Any) -> Any:
-        """What the traced `root`, which goes by `name`, returns for `given`."""
+    def follow(self, root: nn.Module, graph: fx.Graph, name: str, *given: Any, wired=False) -> Any:
+        """What the traced `root`, which goes by `name`, returns for `given`; `wired` as `Wired`."""
         known: dict[Any, Any] = {}
         waiting, outer = iter(given), self.where
         for node in graph.nodes:
@@ -192,8 +189,13 @@ class _Tracing:
                 known[node] = self.call(node, path, args, kwargs)
             elif _among((args, kwargs), Value, Label):
                 module, path = root.get_submodule(node.target), _join(name, node.target)
-                result = self.lower(module, path, *args, *kwargs.values())
-                known[node] = (result, None) if isinstance(module, Stateful) else result
+                stateful, args = isinstance(module, Stateful), (*args, *kwargs.values())
+                if wired and stateful:
+                    args = _map(args, lambda a: isinstance(a, Value), lambda a: a.at(TIME))
+                result = self.lower(module, path, *args)
+                known[node] = (result, None) if stateful else result
+                if wired and stateful:
+                    known[node] = result.at(FOLDED)
             else:
                 known[node] = root.get_submodule(node.target)(*args, **kwargs)
         raise AssertionError("a traced graph ends with its output")
@@ -220,8 +222,10 @@ class _Tracing:
             maps.refuse(key)
 
 
-def _need_time(x: Any, *states: Any) -> None:
-    if not isinstance(x, Value) or len(x.lead) != 2:
+def _need_time(module: nn.Module, *given: Any) -> None:
+    count = len(given) if isinstance(module, Difference) else 1
+    inputs, states = [x for x in given[:count] if x is not None], given[count:]
+    if not all(isinstance(x, Value) and len(x.lead) == 2 for x in inputs):
         raise InputError(
             "it needs time; put it into an axonal.nn.Sequential, or make the module that calls "
             "it Stateful, time first"
@@ -235,7 +239,7 @@ def _followed(module: nn.Module, count: int) -> fx.Graph:
     rest = list(signature(module.forward).parameters.values())[count:]
     fixed = {p.name: p.default for p in rest if p.default is not EMPTY}
     try:
-        return _Tracer(module).trace(module, concrete_args=fixed or None)
+        return _Tracer().trace(module, concrete_args=fixed or None)
     except Exception as error:  # torch.fx raises many kinds for Python that it can't follow
         raise InputError(f"can't trace {type(module).__name__}: {error}") from error
 
@@ -272,9 +276,7 @@ def _rule(table: Mapping[type, Callable], module: nn.Module) -> Callable | None:
     return table[kinds[0]] if kinds else None
 
 
-def _move(
-    g: Builder, name: str, x: Value, run: Callable, args: tuple, kwargs: Mapping[str, Any]
-) -> Any:
+def _move(g: Builder, name: str, x: Value, run: Callable, args: Any, kwargs: Any) -> Any:
     """What `run` makes of arguments with x among them, if it only moves values."""
 
     def moved(places: np.ndarray) -> Any:
@@ -296,6 +298,12 @@ def _sequential(tracing: _Tracing, name: str, module: Sequential, x: Value) -> V
     return x.at(TIME)
 
 
+def _wired(tracing: _Tracing, name: str, module: Wired, x: Value) -> Value:
+    """Nodes have the names of modules, as `nn.watch` has them: populations, those of neurons."""
+    root, path = module.graph, _join(name, "graph")
+    return tracing.follow(root, root.graph, path, x.at(FOLDED), wired=True).at(TIME)
+
+
 def _recurrent(tracing: _Tracing, name: str, module: Recurrent, x: Value) -> Value:
     g = tracing.build
     fires = g.unique(_join(name, "neuron"))
@@ -314,9 +322,7 @@ def _values(neuron: Neuron) -> dict[str, np.ndarray]:
     return {name: _array(value).astype(np.float32) for name, value in values.items()}
 
 
-def _neuron(
-    g: Builder, name: str, module: Neuron, x: Value, *state: Any, reserved: bool = False
-) -> Value:
+def _neuron(g: Builder, name: str, module: Neuron, x: Value, *state: Any, reserved=False) -> Value:
     return g.add(name, ops.Neurons(module.dynamics, _values(module)), x, reserved=reserved)
 
 
@@ -346,6 +352,12 @@ def _delayed(g: Builder, name: str, module: DelayedLinear, x: Value, *state: Any
     return maps.delayed(g, name, x, _steps(module), weight, bias)
 
 
+def _difference(g: Builder, name: str, module: Difference, *given: Any) -> Value:
+    function, values = called(module.function)
+    op = ops.Difference(function, _map(values, torch.is_tensor, _array))
+    return g.add(name, op, *(x for x in given if x is not None))
+
+
 def _constant_pad(g: Builder, name: str, module: Any, x: Value) -> Value:
     return maps.pad(g, name, x, module.padding, value=module.value)
 
@@ -370,29 +382,19 @@ def _with(rule: Callable, *names: str) -> Callable[..., Value]:
     return of_module
 
 
-POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-NORM = ("running_mean", "running_var", "weight", "bias", "eps")
-RESIZE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
 MOVING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle)
-WHOLES: dict[type, Callable[..., Value]] = {Sequential: _sequential, Recurrent: _recurrent}
+WHOLES: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, Wired: _wired}
 MODULES: dict[type, Callable[..., Value]] = {
     Neuron: _neuron,
     SigmaDelta: _neuron,
     Delay: _delay,
+    Difference: _difference,
     DelayedLinear: _delayed,
     OneStep: _one_step,
     nn.Conv1d: _conv,
     nn.Conv2d: _conv,
-    nn.Linear: _with(maps.linear, "weight", "bias"),
-    nn.Embedding: _with(maps.embedding, "weight", "max_norm"),
-    nn.modules.batchnorm._BatchNorm: _with(maps.batch_norm, *NORM),
-    nn.AvgPool1d: _with(partial(maps.avg_pool, 1), *POOL),
-    nn.AvgPool2d: _with(partial(maps.avg_pool, 2), *POOL, "divisor_override"),
-    nn.AdaptiveAvgPool1d: _with(partial(maps.adaptive_avg_pool, 1), "output_size"),
-    nn.AdaptiveAvgPool2d: _with(partial(maps.adaptive_avg_pool, 2), "output_size"),
-    nn.Upsample: _with(maps.interpolate, *RESIZE),
     nn.ConstantPad1d: _constant_pad,
     nn.ConstantPad2d: _constant_pad,
 }
-MODULES |= dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), _with(maps.nothing))
+MODULES |= {getattr(nn, name): _with(*rule) for name, rule in maps.MODULES.items()}
 MODULES |= dict.fromkeys(MOVING, lambda g, name, module, x: _move(g, name, x, module, (x,), {}))

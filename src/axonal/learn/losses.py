@@ -43,11 +43,12 @@ def flow_matching(clip: float = 0.05):
     return loss
 
 
-def cross_entropy(shift: int = 0):
+def cross_entropy(shift: int = 0, flip: bool = False):
     """The cross-entropy of the right class, of images moved by up to `shift` pixels each way.
 
     Args:
         shift: the largest move; what enters at a border repeats it.
+        flip: whether every other image, by chance, is seen in a mirror.
 
     Returns:
         (network, {"image" [B, C, H, W], "label" [B]}, generator) -> (loss, {"accuracy"}).
@@ -55,8 +56,12 @@ def cross_entropy(shift: int = 0):
 
     def loss(network, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image, label = batch["image"], batch["label"]
-        moving = shift and network.training
-        logits = network(_moved(image, shift, generator) if moving else image).float()
+        if network.training and shift:
+            image = _moved(image, shift, generator)
+        if network.training and flip:
+            chosen = torch.rand(len(image), generator=generator, device=image.device) < 0.5
+            image = torch.where(chosen[:, None, None, None], image.flip(-1), image)
+        logits = network(image).float()
         accuracy = (logits.argmax(1) == label).float().mean()
         return F.cross_entropy(logits, checked(label, logits)), {"accuracy": accuracy}
 

@@ -5,31 +5,38 @@ from ..core.kinds import (
     AdaptiveThreshold,
     AdEx,
     BalancedResonate,
+    Burst,
     Current,
     Delta,
     Izhikevich,
     Leaky,
     Resonate,
+    Signed,
 )
 from .layers import Delay, DelayedLinear, Noise, Recurrent
 from .neurons import IF, LI, LIF, IntegerLIF, Neuron, OneStep, SigmaDelta
 from .normalise import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
+from .quantise import QCFS, rectifier
 from .sequential import Sequential
 from .stateful import Stateful
 from .watch import watch
+from .wired import Difference, Wired
 
 __all__ = [
     "IF",
     "LI",
     "LIF",
+    "QCFS",
     "AdEx",
     "AdaptiveCurrent",
     "AdaptiveThreshold",
     "BalancedResonate",
+    "Burst",
     "Current",
     "Delay",
     "DelayedLinear",
     "Delta",
+    "Difference",
     "IntegerLIF",
     "Izhikevich",
     "Leaky",
@@ -41,9 +48,12 @@ __all__ = [
     "Resonate",
     "Sequential",
     "SigmaDelta",
+    "Signed",
     "Stateful",
     "TemporalBatchNorm",
     "ThresholdBatchNorm",
+    "Wired",
+    "rectifier",
     "standardise",
     "watch",
 ]

@@ -1,5 +1,7 @@
-"""Training runs of the classifiers, and how the one that ships was made."""
+"""Training runs of the classifiers: the one that ships, and those that `convert` makes spike."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,12 @@ from ..data.images import DATASETS
 from ..generate.features import network_features
 from ..generate.quality import REFERENCE, Reference, measure
 from ..learn import losses
-from ..learn.recipe import Recipe
+from ..learn.recipe import Batch, Recipe
+from ..models.base import Model
 from ..models.classifier import Classifier, ClassifierConfig
+from ..models.resnet import ResNet, ResNetConfig
+from ..models.vgg import VGG, VGGConfig
+from ..models.vit import ViT, ViTConfig
 from .batches import images
 
 ROWS, FLOOR = 2000, 10_000
@@ -70,3 +76,86 @@ def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[st
         "floor_images": count,
         "floor_rows": floor.rows,
     }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A conventional classifier to convert: its data, its kind and sizes, and how long it learns.
+
+    Attributes:
+        data: "mnist" or "cifar10".
+        kind: of the network.
+        config: its sizes.
+        steps: of training, 128 images each.
+        lr: of training.
+    """
+
+    data: str
+    kind: type[Model]
+    config: Any
+    steps: int
+    lr: float = 3e-3
+
+
+PICTURES: Mapping[str, Picture] = {
+    "mnist-vgg": Picture("mnist", VGG, VGGConfig(channels=1, size=28, widths=(16, 32, 64)), 1500),
+    "cifar10-vgg": Picture("cifar10", VGG, VGGConfig(), 5000),
+    "cifar10-resnet": Picture("cifar10", ResNet, ResNetConfig(), 4000),
+    "cifar10-vit": Picture("cifar10", ViT, ViTConfig(), 5000, lr=1e-3),
+}
+QCFS_LEVELS = (4, 8)
+QCFS_SHARE, QCFS_LR = 0.4, 1e-3  # of the steps that the network itself took; and the rate
+QUANTISED: Mapping[str, tuple[str, int]] = {
+    f"{name}-qcfs{levels}": (name, levels)
+    for name in ("mnist-vgg", "cifar10-vgg", "cifar10-resnet")
+    for levels in QCFS_LEVELS
+}
+
+
+def picture(name: str, seed: int = 0, **options: Any) -> Recipe:
+    """The training of a conventional classifier."""
+    task = PICTURES[name]
+    plain = {"steps": task.steps, "lr": task.lr, "precision": "float32", "compile": False}
+    return Recipe(
+        name=name,
+        build=lambda: task.kind(task.config),
+        data=lambda: images(task.data),
+        loss=losses.cross_entropy(2 if task.data == "mnist" else 4, flip=task.data != "mnist"),
+        seed=seed,
+        **plain | options,
+    )
+
+
+def quantised(name: str, seed: int = 0, start: Path = Path()) -> Recipe:
+    """The light training of a classifier whose activations are clipped and quantised.
+
+    It starts from the weights in `start`, which were trained with ReLU.
+    """
+    base, levels = QUANTISED[name]
+    task = PICTURES[base]
+
+    def build() -> Model:
+        network = task.kind(replace(task.config, levels=levels))
+        network.load_state_dict(task.kind.load(start).state_dict(), strict=False)
+        return network
+
+    steps = int(QCFS_SHARE * task.steps)
+    return replace(picture(base, seed, steps=steps, lr=QCFS_LR), name=name, build=build)
+
+
+def save_picture(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a classifier in float16; its card's accuracy is of these weights, read back."""
+    assert isinstance(network, Model)
+    network = type(network).load(network.save(folder, torch.float16))
+    base = QUANTISED.get(recipe.name, (recipe.name, 0))[0]
+    test = images(PICTURES[base].data, "test")
+    return {"test_accuracy": accuracy(network, test), "test_images": len(test["label"])}
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, test: Batch) -> float:
+    """The share of images that a network names right."""
+    right, label = 0, test["label"]
+    for rows in torch.arange(len(label)).split(250):
+        right += int((network(test["image"][rows]).argmax(1) == label[rows]).sum())
+    return right / len(label)

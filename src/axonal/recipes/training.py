@@ -36,6 +36,7 @@ TUNED: dict[str, Any] = {
 }
 CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
 MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
+LICENCES = {"mnist": MNIST_LICENCE, "cifar10": "CIFAR-10 (Krizhevsky 2009)"}
 
 
 def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -121,21 +122,35 @@ class Training:
     after: str | None = None
 
 
-TRAININGS: Mapping[str, Training] = {
+TRAININGS: dict[str, Training] = {
     "mnist": Training(generators.mnist, save_convertible),
     "mnist-guided": Training(generators.mnist_guided, save_model),
     "mnist-sigma-delta": Training(
         generators.mnist_sigma_delta, save_sigma_delta, after="mnist-guided"
     ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
-    "cifar10": Training(generators.cifar10, save_model, "CIFAR-10 (Krizhevsky 2009)"),
+    "cifar10": Training(generators.cifar10, save_model, LICENCES["cifar10"]),
     "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
     "cifar10-classifier": Training(
-        classifiers.cifar10_classifier, classifiers.save_classifier, "CIFAR-10 (Krizhevsky 2009)"
+        classifiers.cifar10_classifier, classifiers.save_classifier, LICENCES["cifar10"]
     ),
-} | {
+}
+TRAININGS |= {
     name: Training(partial(spiking.recipe, name), spiking.save, task.about)
     for name, task in spiking.TASKS.items()
+}
+TRAININGS |= {
+    name: Training(partial(classifiers.picture, name), classifiers.save_picture, LICENCES[p.data])
+    for name, p in classifiers.PICTURES.items()
+}
+TRAININGS |= {
+    name: Training(
+        lambda seed, start, name=name: classifiers.quantised(name, seed, start),
+        classifiers.save_picture,
+        LICENCES[classifiers.PICTURES[base].data],
+        after=base,
+    )
+    for name, (base, _) in classifiers.QUANTISED.items()
 }
 
 
@@ -143,6 +158,8 @@ def train(
     name: str, out: Path, seed: int = 0, device: str = "cpu", tensorboard: bool = False
 ) -> Path:
     """Run the training `name` in `out`, going on where an earlier one stopped.
+
+    The training whose result it starts from, if any, runs in a folder of that name beside `out`.
 
     Of the processes that torchrun starts, the first writes the result, and the others wait.
 
@@ -163,7 +180,7 @@ def train(
         ) from error
     training, folder = TRAININGS[name], out / "model"
     before = [training.after] if training.after else []
-    start = [train(first, out / first, seed, device, tensorboard) for first in before]
+    start = [train(first, out.parent / first, seed, device, tensorboard) for first in before]
     recipe = training.recipe(seed, *start)
     network, us = fit(recipe, out, device, tensorboard=tensorboard).cpu(), Processes.joined(device)
     with us.together(f"what was trained is in {out}"):

@@ -8,15 +8,14 @@ from numba import get_num_threads
 
 from ...core.errors import InputError
 from ...core.events import Events
-from ...core.kinds import Leaky
 from ...core.meter import FIELDS, Counts
 from ..graph import Delay, Graph, Neurons
 from . import kernels, printed
+from .stages import Stage, Staged, split
 from .tables import DELAY, WEIGHTS, Tables
-from .values import State, rest, steps_of
+from .values import KEPT, State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
-KEPT = 4096  # pushes whose counts are kept apart
 Given = Mapping[str, np.ndarray | Events]
 
 
@@ -30,7 +29,8 @@ class Engine:
             Sums are float32. (float16 would take as much memory as bfloat16, and longer to widen.)
 
     Raises:
-        InputError: the graph has an operation without a rule, no threads, or unknown weights.
+        InputError: the graph has an operation without a rule or a cycle through a `Difference`,
+            no threads, or unknown weights.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Engine:
     ):
         if weights not in WEIGHTS:
             raise InputError(f"Engine: weights {weights!r}; choose of {', '.join(WEIGHTS)}")
-        self.graph, self.tables = graph, Tables(graph, weights)
+        self.graph, self.stages = graph, split(graph, weights)
         self.threads = threads if threads is not None else get_num_threads()
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")
         self.rest = rest(graph)
         self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
-        self.compiled = printed.compiled(self.tables.kinds)
+        self.compiled = printed.compiled(self.stages[-1].tables.kinds)
 
-    def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream":
+    def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream | Staged":
         """A run that goes on as events come.
 
         Args:
@@ -60,7 +60,13 @@ class Engine:
         Raises:
             InputError: a state of another graph.
         """
-        return Stream(self, state, scale)
+        shapes = {name: value.shape for name, value in (state or {}).items()}
+        if state is not None and shapes != {n: value.shape for n, value in self.rest.items()}:
+            raise InputError("Stream: the state is of another graph; pass back what state() gave")
+        runs = [Stream(self, stage, state, scale) for stage in self.stages]
+        if not any(stage.after for stage in self.stages):
+            return runs[0]
+        return Staged(self.graph, self.stages, runs, self.rest if state is None else state)
 
     def run(
         self, given: Given, state: State | None = None, scale: float = 1.0
@@ -82,13 +88,13 @@ class Engine:
 class Stream:
     """A network at work: `push` events in, take events out. Made by `Engine.stream`."""
 
-    def __init__(self, engine: Engine, state: State | None, scale: float):
-        self.engine, self.scale, self.tables = engine, np.float32(scale), engine.tables
-        self.begin = 0
+    def __init__(self, engine: Engine, stage: Stage, state: State | None, scale: float):
+        self.engine, self.scale = engine, np.float32(scale)
+        self.graph, self.tables, self.begin = stage.graph, stage.tables, 0
         self.memory, self.rings = _blank(self.tables)
         t = self.tables
         self.constants = (t.nodes, t.edges, t.weights, t.constants, t.ints)
-        room = sum(self.tables.layouts[name].room for name in engine.graph.outputs)
+        room = sum(self.tables.layouts[name].room for name in self.graph.outputs)
         ints = [np.zeros(room, np.int64) for _ in range(3)]
         self.sent = (*ints, np.zeros(room, np.float32), np.zeros(1, np.int64))
         self.pushes: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -153,7 +159,7 @@ class Stream:
         """
         found = {}
         for name in self.tables.names:
-            i, op = self.tables.index[name], self.engine.graph.nodes[name].op
+            i, op = self.tables.index[name], self.graph.nodes[name].op
             layout, node = self.tables.layouts[name], self.tables.nodes[i]
             if isinstance(op, Neurons):
                 values = self._values(name).copy()
@@ -172,7 +178,7 @@ class Stream:
     def _catch_up(self, op: Neurons, values: np.ndarray, name: str) -> None:
         """Decays the membranes of cells that sleep, step by step as they would have."""
         node, layout = self.tables.nodes[self.tables.index[name]], self.tables.layouts[name]
-        if not isinstance(op.dynamics, Leaky):
+        if not isinstance(op.dynamics, printed.FADING):
             return
         seen = self.memory[2][node["mark"] : node["mark"] + node["cells"]]
         gap = np.repeat(self.begin - 1 - seen, layout.width)
@@ -202,13 +208,10 @@ class Stream:
     def _load(self, state: State | None) -> None:
         if state is None and not self.engine.awake:
             return
-        empty = self.engine.rest
-        state = empty if state is None else state
-        shapes = {name: value.shape for name, value in state.items()}
-        if shapes != {name: value.shape for name, value in empty.items()}:
-            raise InputError("Stream: the state is of another graph; pass back what state() gave")
-        for name, value in state.items():
+        state = self.engine.rest if state is None else state
+        for name in state.keys() & self.tables.index.keys():
             layout, node = self.tables.layouts[name], self.tables.nodes[self.tables.index[name]]
+            value = state[name]
             flat = np.ascontiguousarray(value, np.float32).reshape(len(value), layout.size)
             if node["kind"] != DELAY:
                 self._values(name)[:, layout.address] = flat
@@ -228,8 +231,7 @@ class Stream:
 
     def _given(self, given: Given) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The inputs' events by step: where each begins, addresses and values."""
-        graph = self.engine.graph
-        steps = steps_of(graph, given)
+        graph, steps = self.graph, steps_of(self.graph, given)
         found = {
             name: value if isinstance(value, Events) else Events.from_dense(np.asarray(value))
             for name, value in given.items()
@@ -260,8 +262,8 @@ class Stream:
         """What the outputs have sent in so many steps."""
         *arrays, end = self.sent
         t, node, idx, val = (a[: int(end[0])] for a in arrays)
-        found, alone = {}, len(self.engine.graph.outputs) == 1
-        for i, name in enumerate(self.engine.graph.outputs):
+        found, alone = {}, len(self.graph.outputs) == 1
+        for i, name in enumerate(self.graph.outputs):
             mine: Any = slice(None) if alone else node == i
             layout = self.tables.layouts[name]
             place = layout.place[idx[mine].astype(np.int64, copy=False)]
@@ -280,7 +282,7 @@ class Stream:
                     table[:, row, at[field]] = work[:, i]
                 table[:, row, at["multiplies"]] = 0 if t.edges[i]["spiking"] else work[:, i]
                 continue
-            levels = self.engine.graph.neurons[t.names[i]].dynamics.levels
+            levels = self.graph.neurons[t.names[i]].dynamics.levels
             for field in ("adds", "state_reads"):
                 table[:, row, at[field]] = 2 * tally[:, i, 0]
             for field in ("spikes", "state_writes"):

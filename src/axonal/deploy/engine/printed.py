@@ -1,9 +1,9 @@
 """The engine's source for the populations of a graph: their equations, and the loop over steps.
 
 A population is a `Program` printed into a function that visits cells. Cells that no event reached
-sleep, where the dynamics allow it: a `Leaky` membrane catches up with its decay when it is next
-visited (multiplied step by step, as it would have been), a `Delta` neuron has nothing to do. All
-other kinds, and populations with a bias, are visited in every step.
+sleep, where the dynamics allow it: a `Leaky` or `Signed` membrane catches up with its decay when it
+is next visited (multiplied step by step, as it would have been), a `Delta` neuron has nothing to
+do. All other kinds, and populations with a bias, are visited in every step.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from ...core.kinds import Delta, Leaky
+from ...core.kinds import Delta, Leaky, Signed
 from ...core.neuron import Dynamics
 from ...ops.generated import module
 from ...ops.program import frame, program
@@ -200,11 +200,12 @@ while gap > 0:
 """
 # The least membrane, in thresholds, that may fire a spike without more input.
 LEAST = {"binary": 1.0, "ternary": 1.0, "integer": 0.5, "multiple": 1.0}
+FADING = (Leaky, Signed)  # whose membrane decays, and nothing else, where nothing reaches it
 
 
 def sleeps(dynamics: Dynamics) -> bool:
     """Whether a neuron that nothing reaches needs no visits."""
-    return isinstance(dynamics, Leaky | Delta) and dynamics.emit != "membrane"
+    return isinstance(dynamics, (*FADING, Delta)) and dynamics.emit != "membrane"
 
 
 @lru_cache(maxsize=1024)
@@ -239,23 +240,26 @@ def population(dynamics: Dynamics, varying: tuple[str, ...]) -> str:
         forward=list(p.forward),
         stores=[f"all_{name}[n] = next_{name}" for name in p.states],
         spike="1.0" if dynamics.graded else "abs(val[e])",
-        restless=_restless(dynamics, threshold),
+        restless=_restless(dynamics, varying, threshold),
     )
 
 
 def _catch_up(dynamics: Dynamics, varying: tuple[str, ...]) -> list[str]:
-    if not isinstance(dynamics, Leaky) or (dynamics.decay == 1 and "decay" not in varying):
+    if not isinstance(dynamics, FADING) or (dynamics.decay == 1 and "decay" not in varying):
         return []
     decay = "all_decay[n]" if "decay" in varying else "decay_"
     return frame(CATCH_UP, decay=decay).strip().splitlines()
 
 
-def _restless(dynamics: Dynamics, threshold: str) -> list[str]:
+def _restless(dynamics: Dynamics, varying: tuple[str, ...], threshold: str) -> list[str]:
     """Statements that count the neurons to be visited in the next step, whatever comes."""
-    if not isinstance(dynamics, Leaky) or not sleeps(dynamics):
+    if not isinstance(dynamics, FADING) or not sleeps(dynamics):
         return []
     least = LEAST.get(dynamics.emit, 0.75 * 2.0 ** (1 - dynamics.levels))
     v = "abs(all_v[n])" if dynamics.emit in ("ternary", "graded") else "all_v[n]"
+    if isinstance(dynamics, Signed):
+        slope = "all_negative_slope[n]" if "negative_slope" in varying else "negative_slope_"
+        v = f"max(all_v[n], -{slope} * all_v[n])"
     found = ["for n in range(size):", f"    stir += {v} >= {threshold} * F({least!r})"]
     return found + ["    stir += all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..graph import Delay, Graph, Neurons
+from ..graph import Delay, Difference, Graph, Neurons
 from .values import Arrays, State, Values, rest, steps_of
 
 
@@ -39,11 +39,15 @@ def run(
                 line = np.concatenate([x[0][None], state[node.name][::-1]])  # the newest first
                 back = np.broadcast_to(node.op.steps, x[0].shape)[None]
                 found[node.name][t] = np.take_along_axis(line, back, 0)[0]
+            elif isinstance(node.op, Difference):
+                y, state[node.name] = node.op.over([a[None] for a in x], state[node.name])
+                found[node.name][t] = y[0]
             elif x:
                 found[node.name][t] = node.op.apply(*x)
-        for name in state.keys() - graph.neurons.keys():  # when all nodes have their values
-            newest = found[graph.nodes[name].inputs[0]][t]
-            state[name] = np.concatenate([state[name], newest[None]])[1:]
+        for node in graph:  # when all have their values
+            if isinstance(node.op, Delay):
+                newest = found[node.inputs[0]][t]
+                state[node.name] = np.concatenate([state[node.name], newest[None]])[1:]
     return found, state
 
 

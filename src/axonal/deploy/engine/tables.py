@@ -103,7 +103,7 @@ class Layout:
 
 
 class Tables:
-    """The layout of a graph.
+    """The layout of a graph; `kinds` are those of others that run with it, and grow.
 
     Attributes:
         names: of the nodes in the table, in order.
@@ -115,13 +115,13 @@ class Tables:
         layouts: of every node in the table.
     """
 
-    def __init__(self, graph: Graph, weights: str = "float32"):
+    def __init__(self, graph: Graph, weights: str, kinds: list[str]):
         self.graph, self.form = graph, weights
         self.layouts = {name: Layout(shape) for name, shape in graph.shapes.items()}
         self.home = _homes(graph)
         self.names = [name for name in graph.nodes if self.home[name] == name]
         self.index = {name: i for i, name in enumerate(self.names)}
-        self.kinds: list[str] = []
+        self.kinds = kinds
         self._weights, self._constants = Flat(WEIGHTS[weights]), Flat(np.float32)
         self._ints = Flat(np.int64)
         self._rows: dict[str, list[dict[str, int]]] = {name: [] for name in self.names}

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..graph import Delay, Graph, Neurons
+from ..graph import Delay, Difference, Graph, Neurons
 
+KEPT = 4096  # pushes whose counts are kept apart
 Values = Mapping[str, np.ndarray]
 State = dict[str, np.ndarray]
 
@@ -35,7 +36,8 @@ class Arrays:
 
 
 def rest(graph: Graph) -> State:
-    """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty."""
+    """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty, and
+    what each `Difference` remembers, flat."""
     state = {}
     for node in graph:
         shape = graph.shapes[node.name]
@@ -44,6 +46,8 @@ def rest(graph: Graph) -> State:
             state[node.name] = np.tile(values.reshape(-1, *(1 for _ in shape)), (1, *shape))
         elif isinstance(node.op, Delay):
             state[node.name] = np.zeros((int(node.op.steps.max()), *shape), np.float32)
+        elif isinstance(node.op, Difference):
+            state[node.name] = node.op.rest(shape, *(graph.shapes[name] for name in node.inputs))
     return state
 
 

@@ -1,0 +1,239 @@
+"""What a method decides, as data, and the spiking network that is put together from it."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.operator_schemas import normalize_function
+
+from ..core.errors import InputError
+from ..core.neuron import Dynamics
+from ..nn import Burst, Delay, Difference, Leaky, Neuron, OneStep, Signed, Wired
+from .scales import fold
+from .tracing import MAXIMA, Role, module_of, roles, shallow
+
+Schedule = Literal["pipelined", "waiting"]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The neurons that stand for one value of a network.
+
+    A spike of s is worth s times the threshold, and is sent when the membrane holds as much.
+
+    Attributes:
+        threshold: > 0, in the unit of the value; broadcasts to one sample's neurons.
+        levels: of a spike: how many thresholds it may be worth, or how many sizes graded ones have.
+        slope: of the rectifier below 0: 0 for ReLU, 1 for a value that takes both signs.
+        emit: "integer" fires from half a threshold on, "multiple" from a whole one; "graded"
+            sends powers of two.
+        offset: added to the input in every step; None for nothing.
+    """
+
+    threshold: Tensor
+    levels: int = 1
+    slope: float = 0.0
+    emit: Literal["integer", "multiple", "graded"] = "integer"
+    offset: Tensor | None = None
+
+    def dynamics(self) -> Dynamics:
+        """The neurons' equations, but for thresholds."""
+        if self.emit == "graded" or (self.levels == 1 and not self.slope):
+            return Leaky(emit=self.emit, levels=self.levels)
+        return Signed(emit=self.emit, levels=self.levels, negative_slope=self.slope)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A conversion as data: with the network that it is for, all that `assemble` needs.
+
+    Attributes:
+        method: its name.
+        steps: T, in which the answer is given.
+        shape: of one sample.
+        populations: by the name of the node whose value they stand for.
+        schedule: "pipelined": every layer works in every step. "waiting": a layer fires when the
+            one before has sent all its spikes, so that their order does not matter.
+        delay: steps before the answer's first, of a pipelined network.
+    """
+
+    method: str
+    steps: int
+    shape: tuple[int, ...]
+    populations: Mapping[str, Population]
+    schedule: Schedule = "pipelined"
+    delay: int = 0
+
+    @property
+    def levels(self) -> int:
+        """The values that the coarsest population can tell apart from 0 in T steps."""
+        return self.steps * min(p.levels for p in self.populations.values())
+
+
+class SpikingNetwork(Wired):
+    """A converted network: `y, state = network(x, state)`, y adding up to the answer.
+
+    Attributes:
+        plan: how it was converted.
+        delay: steps before the first that is read.
+    """
+
+    def __init__(self, graph: fx.GraphModule, plan: Plan, delay: int):
+        super().__init__(graph)
+        self.plan, self.delay = plan, delay
+
+    @property
+    def latency(self) -> int:
+        """The steps from the first input to the answer."""
+        return self.delay + self.plan.steps
+
+    def paths(self) -> dict[str, str]:
+        """Where in the graph the neurons are, by the node whose value they stand for."""
+        inside = dict(self.graph.named_children())
+        return {n: n if n in inside else f"{n}_neurons" for n in self.plan.populations}
+
+    def populations(self) -> dict[str, Neuron]:
+        """The neurons by the node whose value they stand for."""
+        return {name: self.graph.get_submodule(path) for name, path in self.paths().items()}
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The steps that are read, [T, B, ...], for samples [B, ...] that stand still.
+
+        Raises:
+            InputError: x is no batch of the shape converted for.
+        """
+        if tuple(x.shape[1:]) != self.plan.shape:
+            raise InputError(f"samples {list(x.shape)} must be [B, *{list(self.plan.shape)}]")
+        return self(x.expand(self.latency, *x.shape))[0][self.delay :]
+
+    def answer(self, x: Tensor) -> Tensor:
+        """What the network that was converted would return for x [B, ...]: their mean."""
+        return self.outputs(x).mean(0)
+
+
+def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
+    """Put populations into a prepared network, and their thresholds into its weights.
+
+    Raises:
+        InputError: the plan is for another network.
+    """
+    known = {node.name: role for node, role in roles(dense).items()}
+    if unknown := sorted({*plan.populations} - {*known}):
+        raise InputError(f"a plan for {unknown[0]!r}, which {type(dense).__name__} lacks")
+    graph = fx.GraphModule(shallow(dense), copy.deepcopy(dense.graph))
+    scales: dict[str, Tensor] = {}
+    for node in list(graph.graph.nodes):
+        role, population = known[node.name], plan.populations.get(node.name)
+        if role == "rectifier" and population is None:
+            raise InputError(f"the plan has no population for {node.name}")
+        if role in ("curved", "product"):
+            _differ(graph, node, plan.schedule)
+        if population is not None:
+            name = _put(graph, node, population, role)
+            scales[name] = population.threshold
+    delay = _wait(graph, plan) if plan.schedule == "waiting" else plan.delay
+    fold(graph, scales, plan.shape)
+    graph.graph.lint()
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return SpikingNetwork(graph, plan, delay).eval()
+
+
+def _put(graph: fx.GraphModule, node: fx.Node, population: Population, role: Role) -> str:
+    """Neurons in the place of a rectifier, or behind any other node."""
+    neuron = Neuron(population.dynamics(), values={"threshold": population.threshold})
+    name = node.name if role == "rectifier" else f"{node.name}_neurons"
+    graph.add_submodule(name, neuron)
+    if role == "rectifier":
+        node.target = name
+    else:
+        with graph.graph.inserting_after(node):
+            sent = graph.graph.call_module(name)
+        node.replace_all_uses_with(sent)
+        sent.args, node = (node,), sent
+    if population.offset is not None:
+        graph.register_buffer(f"{name}_offset", population.offset)
+        with graph.graph.inserting_before(node):
+            offset = graph.graph.get_attr(f"{name}_offset")
+            moved = graph.graph.call_function(torch.add, (node.args[0], offset))
+        node.args = (moved,)
+    return name
+
+
+def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
+    """A function without memory as one of rates."""
+    module = module_of(graph, node)
+    if schedule == "waiting":
+        if not isinstance(module, MAXIMA):
+            raise InputError(f"{node.name} can't wait for spikes; convert it pipelined")
+        graph.add_submodule(f"{node.name}_any", _Any(module))
+        node.target = f"{node.name}_any"
+        return
+    function: Callable[..., Any] = module if module is not None else _function(node)
+    graph.add_submodule(f"{node.name}_difference", Difference(function))
+    node.op, node.target = "call_module", f"{node.name}_difference"
+    node.args, node.kwargs = tuple(node.all_input_nodes), {}
+
+
+def _function(node: fx.Node) -> Callable[..., Any]:
+    """What `node` calls, with all but tensors given."""
+    target = getattr(torch, node.target) if isinstance(node.target, str) else node.target
+    if len(node.all_input_nodes) > 1:
+        return partial(target, **node.kwargs) if node.kwargs else target
+    found = normalize_function(target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)
+    if found is None:
+        raise InputError(f"{node.name} is called in a way that can't be followed; use a module")
+    given = {k: v for k, v in found.kwargs.items() if not isinstance(v, fx.Node)}
+    return partial(target, **given)
+
+
+class _Any(nn.Module):
+    """The largest of spikes that all begin together: whether any came."""
+
+    def __init__(self, pool: Any):
+        super().__init__()
+        size = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+        if pool.dilation != 1 or isinstance(pool, nn.MaxPool1d):
+            raise InputError("a maximum over places apart, or in one dimension, can't wait")
+        self.carry = nn.MaxPool2d(*size[:3], ceil_mode=pool.ceil_mode)  # of what spikes are worth
+        self.sum = nn.AvgPool2d(*size, divisor_override=1)
+        self.any = OneStep(Neuron(Leaky(threshold=0.5)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.any(self.sum(x))
+
+
+def _wait(graph: fx.GraphModule, plan: Plan) -> int:
+    """Give each population its window, and bring branches of unlike depth together.
+
+    Returns:
+        The first step of the last window.
+    """
+    windows: dict[fx.Node, int] = {}
+    for node in list(graph.graph.nodes):
+        read = [n for n in node.all_input_nodes if n in windows]
+        window = max((windows[n] for n in read), default=0)
+        for early in [n for n in read if windows[n] < window]:
+            late = (window - windows[early]) * plan.steps
+            name = f"{early.name}_waits_{late}"
+            graph.add_submodule(name, Delay(late))
+            with graph.graph.inserting_before(node):
+                node.replace_input_with(early, graph.graph.call_module(name, (early,)))
+        neuron = module_of(graph, node)
+        if node.op == "call_module" and isinstance(neuron, Neuron):
+            window += 1
+            graph.add_submodule(str(node.target), _burst(neuron, window, plan.steps))
+        windows[node] = window
+    return plan.steps * windows[graph.graph.output_node()]
+
+
+def _burst(neuron: Neuron, window: int, steps: int) -> Neuron:
+    given = neuron.dynamics
+    if given.emit == "graded" or getattr(given, "negative_slope", 0.0):
+        raise InputError("only neurons of whole spikes above 0 can wait")
+    burst = Burst(emit=given.emit, levels=given.levels, opens=window * steps, window=steps)
+    return Neuron(burst, values={"threshold": neuron.get_buffer("threshold")})

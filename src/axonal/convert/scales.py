@@ -1,0 +1,149 @@
+"""What a spike is worth, carried into the weights that read it.
+
+Neurons send whole numbers; each is worth its population's threshold. The factor moves through
+whatever only moves values, up to the next linear map, where it becomes part of the weights
+(Diehl et al. 2015); where it can't, it is multiplied in on the way, by a synapse of its own.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..nn import Neuron, Stateful
+from ..nn.watch import MAPS
+
+
+def fold(graph: fx.GraphModule, scales: Mapping[str, Tensor], shape: tuple[int, ...]) -> None:
+    """Multiply what the populations in `graph` send by `scales`, by name, inside the weights.
+
+    Args:
+        graph: changed in place; its linear maps are copied where they change.
+        scales: broadcast to one sample's neurons.
+        shape: of one sample of the input.
+    """
+    carrier = _Carrier(graph, scales)
+    with torch.no_grad():
+        carrier.run(torch.ones(1, *shape))
+    for node, before, scale in carrier.edits:
+        name = f"{before.name}_for_{node.name}"
+        graph.register_buffer(name, _compact(scale))
+        with graph.graph.inserting_before(node):
+            worth = graph.graph.get_attr(name)
+            node.replace_input_with(before, graph.graph.call_function(torch.mul, (before, worth)))
+
+
+class _Carrier(fx.Interpreter):
+    """Runs a graph on what each value has to be multiplied by, of one sample."""
+
+    def __init__(self, graph: fx.GraphModule, scales: Mapping[str, Tensor]):
+        super().__init__(graph)
+        self.scales = scales
+        self.edits: list[tuple[fx.Node, fx.Node, Tensor]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        module: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        carried = [m for m in n.all_input_nodes if self._scaled(m)]
+        if isinstance(module, Neuron):
+            self._settle(n, carried)
+            return self.scales[str(n.target)].expand_as(self.env[n.args[0]])
+        if carried and isinstance(module, MAPS):
+            scale = _inputs(module, self.env[carried[0]])
+            if scale is None:
+                self._settle(n, carried)
+            else:
+                self._multiply(n, module, scale)
+        elif carried and hasattr(module, "carry"):
+            return module.carry(self.env[carried[0]])
+        elif carried and not isinstance(module, Stateful) and n.op != "output":
+            if (scale := self._after(n, carried)) is not None:
+                return scale
+            self._settle(n, carried)
+        elif carried:
+            self._settle(n, carried)
+        return self._ones(n, module)
+
+    def _scaled(self, node: fx.Node) -> bool:
+        value = self.env.get(node)
+        moving = node.op not in ("get_attr", "placeholder") and torch.is_tensor(value)
+        return moving and value.is_floating_point() and bool((value != 1).any())
+
+    def _settle(self, node: fx.Node, carried: list[fx.Node]) -> None:
+        """Have `node` read true values."""
+        for m in carried:
+            self.edits.append((node, m, self.env[m].clone()))
+
+    def _after(self, n: fx.Node, carried: list[fx.Node]) -> Tensor | None:
+        """The factor behind `n` that does what those before it do, if there is one."""
+        factors = {m: self.env[m] for m in carried}
+        noise = {
+            m: torch.rand(f.shape, generator=torch.Generator().manual_seed(0))
+            for m, f in factors.items()
+        }
+        plain, scaled, first, second = (
+            self._given(n, {m: make(m) for m in carried})
+            for make in (
+                lambda m: torch.ones_like(factors[m]),
+                lambda m: factors[m],
+                lambda m: noise[m],
+                lambda m: noise[m] * factors[m],
+            )
+        )
+        if not torch.is_tensor(plain):
+            return plain
+        factor = torch.where(plain == 0, 1, scaled / plain)
+        return factor if torch.allclose(first * factor, second, 1e-4, 1e-7) else None
+
+    def _given(self, n: fx.Node, values: Mapping[fx.Node, Tensor]) -> Any:
+        kept = {m: self.env[m] for m in values}
+        self.env.update(values)
+        found = super().run_node(n)
+        self.env.update(kept)
+        return found
+
+    def _ones(self, n: fx.Node, module: Any) -> Any:
+        """The shape of what `n` returns, of a value that is true."""
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        if isinstance(module, Stateful):
+            y = module(*(a[None] for a in args), None)[0][0]
+        else:
+            y = super().run_node(n)
+        return torch.ones_like(y) if torch.is_tensor(y) and n.op != "get_attr" else y
+
+    def _multiply(self, n: fx.Node, module: Any, scale: Tensor) -> None:
+        twin = copy.copy(module)
+        twin._parameters = dict(module._parameters)
+        twin.weight = nn.Parameter((module.weight * scale).detach(), requires_grad=False)
+        name = f"{n.name}_weighted"
+        self.module.add_submodule(name, twin)
+        n.target = name
+        self.submodules[name] = twin
+
+
+def _per_channel(scale: Tensor) -> bool:
+    if scale.dim() < 3:
+        return bool((scale == scale.flatten()[0]).all())
+    return bool((scale == scale[(slice(None), slice(None), *[slice(1)] * (scale.dim() - 2))]).all())
+
+
+def _compact(scale: Tensor) -> Tensor:
+    """A factor of one sample [...], with dimensions of 1 where it is the same along them."""
+    scale = scale[0].detach().clone()
+    for dim in range(scale.dim()):
+        if bool((scale == scale.narrow(dim, 0, 1)).all()):
+            scale = scale.narrow(dim, 0, 1)
+    return scale.contiguous()
+
+
+def _inputs(module: Any, scale: Tensor) -> Tensor | None:
+    """The factor of each weight of a map that reads values to be multiplied by `scale`."""
+    if isinstance(module, nn.Linear):
+        rows = scale.reshape(-1, scale.shape[-1])
+        return rows[0] if bool((rows == rows[0]).all()) else None
+    if not _per_channel(scale) or isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return None
+    channels = scale.flatten(2)[0, :, 0].reshape(module.groups, -1)
+    each = channels.repeat_interleave(module.out_channels // module.groups, 0)
+    return each.reshape(*each.shape, *(1 for _ in module.kernel_size))

@@ -1,0 +1,148 @@
+"""Networks wired as a graph: branches, sums and concatenations between layers with states."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..core.errors import InputError
+from .stateful import Stateful
+from .watch import MAPS
+
+State = Mapping[str, Any]
+
+
+class Wired(Stateful):
+    """A graph of layers: `y, state = network(x, state)`, time first.
+
+    `Stateful` modules in the graph are called as `y = module(x)` there; they run over all steps,
+    and the state holds theirs by name. All else has to treat samples alike and runs with time
+    folded into the batch. An input that is the same in every step (`image.expand(T, ...)`) runs
+    once up to the first states, and linear maps run only in steps in which they are given
+    anything.
+
+    Args:
+        graph: with one input and one output.
+
+    Raises:
+        InputError: it has more than one input.
+    """
+
+    def __init__(self, graph: fx.GraphModule):
+        super().__init__()
+        if sum(node.op == "placeholder" for node in graph.graph.nodes) != 1:
+            raise InputError(f"Wired: {type(graph).__name__} must have one input")
+        self.graph = graph
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """x [T, B, ...] and the state of an earlier call (None: rest) -> y [T, B, ...], state.
+
+        Raises:
+            InputError: no step or no batch, or a state of another network.
+        """
+        if x.dim() < 2 or not len(x):
+            raise InputError(f"Wired: x {list(x.shape)} must be [T, B, ...], T at least 1")
+        names = {n for n, m in self.graph.named_modules() if isinstance(m, Stateful)}
+        if unknown := sorted({*(state or {})} - names):
+            raise InputError(f"Wired: the state has {unknown[0]!r}, which this network lacks")
+        runner = _Runner(self.graph, (len(x), x.shape[1]), state or {})
+        return runner.over_time(x), runner.after
+
+
+class _Runner(fx.Interpreter):
+    """One run; `same` are the nodes whose values hold for every step, [B, ...]."""
+
+    def __init__(self, graph: fx.GraphModule, steps: tuple[int, int], state: State):
+        super().__init__(graph)
+        self.steps, self.state, self.after = steps, state, {}
+        self.same: set[fx.Node] = set()
+
+    def over_time(self, x: Tensor) -> Tensor:
+        first = next(iter(self.module.graph.nodes))
+        if self.steps[0] > 1 and not x.stride(0):
+            self.same.add(first)
+        y = self.run(x[0] if self.same else x.flatten(0, 1))
+        return y.unflatten(0, self.steps)
+
+    def run_node(self, n: fx.Node) -> Any:
+        read = n.all_input_nodes
+        if n.op == "placeholder" or not read:
+            return super().run_node(n)
+        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+        still = all(m in self.same or not m.all_input_nodes for m in read) and (
+            any(m in self.same for m in read)
+        )
+        if still and n.op != "output" and not isinstance(module, Stateful):
+            self.same.add(n)
+            return super().run_node(n)
+        for m in read:
+            if m in self.same:
+                self.env[m] = self._repeated(self.env[m])
+        self.same -= {*read}
+        if isinstance(module, Stateful):
+            given = [self.env[a].unflatten(0, self.steps) for a in n.args]
+            y, self.after[str(n.target)] = module(*given, self.state.get(str(n.target)))
+            return y.flatten(0, 1)
+        if isinstance(module, MAPS) and not torch.is_grad_enabled():
+            return _where_given(module, self.env[n.args[0]], self.steps)
+        return super().run_node(n)
+
+    def _repeated(self, value: Any) -> Any:
+        if not torch.is_tensor(value):
+            return value
+        return value.expand(self.steps[0], *value.shape).flatten(0, 1)
+
+
+def _where_given(layer: nn.Module, x: Tensor, steps: tuple[int, int]) -> Tensor:
+    """The layer's output of x [T x B, ...], computed from the first step that is given anything
+    to the last."""
+    given = x.unflatten(0, steps).flatten(1).any(1).nonzero().flatten().tolist()
+    first, last = (given[0], given[-1] + 1) if given else (0, 0)
+    if last - first == steps[0]:
+        return layer(x)
+    silent = layer(torch.zeros_like(x[:1]))
+    y = silent.expand(steps[0], steps[1], *silent.shape[1:]).clone()
+    if given:
+        some = x[first * steps[1] : last * steps[1]]  # a view: who counts knows it for spikes
+        y[first:last] = layer(some).unflatten(0, (-1, steps[1]))
+    return y.flatten(0, 1)
+
+
+class Difference(Stateful):
+    """A function without memory as one of rates: it hands on by how much its sum should grow.
+
+        y_t = t f(mean of x up to t) - (t - 1) f(mean of x up to t - 1)
+
+    so that y sums to T f(mean x) after T steps, for any f, of one input or several (temporal
+    difference; Huang et al. 2024, arXiv 2410.09228, and the products of STA, Jiang et al. 2024).
+
+    Args:
+        function: of tensors [B, ...], such as `nn.MaxPool2d(2)` or `torch.matmul`.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *given: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Inputs [T, B, ...] and, last, the state or None -> y [T, B, ...] and the state.
+
+        The state is (sums of each input, steps so far, t f of the means).
+
+        Raises:
+            InputError: no step.
+        """
+        *inputs, state = given if len(given) > 1 else (*given, None)
+        steps, batch = inputs[0].shape[:2]
+        if not steps:
+            raise InputError("Difference: an input has no step")
+        *sums, begin, last = state or (*(torch.zeros_like(x[0]) for x in inputs), 0.0, 0.0)
+        count = begin + torch.arange(1, steps + 1, device=inputs[0].device, dtype=inputs[0].dtype)
+        totals = [before + torch.cumsum(x, 0) for before, x in zip(sums, inputs, strict=True)]
+        means = [t / count.reshape(-1, *(1 for _ in t.shape[1:])) for t in totals]
+        whole = self.function(*(m.flatten(0, 1) for m in means)).unflatten(0, (steps, batch))
+        whole = whole * count.reshape(-1, *(1 for _ in whole.shape[1:]))
+        before = torch.as_tensor(last).to(whole).expand_as(whole[:1])
+        y = torch.diff(whole, dim=0, prepend=before)
+        return y, (*(t[-1] for t in totals), begin + steps, whole[-1:])
