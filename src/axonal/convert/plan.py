@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
 from ..core.neuron import Dynamics
-from ..nn import Burst, Delay, Difference, Leaky, Neuron, OneStep, Signed, Wired
+from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Signed, Stateful, Wired
 from .scales import fold
 from .tracing import MAXIMA, Role, module_of, roles, shallow
 
@@ -100,15 +100,33 @@ class SpikingNetwork(Wired):
         """The neurons by the node whose value they stand for."""
         return {name: self.graph.get_submodule(path) for name, path in self.paths().items()}
 
-    def outputs(self, x: Tensor) -> Tensor:
-        """The steps that are read, [T, B, ...], for samples [B, ...] that stand still.
+    def fed(self, x: Tensor) -> Tensor:
+        """What samples [B, ...] that stand still are, step by step: [T', B, ...].
+
+        A layer that is waited for is fed in its own T steps alone.
 
         Raises:
             InputError: x is no batch of the shape converted for.
         """
         if tuple(x.shape[1:]) != self.plan.shape:
             raise InputError(f"samples {list(x.shape)} must be [B, *{list(self.plan.shape)}]")
-        return self(x.expand(self.latency, *x.shape))[0][self.delay :]
+        if self.plan.schedule == "pipelined":
+            return x.expand(self.latency, *x.shape)
+        still = x.expand(self.plan.steps, *x.shape)
+        return torch.cat([still, x.new_zeros(self.delay, *x.shape)])
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """The steps that are read, [T, B, ...], for samples [B, ...] that stand still.
+
+        Layers that wait run one after another in T steps each, which is the same.
+
+        Raises:
+            InputError: as `fed`.
+        """
+        fed, steps = self.fed(x), self.plan.steps
+        if self.plan.schedule == "pipelined":
+            return self(fed)[0][self.delay :]
+        return Wired(_aligned(self.graph))(x.expand(steps, *x.shape))[0]
 
     def answer(self, x: Tensor) -> Tensor:
         """What the network that was converted would return for x [B, ...]: their mean."""
@@ -231,9 +249,32 @@ def _wait(graph: fx.GraphModule, plan: Plan) -> int:
     return plan.steps * windows[graph.graph.output_node()]
 
 
+def _aligned(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph with every population's window of firing laid upon that of its input."""
+    twin = fx.GraphModule(shallow(graph), copy.deepcopy(graph.graph))
+    for name, module in [*twin.named_children()]:
+        if isinstance(module, Delay):
+            setattr(twin, name, nn.Identity())
+        elif isinstance(module, Bursting):
+            setattr(twin, name, _Aligned(module))
+    return twin
+
+
+class _Aligned(Stateful):
+    """Neurons that wait, with the time between their windows left out."""
+
+    def __init__(self, neuron: Bursting):
+        super().__init__()
+        opens = replace(neuron.dynamics, opens=neuron.dynamics.constants()["window"])
+        self.neuron = Neuron(opens, values={"threshold": neuron.get_buffer("threshold")})
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
+        return self.neuron(torch.cat([x, torch.zeros_like(x)]))[0][len(x) :], None
+
+
 def _burst(neuron: Neuron, window: int, steps: int) -> Neuron:
     given = neuron.dynamics
     if given.emit == "graded" or getattr(given, "negative_slope", 0.0):
         raise InputError("only neurons of whole spikes above 0 can wait")
     burst = Burst(emit=given.emit, levels=given.levels, opens=window * steps, window=steps)
-    return Neuron(burst, values={"threshold": neuron.get_buffer("threshold")})
+    return Bursting(burst, neuron.get_buffer("threshold"))

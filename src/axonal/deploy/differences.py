@@ -17,7 +17,6 @@ from .maps import Op, Shape, windows
 # Multiply-adds that an exponential, a hyperbolic tangent or an error function counts as: the
 # degree of their polynomials in single precision, and the reduction of the argument (Cephes).
 CURVE = 8
-Work = tuple[float, float]  # multiplies and adds of a step
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -75,22 +74,26 @@ class Difference(Op):
         """What a step takes, by field of `Counts`: dense work, whatever moved.
 
         Each input is added to its sum and divided by t, each result multiplied by t and the last
-        one taken off; both are kept. The function's own part is in `FUNCTIONS`; what is done once
-        for a whole row, such as a root, is left out.
+        one taken off, and sums and results are kept. The function's own part is in `FUNCTIONS`;
+        what is done once for a whole row, such as a root, is left out.
         """
-        size, through = sum(map(math.prod, given)), math.prod(result)
-        multiplies, adds = FUNCTIONS[self.function].work(self.values, result, *given)
+        size, results, fan = sum(map(math.prod, given)), math.prod(result), 1
+        if self.function in ("matmul", "bmm"):
+            fan = given[0][-1]
+        elif "kernel_size" in self.values:
+            fan = np.broadcast_to(self.values["kernel_size"], len(result) - 1).prod()
+        _, multiplies, adds = FUNCTIONS[self.function]
         return {
-            "multiplies": multiplies + size + through,
-            "adds": adds + size + through,
+            "multiplies": size + results * (1 + fan * multiplies),
+            "adds": size + results * (1 + fan * adds),
             "weight_reads": sum(a.size for a in self.arrays().values()),
-            "state_reads": 2 * size + through,
-            "state_writes": size + 2 * through,
+            "state_reads": 2 * size + results,
+            "state_writes": size + 2 * results,
         }
 
     def _run(self, *x: np.ndarray) -> np.ndarray:
-        found = FUNCTIONS[self.function].run(*x, **self.values)
-        return np.asarray(found, np.float32)
+        function, *_ = FUNCTIONS[self.function]
+        return np.asarray(function(*x, **self.values), np.float32)
 
 
 def called(function: Any) -> tuple[str, dict[str, Any]]:
@@ -164,39 +167,16 @@ def _gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     return 0.5 * x * (1 + np.asarray(_erf(x * math.sqrt(0.5)), np.float32))
 
 
-@dataclass(frozen=True)
-class Function:
-    """A function, and the multiplies and adds of a step for (options, result's shape, inputs')."""
-
-    run: Callable[..., np.ndarray]
-    work: Callable[..., Work]
-
-
-def _each(multiplies: float, adds: float) -> Callable[..., Work]:
-    """Work for each value of the result."""
-    return lambda values, found, *given: (multiplies * math.prod(found), adds * math.prod(found))
-
-
-def _compared(values: Mapping[str, Any], found: Shape, *given: Shape) -> Work:
-    size = math.prod(np.broadcast_to(values["kernel_size"], len(found) - 1).tolist())
-    return 0, math.prod(found) * (size - 1)
-
-
-def _summed(values: Mapping[str, Any], found: Shape, *given: Shape) -> Work:
-    count = math.prod(found) * given[0][-1]
-    return count, count
-
-
-MATMUL = Function(np.matmul, _summed)
-FUNCTIONS: Mapping[str, Function] = {
-    "max_pool1d": Function(partial(_max_pool, 1), _compared),
-    "max_pool2d": Function(partial(_max_pool, 2), _compared),
-    "softmax": Function(_softmax, _each(CURVE + 1, CURVE + 3)),
-    "layer_norm": Function(_layer_norm, _each(3, 4)),
-    "gelu": Function(_gelu, _each(CURVE + 3, CURVE + 1)),
-    "matmul": MATMUL,
-    "bmm": MATMUL,
-    "mul": Function(np.multiply, _each(1, 0)),
+# The function, and its multiplies and adds for each value that goes into each result.
+FUNCTIONS: Mapping[str, tuple[Callable[..., np.ndarray], int, int]] = {
+    "max_pool1d": (partial(_max_pool, 1), 0, 1),
+    "max_pool2d": (partial(_max_pool, 2), 0, 1),
+    "softmax": (_softmax, CURVE + 1, CURVE + 3),
+    "layer_norm": (_layer_norm, 3, 4),
+    "gelu": (_gelu, CURVE + 3, CURVE + 1),
+    "matmul": (np.matmul, 1, 1),
+    "bmm": (np.matmul, 1, 1),
+    "mul": (np.multiply, 1, 0),
 }
 POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 # A module's class: the function that it calls, and its attributes that are options.

@@ -18,7 +18,8 @@ from torch.fx.node import map_aggregate
 
 from ..core.errors import InputError
 from ..core.kinds import Leaky
-from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, SigmaDelta, Stateful
+from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, Stateful
+from ..nn.neurons import Bursting, SigmaDelta
 from ..nn.wired import Difference, Wired
 from . import functions as maps
 from . import graph as ops
@@ -385,8 +386,7 @@ def _with(rule: Callable, *names: str) -> Callable[..., Value]:
 MOVING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle)
 WHOLES: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, Wired: _wired}
 MODULES: dict[type, Callable[..., Value]] = {
-    Neuron: _neuron,
-    SigmaDelta: _neuron,
+    **dict.fromkeys((Neuron, SigmaDelta, Bursting), _neuron),
     Delay: _delay,
     Difference: _difference,
     DelayedLinear: _delayed,

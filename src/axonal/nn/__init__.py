@@ -14,7 +14,7 @@ from ..core.kinds import (
     Signed,
 )
 from .layers import Delay, DelayedLinear, Noise, Recurrent
-from .neurons import IF, LI, LIF, IntegerLIF, Neuron, OneStep, SigmaDelta
+from .neurons import IF, LI, LIF, Bursting, IntegerLIF, Neuron, OneStep, SigmaDelta
 from .normalise import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
 from .quantise import QCFS, rectifier
 from .sequential import Sequential
@@ -32,6 +32,7 @@ __all__ = [
     "AdaptiveThreshold",
     "BalancedResonate",
     "Burst",
+    "Bursting",
     "Current",
     "Delay",
     "DelayedLinear",

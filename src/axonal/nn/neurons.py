@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from ..core.errors import InputError
 from ..core.kinds import Delta, Leaky
 from ..core.neuron import Dynamics, Reset, decay_from_tau
+from ..core.numbered import Burst
 from ..ops.scan import scan
 from ..ops.surrogate import surrogate_named
 from .stateful import Stateful
@@ -229,6 +230,34 @@ class SigmaDelta(Neuron):
     ) -> tuple[Tensor, Tensor]:
         """As `Neuron.forward`, with every threshold multiplied by `scale` for this call."""
         return scan(x, state, self.dynamics, threshold=self.get_buffer("threshold") * scale)
+
+
+class Bursting(Neuron):
+    """Neurons that gather in one window and fire in the next; other steps cost next to nothing.
+
+    Args:
+        dynamics: when that is.
+        threshold: a tensor that broadcasts to one sample's neurons.
+    """
+
+    def __init__(self, dynamics: Burst, threshold: Tensor):
+        super().__init__(dynamics, values={"threshold": threshold})
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, steps: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Neuron.forward`."""
+        if state is not None or steps is not None:
+            return super().forward(x, state, steps)
+        opens, window = (round(self.value(name)) for name in ("opens", "window"))
+        first, last = max(0, opens - window), min(opens + window, len(x))
+        if not 0 < first < last:
+            return super().forward(x)
+        begin = torch.stack([torch.zeros_like(x[0]), torch.full_like(x[0], first)])
+        sent, (v, _) = super().forward(x[first:last], begin)
+        spikes = torch.cat([x.new_zeros(first, *x.shape[1:]), sent])
+        spikes = torch.cat([spikes, x.new_zeros(len(x) - last, *x.shape[1:])])
+        return spikes, torch.stack([v, torch.full_like(v, len(x))])
 
 
 class OneStep(nn.Module):

@@ -3,20 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..core import files
 from ..core.errors import InputError
-from ..energy import svg
 from ..learn.loop import fit
 from . import backward_cost, clinic, epochs, rule_memory, scaling, spiking, training
+from .parts import Figures, chart, kept
 from .showcase import facts
 
-Figures = dict[str, Any]
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
-TONES = ("ann-0", "delta-0", "spike-0", "delta-1", "spike-1")
 SHORT = 1500  # steps of each run of that curve
 
 
@@ -65,7 +62,7 @@ def bench(
     }
     figures: Figures = {}
     for name, part in parts.items():
-        figures |= _kept(store / f"{name}.json", command, part)
+        figures |= kept(store / f"{name}.json", command, part)
     curves = {name: figures.pop(name) for name in list(figures) if isinstance(figures[name], list)}
     _draw(figures, curves, out)
     result = {"figures": figures} | facts(command, seed)
@@ -74,19 +71,6 @@ def bench(
     return (
         f"Digits are told apart in {best:.2f} % of images; every figure lies in {path.resolve()}."
     )
-
-
-def _kept(path: Path, command: str, part: Callable[[], Figures]) -> Figures:
-    """What `part` finds, or what `path` has of it from an earlier run of the same command."""
-    try:
-        found = json.loads(path.read_text())
-        if found["command"] == command:
-            return found["figures"]
-    except (OSError, ValueError, KeyError):
-        pass  # it was not finished
-    found = part()
-    files.write(path, json.dumps({"command": command, "figures": found}) + "\n")
-    return found
 
 
 def _trained(name: str, store: Path, seed: int) -> Figures:
@@ -120,26 +104,11 @@ def _draw(figures: Figures, curves: Mapping[str, Sequence[float]], out: Path) ->
         (figures[f"spikes an image [{w:g}]"], figures[f"accuracy [{w:g}]"], f"{w:g} a nJ")
         for w in WEIGHTS
     ]
-    _chart(out / "learn-energy.svg", {"": points}, "spikes an image", "accuracy, %")
+    chart(out / "learn-energy.svg", {"": points}, "spikes an image", "accuracy, %")
     memory = {
         rule: [(t, figures[f"MB [{rule}, T {t}]"], "") for t in rule_memory.STEPS]
         for rule in rule_memory.RULES
     }
-    _chart(out / "learn-memory.svg", memory, "steps", "MB that a training step adds")
+    chart(out / "learn-memory.svg", memory, "steps", "MB that a training step adds")
     backward_cost.draw(figures, out / "learn-backward.svg")
     clinic.draw({k.removeprefix("deep_"): v for k, v in curves.items()}, out / "learn-deep.svg")
-
-
-def _chart(
-    path: Path, lines: Mapping[str, Sequence[tuple[float, float, str]]], x_name: str, y_name: str
-) -> None:
-    series = [
-        svg.Series(
-            name,
-            tuple(svg.Point(x, y, y, y, label, f"{name} {label}: {y:g}") for x, y, label in points),
-            TONES[i],
-            i,
-        )
-        for i, (name, points) in enumerate(lines.items())
-    ]
-    files.write(path, svg.alone(svg.scatter(series, x_name, y_name, 720, 380), series))

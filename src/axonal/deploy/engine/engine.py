@@ -209,10 +209,12 @@ class Stream:
         if state is None and not self.engine.awake:
             return
         state = self.engine.rest if state is None else state
-        for name in state.keys() & self.tables.index.keys():
+        for name in self.tables.names:
+            if not isinstance(self.graph.nodes[name].op, Neurons | Delay):
+                continue
             layout, node = self.tables.layouts[name], self.tables.nodes[self.tables.index[name]]
-            value = state[name]
-            flat = np.ascontiguousarray(value, np.float32).reshape(len(value), layout.size)
+            value = np.ascontiguousarray(state[name], np.float32)
+            flat = value.reshape(len(value), layout.size)
             if node["kind"] != DELAY:
                 self._values(name)[:, layout.address] = flat
                 continue

@@ -1,13 +1,13 @@
-"""Graphs with a `Difference`, in stages: compiled, event-driven parts, and between them dense work.
+"""Graphs with a `Difference`, in stages: compiled, event-driven parts, and dense work between them.
 
-What comes before a `Difference` is one stage and what reads it is the next, all steps of a push
-one stage after another. A value that a later stage reads is an input there. Only sums and
-concatenations read across stages, so that all weights stay behind what they read.
+What comes before a `Difference` is one stage and what reads it is the next; all steps of a push run
+stage by stage. A value that a later stage reads is an input there. Only sums and concatenations
+read across stages, so that weights stay behind the spikes that they read.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,22 +26,12 @@ class Stage:
     Attributes:
         graph: what runs in compiled code; it puts out what others read.
         tables: its layout.
-        after: the Differences that run then, in order.
+        after: the Differences that run then, by name and in order.
     """
 
     graph: Graph
     tables: Tables
-    after: tuple[Node, ...]
-
-
-class Run(Protocol):
-    """A stage at work: an `engine.Stream`."""
-
-    pushes: list[Any]
-
-    def push(self, given: Mapping[str, Any]) -> dict[str, Events]: ...
-    def counts(self) -> Counts: ...
-    def state(self) -> State: ...
+    after: Mapping[str, Difference]
 
 
 def split(graph: Graph, weights: str) -> list[Stage]:
@@ -52,16 +42,15 @@ def split(graph: Graph, weights: str) -> list[Stage]:
     """
     number, kinds, stages = _numbered(graph), [], []
     if not any(isinstance(node.op, Difference) for node in graph):
-        return [Stage(graph, Tables(graph, weights, kinds), ())]
-    read = {name for node in graph if isinstance(node.op, Difference) for name in node.inputs}
+        return [Stage(graph, Tables(graph, weights, kinds), {})]
     for stage in range(max(number.values()) + 1):
         mine = [node for node in graph if number[node.name] == stage]
-        after = tuple(node for node in mine if isinstance(node.op, Difference))
-        here = {node.name: node for node in mine if node not in after}
+        after = {node.name: node.op for node in mine if isinstance(node.op, Difference)}
+        here = {node.name: node for node in mine if node.name not in after}
         outside = dict.fromkeys(n for node in here.values() for n in node.inputs if n not in here)
         inputs = [Node(name, Input(graph.shapes[name])) for name in outside]
-        later = {n for node in graph if number[node.name] > stage for n in node.inputs}
-        wanted = [name for name in here if name in {*graph.outputs, *read, *later}]
+        read = {n for node in graph if node.name not in here for n in node.inputs}
+        wanted = [name for name in here if name in read or name in graph.outputs]
         part = Graph([*inputs, *here.values()], wanted or [*here][-1:])
         stages.append(Stage(part, Tables(part, weights, kinds), after))
     return stages
@@ -93,32 +82,36 @@ class Staged:
         pushes: of each push the table of counts, [1, layers, fields].
     """
 
-    def __init__(self, graph: Graph, stages: Sequence[Stage], runs: Sequence[Run], state: State):
+    def __init__(self, graph: Graph, stages: Sequence[Stage], runs: Sequence[Any], state: State):
         self.graph, self.parts = graph, list(zip(stages, runs, strict=True))
-        self.after = {node.name: state[node.name].copy() for s in stages for node in s.after}
-        self.work = {node.name: self._work(node) for s in stages for node in s.after}
+        self.after: State = {}
+        self.work: dict[str, np.ndarray] = {}
+        for name, op in (pair for stage in stages for pair in stage.after.items()):
+            work = op.work(*(graph.shapes[n] for n in (name, *graph.nodes[name].inputs)))
+            self.work[name] = np.array([[[work.get(field, 0.0) for field in FIELDS]]])
+            self.after[name] = state[name].copy()
         self.pushes: list[np.ndarray] = []
 
     def push(self, given: Mapping[str, np.ndarray | Events]) -> dict[str, Events]:
         """As `Stream.push`."""
-        steps, tables = steps_of(self.graph, given), []
+        steps, counted = steps_of(self.graph, given), []
         none = np.zeros(0, np.int64)
         known = {
-            name: _events(given[name])
-            if name in given
-            else Events(none, none, np.zeros(0, np.float32), (steps, *self.graph.shapes[name]))
+            name: Events(none, none, np.zeros(0, np.float32), (steps, *self.graph.shapes[name]))
             for name in self.graph.inputs
         }
+        for name, value in given.items():
+            known[name] = value if isinstance(value, Events) else Events.from_dense(value)
         for stage, run in self.parts:
             known |= run.push({name: known[name] for name in stage.graph.inputs})
-            tables.append(run.counts().table)
+            counted.append(run.counts().table)
             run.pushes.clear()
-            for node in stage.after:
-                x = [known[name].to_dense().astype(np.float32) for name in node.inputs]
-                y, self.after[node.name] = _op(node).over(x, self.after[node.name])
-                known[node.name] = _events(y)
-                tables.append(steps * self.work[node.name])
-        self.pushes.append(np.concatenate(tables, 1))
+            for name, op in stage.after.items():
+                x = [known[n].to_dense().astype(np.float32) for n in self.graph.nodes[name].inputs]
+                y, self.after[name] = op.over(x, self.after[name])
+                known[name] = Events.from_dense(y)
+                counted.append(steps * self.work[name])
+        self.pushes.append(np.concatenate(counted, 1))
         if len(self.pushes) > KEPT:
             self.pushes[:2] = [self.pushes[0] + self.pushes[1]]
         return {name: known[name] for name in self.graph.outputs}
@@ -131,27 +124,12 @@ class Staged:
         """
         if not self.pushes:
             raise InputError("Stream: nothing was pushed")
-        names = [
-            name
-            for stage, _ in self.parts
-            for name in (*(n for n, *_ in stage.tables.counted), *(n.name for n in stage.after))
-        ]
+        names = []
+        for stage, _ in self.parts:
+            names += [*(name for name, *_ in stage.tables.counted), *stage.after]
         return Counts(tuple(names), np.concatenate(self.pushes), 1)
 
     def state(self) -> State:
         """As `Stream.state`."""
         found = {name: value for _, run in self.parts for name, value in run.state().items()}
         return found | {name: value.copy() for name, value in self.after.items()}
-
-    def _work(self, node: Node) -> np.ndarray:
-        work = _op(node).work(*(self.graph.shapes[name] for name in (node.name, *node.inputs)))
-        return np.array([[[work.get(field, 0.0) for field in FIELDS]]])
-
-
-def _op(node: Node) -> Difference:
-    assert isinstance(node.op, Difference)
-    return node.op
-
-
-def _events(value: np.ndarray | Events) -> Events:
-    return value if isinstance(value, Events) else Events.from_dense(value)

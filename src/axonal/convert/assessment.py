@@ -1,0 +1,118 @@
+"""What an assessment finds: by layer, by way of executing by events, and the verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..energy.price import Energy
+from ..energy.tables import Range
+
+NOTHING = Range(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Execution by events of `levels` in `steps`; with 0 levels, of what changed in a sample."""
+
+    name: str
+    steps: int
+    levels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessedLayer:
+    """A convolution or linear map.
+
+    Attributes:
+        name: of its node.
+        sites: values that it reads of a sample.
+        zeros: share of zeros among them.
+        change: share that moves from sample to sample.
+        dense: multiply-adds of a sample.
+        ann: as an int8 ANN; its `reuse` is the uses of a weight in a sample.
+        skipping: joules as one that spends nothing on zeros.
+        sent: events of a site by way; None where the layer reads the input, and stays an ANN's.
+        break_even: of `sent`, in each memory scenario.
+        joules: by way.
+    """
+
+    name: str
+    sites: float
+    zeros: float
+    change: float
+    dense: float
+    ann: Energy
+    skipping: Range
+    sent: Mapping[str, float | None]
+    break_even: Mapping[str, Range]
+    joules: Mapping[str, Range]
+
+    def pays(self, way: Way) -> list[bool]:
+        """Whether it costs less than the ANN, in each memory scenario."""
+        both = zip(self.joules[way.name], self.ann.total, strict=True)
+        return [events < ann for events, ann in both]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What spiking would save, and what to do.
+
+    Attributes:
+        samples: that were looked at.
+        layers: in the order of execution.
+        ways: open to the network.
+        ann: energy of the int8 ANN.
+        apart: operations that are in no figure.
+        method: of `convert`; None if there is nothing to convert.
+        why: that one.
+    """
+
+    samples: int
+    layers: tuple[AssessedLayer, ...]
+    ways: tuple[Way, ...]
+    ann: Energy
+    apart: tuple[str, ...]
+    method: str | None = None
+    why: str = ""
+
+    def mean(self, share: str) -> float:
+        """ "zeros" or "change" over all that layers read."""
+        total = sum(getattr(layer, share) * layer.sites for layer in self.layers)
+        return total / sum(layer.sites for layer in self.layers)
+
+    def rate(self, way: Way) -> float:
+        """Events of a site and step, over the layers that would read events."""
+        sent = [(x.sent[way.name], x.sites) for x in self.layers]
+        driven = [(events, sites) for events, sites in sent if events is not None]
+        total = sum(sites for _, sites in driven) * way.steps
+        return sum(events * sites for events, sites in driven) / total if total else 0.0
+
+    def times(self, way: Way | None = None) -> Range:
+        """Joules by events, or, for None, of an ANN that skips zeros, beside the int8 ANN's."""
+        each = (layer.joules[way.name] if way else layer.skipping for layer in self.layers)
+        pairs = zip(sum(each, NOTHING), self.ann.total, strict=True)
+        return Range(*(joules / ann for joules, ann in pairs))
+
+    @property
+    def best(self) -> Way:
+        """The way that costs least."""
+        return min(self.ways, key=lambda way: self.times(way).nominal)
+
+    def paying(self) -> list[list[str]]:
+        """The layers that would pay in some way, in each memory scenario."""
+        table = {x.name: [*zip(*(x.pays(way) for way in self.ways))] for x in self.layers}
+        return [[name for name, pays in table.items() if any(pays[i])] for i in range(3)]
+
+    @property
+    def verdict(self) -> str:
+        """A sentence or two; it may be that converting is not worth it."""
+        if self.method is None:
+            return f"Not worth it: {self.why}."
+        times, alone = self.times(self.best), dict.fromkeys(sum(self.paying(), []))
+        span = " to ".join(dict.fromkeys(f"{x:.2g}" for x in (min(times), max(times))))
+        steps = f"{self.best.steps} step{'s' if self.best.steps > 1 else ''}"
+        cost = f"{self.best.name} events in {steps} would cost {span} times the int8 ANN"
+        if min(times) < 1:
+            return f"{'Worth it' if max(times) < 1 else 'It depends on the memory'}: {cost}."
+        if alone:
+            return f"Not worth it as a whole: even {cost}. Alone would pay: {', '.join(alone)}."
+        return f"Not worth it: no layer pays by events in any memory; even {cost}."

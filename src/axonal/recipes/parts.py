@@ -1,0 +1,49 @@
+"""Parts that long benches have in common: results that are kept, and charts."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import files
+from ..energy import svg
+
+Figures = dict[str, Any]
+TONES = ("ann-0", "delta-0", "spike-0", "delta-1", "spike-1")
+
+
+def kept(path: Path, command: str, part: Callable[[], Figures]) -> Figures:
+    """What `part` finds, or what `path` has of it from an earlier run of the same command.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if found["command"] == command:
+            return found["figures"]
+    except (OSError, ValueError, KeyError):
+        pass  # it was not finished
+    found = part()
+    files.write(path, json.dumps({"command": command, "figures": found}) + "\n")
+    return found
+
+
+def chart(
+    path: Path, lines: Mapping[str, Sequence[tuple[float, float, str]]], x_name: str, y_name: str
+) -> None:
+    """Draw named lines of (x, y, label) to an SVG.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    series = [
+        svg.Series(
+            name,
+            tuple(svg.Point(x, y, y, y, label, f"{name} {label}: {y:g}") for x, y, label in points),
+            TONES[i],
+            i,
+        )
+        for i, (name, points) in enumerate(lines.items())
+    ]
+    files.write(path, svg.alone(svg.scatter(series, x_name, y_name, 720, 380), series))
