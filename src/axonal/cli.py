@@ -247,6 +247,29 @@ def bench_learn(
     readme.renew(Path("README.md"), out)
 
 
+@bench.command(name="convert")
+def bench_convert(
+    *,
+    out: Path = Path("benchmarks/results"),
+    seed: int = 0,
+    count: int = 10_000,
+    threads: int = 2,
+) -> None:
+    """What conversion keeps of trained networks; half an hour, and two more to train them.
+
+    Args:
+        out: folder for convert.json, encodings.json and drawings; README and docs are renewed.
+        seed: of weights, order and noise.
+        count: test images of each network.
+        threads: of ours and of SpikingJelly.
+    """
+    from .recipes import conversion, readme
+
+    console.print(conversion.bench(out, seed, count, threads))
+    for page in (Path("README.md"), Path("docs/encodings.md")):
+        readme.renew(page, out)
+
+
 def main() -> None:
     """Run the command line; what went wrong is told in a sentence, with exit status 1."""
     try:

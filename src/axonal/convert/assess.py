@@ -34,7 +34,7 @@ from .tracing import MAXIMA, Role, describe, module_of, prepared, rectifiers, ro
 BITS = 8
 GRADED, CHANGES = Way("graded", 2, 2**BITS - 1), Way("changes", 1, 0)
 TOLERANCE = 0.1  # of the spread of what a layer reads: a value that moved by more has changed
-DRAWN = 2**16  # values of a layer that tell what it would send
+DRAWN = 2**14  # values of a layer that tell what it would send
 
 
 def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False) -> Assessment:

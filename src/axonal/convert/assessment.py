@@ -99,15 +99,16 @@ class Assessment:
 
     def paying(self) -> list[list[str]]:
         """The layers that would pay in some way, in each memory scenario."""
-        table = {x.name: [*zip(*(x.pays(way) for way in self.ways))] for x in self.layers}
-        return [[name for name, pays in table.items() if any(pays[i])] for i in range(3)]
+        table = {x.name: [x.pays(way) for way in self.ways] for x in self.layers}
+        return [[n for n, ways in table.items() if any(w[i] for w in ways)] for i in range(3)]
 
     @property
     def verdict(self) -> str:
         """A sentence or two; it may be that converting is not worth it."""
         if self.method is None:
             return f"Not worth it: {self.why}."
-        times, alone = self.times(self.best), dict.fromkeys(sum(self.paying(), []))
+        times = self.times(self.best)
+        alone = dict.fromkeys(name for names in self.paying() for name in names)
         span = " to ".join(dict.fromkeys(f"{x:.2g}" for x in (min(times), max(times))))
         steps = f"{self.best.steps} step{'s' if self.best.steps > 1 else ''}"
         cost = f"{self.best.name} events in {steps} would cost {span} times the int8 ANN"

@@ -32,8 +32,23 @@ class UnrolledAttention(nn.Module):
                 layer.bias = nn.Parameter(whole.in_proj_bias.detach().chunk(3)[i].clone())
         self.out = whole.out_proj
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> tuple[Tensor, None]:
-        """Tokens [B, N, D] -> (tokens, None)."""
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Any = None,
+        need_weights: bool = True,
+        attn_mask: Any = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        """Tokens [B, N, D] -> (tokens, None).
+
+        Raises:
+            InputError: there is a mask.
+        """
+        if key_padding_mask is not None or attn_mask is not None:
+            raise InputError("attention with a mask has no rule; leave the mask out")
         layers = ((self.query, query), (self.key, key), (self.value, value))
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f, x in layers)
         weights = torch.softmax(torch.matmul(q * self.scale, k.transpose(-2, -1)), -1)
@@ -43,7 +58,7 @@ class UnrolledAttention(nn.Module):
 def unrolled(model: nn.Module) -> nn.Module:
     """`model` with each `nn.MultiheadAttention` taken apart, in place."""
     for parent in [*model.modules()]:
-        for name, child in [*parent.named_children()]:
+        for name, child in parent._modules.items():
             if type(child) is nn.MultiheadAttention:
                 setattr(parent, name, UnrolledAttention(child))
     return model

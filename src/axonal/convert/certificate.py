@@ -1,6 +1,6 @@
 """What a conversion changed, and where: handed out with every change of form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -40,7 +40,7 @@ class LayerCertificate(Config):
     spikes: float = 0.0
 
     def __post_init__(self):
-        _check(*(getattr(self, f) for f in self.__dataclass_fields__))
+        _check(self)
 
     @property
     def worst(self) -> str:
@@ -63,8 +63,9 @@ class Certificate(Config):
     """The error of a converted network against the one it was made from.
 
     Attributes:
-        budget: the output error that sigma-delta thresholds were chosen for, root mean square.
-        calibration_error: the output error on the samples that chose them.
+        budget: the output error that sigma-delta thresholds were chosen for, root mean square; 0
+            for other methods.
+        calibration_error: the output error on the samples that chose them; 0 where not asked.
         output_error: the output error on samples that did not; relative to the output, but for
             sigma-delta.
         samples: how many those were.
@@ -81,8 +82,8 @@ class Certificate(Config):
         change: after - before, over these pairs.
     """
 
-    budget: float = 0.0
-    calibration_error: float = 0.0
+    budget: float
+    calibration_error: float
     output_error: float
     samples: int
     layers: tuple[LayerCertificate, ...]
@@ -100,8 +101,7 @@ class Certificate(Config):
     change: Interval | None = None
 
     def __post_init__(self):
-        skipped = ("layers", "change", "before", "after")
-        _check(*(getattr(self, f) for f in self.__dataclass_fields__ if f not in skipped))
+        _check(self)
         for figure in (self.before, self.after, self.change):
             if figure is not None and not (
                 isinstance(figure, tuple) and len(figure) == 3 and all(_number(x) for x in figure)
@@ -178,7 +178,10 @@ def _number(x: Any) -> bool:
     return type(x) in (int, float)
 
 
-def _check(*fields: Any) -> None:
-    for value in fields:
-        if not (isinstance(value, str) or (_number(value) and value >= 0)):
-            raise InputError(f"Certificate: {value!r} must be a name, or a number from 0")
+def _check(row: Config) -> None:
+    """That names are words and figures numbers from 0."""
+    for field in fields(row):
+        value = getattr(row, field.name)
+        good = isinstance(value, str) if field.type is str else _number(value) and value >= 0
+        if field.type in (str, int, float) and not good:
+            raise InputError(f"Certificate: {field.name} is {value!r}, which it can't be")

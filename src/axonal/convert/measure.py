@@ -43,6 +43,8 @@ def certify(
         dense(x[:1])
     plan = network.plan
     return Certificate(
+        budget=0.0,
+        calibration_error=0.0,
         output_error=(wrong / max(whole, 1e-30)) ** 0.5,
         samples=len(x),
         layers=watched.layers(),

@@ -194,7 +194,8 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
     function: Callable[..., Any] = module if module is not None else _function(node)
     graph.add_submodule(f"{node.name}_difference", Difference(function))
     node.op, node.target = "call_module", f"{node.name}_difference"
-    node.args, node.kwargs = tuple(node.all_input_nodes), {}
+    node.args = tuple(arg for arg in node.args if isinstance(arg, fx.Node))
+    node.kwargs = {}
 
 
 def _function(node: fx.Node) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..nn import Neuron, Stateful
+from ..nn import Delay, Neuron, Stateful
 from ..nn.watch import MAPS
 
 
@@ -57,6 +57,8 @@ class _Carrier(fx.Interpreter):
                 self._multiply(n, module, scale)
         elif carried and hasattr(module, "carry"):
             return module.carry(self.env[carried[0]])
+        elif isinstance(module, Delay):
+            return self.env[n.all_input_nodes[0]]
         elif carried and not isinstance(module, Stateful) and n.op != "output":
             if (scale := self._after(n, carried)) is not None:
                 return scale
@@ -78,10 +80,8 @@ class _Carrier(fx.Interpreter):
     def _after(self, n: fx.Node, carried: list[fx.Node]) -> Tensor | None:
         """The factor behind `n` that does what those before it do, if there is one."""
         factors = {m: self.env[m] for m in carried}
-        noise = {
-            m: torch.rand(f.shape, generator=torch.Generator().manual_seed(0))
-            for m, f in factors.items()
-        }
+        draw = torch.Generator().manual_seed(0)
+        noise = {m: torch.rand(f.shape, generator=draw) for m, f in factors.items()}
         plain, scaled, first, second = (
             self._given(n, {m: make(m) for m in carried})
             for make in (
@@ -94,7 +94,8 @@ class _Carrier(fx.Interpreter):
         if not torch.is_tensor(plain):
             return plain
         factor = torch.where(plain == 0, 1, scaled / plain)
-        return factor if torch.allclose(first * factor, second, 1e-4, 1e-7) else None
+        near = 1e-6 * float(second.abs().max())
+        return factor if torch.allclose(first * factor, second, 1e-4, near) else None
 
     def _given(self, n: fx.Node, values: Mapping[fx.Node, Tensor]) -> Any:
         kept = {m: self.env[m] for m in values}

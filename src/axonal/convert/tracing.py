@@ -4,7 +4,7 @@ import copy
 import operator
 from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,7 @@ LINEAR_FUNCTIONS = {
     F.avg_pool2d,
     F.adaptive_avg_pool2d,
     F.pad,
+    F.dropout,
     operator.neg,
     operator.getitem,
     getattr,
@@ -57,6 +58,7 @@ LINEAR_METHODS |= {"mean", "sum", "squeeze", "unsqueeze", "neg", "unflatten", "e
 MAXIMA = (nn.MaxPool1d, nn.MaxPool2d)
 PRODUCTS = {torch.matmul, torch.bmm, operator.matmul, operator.mul, torch.mul}
 PRODUCTS |= {F.scaled_dot_product_attention}
+MATRIX_PRODUCTS = {torch.matmul, operator.matmul}
 # What is neither linear nor a rectifier, and treats samples alike.
 CURVED_MODULES = (nn.MaxPool1d, nn.MaxPool2d, nn.Softmax, nn.LayerNorm, nn.GELU, nn.SiLU)
 CURVED_MODULES += (nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.Softplus)
@@ -65,6 +67,7 @@ CURVED = {
     *(F.max_pool1d, F.max_pool2d, "softmax", "sigmoid", "tanh"),
 }
 Role = Literal["input", "output", "rectifier", "linear", "curved", "product", "still"]
+Schedule = Literal["pipelined", "waiting"]
 
 
 class _Tracer(fx.Tracer):
@@ -91,8 +94,13 @@ def trace(model: nn.Module) -> fx.GraphModule:
     if not isinstance(graph.output_node().args[0], fx.Node):
         raise InputError(f"{type(model).__name__} must return one tensor")
     dense = fx.GraphModule(shallow(model), graph, type(model).__name__)
+    children = {name for name, _ in model.named_children()}
     for node in graph.nodes:
+        if node.name in children and node.name != node.target:
+            node._rename(f"{node.name}_called")  # what stands for it later gets the node's name
         _undo_in_place(dense, node)
+        if node.op == "call_module" and len(node.kwargs) == 1 and not node.args:
+            node.args, node.kwargs = (*node.kwargs.values(),), {}
         if (activation := _activation(node)) is not None:
             dense.add_submodule(node.name, activation)
             node.op, node.target = "call_module", node.name
@@ -113,9 +121,12 @@ def _activation(node: fx.Node) -> nn.Module | None:
     return None
 
 
-def prepared(model: nn.Module) -> fx.GraphModule:
-    """The graph of `trace` in evaluation, batch norms part of the weights before them, and
-    maxima taken before rectifiers, where that is the same.
+def prepared(model: nn.Module, schedule: Schedule = "pipelined") -> fx.GraphModule:
+    """The graph of `trace` in evaluation, batch norms part of the weights before them.
+
+    A maximum of what a rectifier returns is the same as a rectified maximum. In a pipelined
+    network it is taken first, so that what is sent on are spikes; in one that waits last, for
+    there it is known of spikes alone.
 
     Raises:
         InputError: as `trace`, or a batch norm has no statistics.
@@ -126,7 +137,9 @@ def prepared(model: nn.Module) -> fx.GraphModule:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _fuse(dense, node, module)
         elif isinstance(module, MAXIMA) or node.target in (F.max_pool1d, F.max_pool2d):
-            _rectify_later(dense, node)
+            reader = next(iter(node.users))
+            pair = (node, reader) if schedule == "waiting" else (node.all_input_nodes[0], node)
+            _exchange(dense, *pair)
     for node in dense.graph.nodes:
         # By the node's name: a module that is called twice is two populations.
         if isinstance(module := module_of(dense, node), RECTIFIERS):
@@ -139,16 +152,21 @@ def prepared(model: nn.Module) -> fx.GraphModule:
 
 
 def _fuse(dense: fx.GraphModule, node: fx.Node, norm: nn.Module) -> None:
-    counted, mean = norm.num_batches_tracked, norm.running_mean
-    if mean is None or (counted is not None and not int(counted)):
+    counted, mean, spread = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    # Weights of elsewhere may lack the counter; their statistics are not those of a new norm.
+    new = counted is not None and not int(counted)
+    if mean is None or (new and not bool(mean.any()) and bool((spread == 1).all())):
         raise InputError(
-            f"{node.target} is a batch norm that has seen no data{line(node)}; train the model"
+            f"{node.target} is a batch norm without statistics of data{line(node)}; train the "
+            "model with track_running_stats=True"
         )
     before = node.all_input_nodes[0]
     layer = module_of(dense, before)
     fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
     calls = sum(n.target == before.target for n in dense.graph.nodes)
     plain = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) and calls == 1
+    if isinstance(layer, nn.Linear):  # the norm may be of tokens, and not of features
+        plain = plain and layer.out_features == norm.num_features
     if plain and len(before.users) == 1:
         dense.add_submodule(f"{before.name}_fused", fuse(layer, norm))
         before.target = f"{before.name}_fused"
@@ -156,14 +174,14 @@ def _fuse(dense: fx.GraphModule, node: fx.Node, norm: nn.Module) -> None:
         dense.graph.erase_node(node)
 
 
-def _rectify_later(dense: fx.GraphModule, pool: fx.Node) -> None:
-    """max(relu(x)) as relu(max(x)): the neurons then see what is largest of the sums."""
-    rectifier = pool.all_input_nodes[0]
-    if isinstance(module_of(dense, rectifier), RECTIFIERS) and len(rectifier.users) == 1:
-        pool.replace_input_with(rectifier, rectifier.all_input_nodes[0])
-        pool.replace_all_uses_with(rectifier)
-        rectifier.replace_input_with(rectifier.all_input_nodes[0], pool)
-        pool.append(rectifier)
+def _exchange(dense: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
+    """Let a maximum and a rectifier that alone reads it, or the reverse, change places."""
+    rectifies = [isinstance(module_of(dense, node), RECTIFIERS) for node in (first, second)]
+    if any(rectifies) and len(first.users) == 1:
+        second.replace_input_with(first, first.all_input_nodes[0])
+        second.replace_all_uses_with(first)
+        first.replace_input_with(first.all_input_nodes[0], second)
+        second.append(first)
 
 
 def roles(dense: fx.GraphModule) -> dict[fx.Node, Role]:
@@ -174,7 +192,7 @@ def roles(dense: fx.GraphModule) -> dict[fx.Node, Role]:
     """
     moving, found = moves(dense.graph), {}
     for node in dense.graph.nodes:
-        if node not in moving:
+        if node not in moving or _is_size(node):
             found[node] = "still"
         elif node.op in ("placeholder", "output"):
             found[node] = "input" if node.op == "placeholder" else "output"
@@ -189,12 +207,14 @@ def _role(dense: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> Role:
         return "rectifier"
     if is_linear(dense, node, moving) or is_sum(node):
         return "linear"
-    if isinstance(module, CURVED_MODULES) or node.target in CURVED:
+    alone = len(node.all_input_nodes) == 1
+    if alone and (isinstance(module, CURVED_MODULES) or node.target in CURVED):
         return "curved"
-    if node.target in PRODUCTS and len(both) == len(node.args) - (len(both) == 1):
-        second_still = len(both) == 1 and node.args[0] is both[0]
-        matrix = node.target in (torch.matmul, operator.matmul)
-        return "linear" if matrix and second_still else "product"
+    if node.target in PRODUCTS and all(isinstance(arg, fx.Node) for arg in node.args):
+        if {*node.args} == {*both} == {*node.all_input_nodes}:
+            return "product"
+        if node.target in MATRIX_PRODUCTS and both == [node.args[0]]:
+            return "linear"
     raise InputError(
         f"no rule to convert {node.name} ({describe(dense, node)}){line(node)}; build it of "
         "convolutions, linear layers, norms, pooling, sums, concatenations, attention and "
@@ -242,6 +262,7 @@ def is_linear(dense: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> boo
     known = known or (node.op == "call_method" and node.target in LINEAR_METHODS)
     known = known and all(source in moving for source in node.all_input_nodes)
     known = known and _keeps_zero(node) and _keeps_samples_apart(node)
+    known = known and not node.kwargs.get("training")  # of dropout
     return known or _scales(node, moving)
 
 
@@ -330,11 +351,24 @@ def _scales(node: fx.Node, moving: set[fx.Node]) -> bool:
     """Whether `node` multiplies or divides one moving value by numbers or parameters."""
     if node.target not in SCALES or node.kwargs or len(node.args) != 2:
         return False
-    first, second = (
-        "moving" if arg in moving else isinstance(arg, fx.Node) and arg.op != "get_attr"
-        for arg in node.args
+    (first, second), divides = node.args, node.target in (operator.truediv, torch.div)
+    return (first in moving and _stands(second)) or (
+        not divides and second in moving and _stands(first)
     )
-    divides = node.target in (operator.truediv, torch.div)
-    return (first, second) == ("moving", False) or (
-        not divides and second == "moving" and not first
-    )
+
+
+def _stands(arg: Any) -> bool:
+    """Whether an argument is the same for all samples: of numbers, parameters and sizes."""
+    if not isinstance(arg, fx.Node) or _is_size(arg):
+        return True
+    return arg.op != "placeholder" and all(_stands(source) for source in arg.all_input_nodes)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node is what a shape says, or computed from that alone."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim")
+    read = node.all_input_nodes if node.op == "call_function" else []
+    return bool(read) and all(_is_size(source) for source in read)

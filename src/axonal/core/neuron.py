@@ -167,6 +167,11 @@ class Dynamics(Config):
         return self.emit in ("graded", "membrane")
 
     @property
+    def events(self) -> int:
+        """The most events that a neuron sends in a step: a number may be one, or so many."""
+        return 1 if self.graded else self.levels
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What a neuron carries from one step to the next."""
         return (*self.STATE, "wait") if self.refractory else self.STATE

@@ -103,7 +103,7 @@ class Meter:
                 self._spikes[spikes.untyped_storage().data_ptr()] = spikes
             touched = _nonzero(moved)
             sent = float(spikes.abs().sum()) if binary else _nonzero(spikes)
-            reads, sites = 2 * touched, spikes.numel() * neuron.dynamics.levels
+            reads, sites = 2 * touched, spikes.numel() * neuron.dynamics.events
             self._add(name, adds=reads, state_reads=reads, state_writes=sent)
             self._add(name, spikes=sent, sites=sites)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import FileError
+from . import codes
 from .epochs import RIVALS
 from .neurons import MEMORY
 from .roundtrip import CASES
@@ -172,6 +173,93 @@ def parity(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A table's lines."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+CONVERTED = {  # forms by their titles and T
+    ("graded", 2): "graded, 8 bits, no training",
+    ("graded", 8): "graded, 8 bits, no training",
+    ("graded4", 8): "graded, 4 bits, no training",
+    ("binary", 4): "binary, trained so, waiting",
+    ("binary", 8): "binary, trained so, waiting",
+    ("transformer", 2): "signed, 4 bits, no training",
+    ("transformer", 8): "signed, 4 bits, no training",
+}
+
+
+def convert(results: dict[str, Any]) -> str:
+    """The tables of `axonal bench convert`, in Markdown."""
+    figures, rows = results["figures"], []
+    for (form, steps), title in CONVERTED.items():
+        for key in figures:
+            if not (key.startswith("loss [") and key.endswith(f", {form}, T {steps}]")):
+                continue
+            key = key.removeprefix("loss ")
+            network = key[1 : key.index(",")]
+            work = figures[f"synaptic operations, millions {key}"]
+            dense = figures[f"dense multiply-adds, millions {key}"]
+            times = figures[f"of these multiplications, % {key}"]
+            rows.append(
+                [
+                    f"{network} ({figures[f'accuracy [{network}]']['value']:.2f} %)",
+                    title,
+                    f"{steps} / {figures[f'latency {key}']}",
+                    _number(figures[f"loss {key}"]),
+                    f"{figures[f'spikes a neuron {key}']:.2f}",
+                    f"{work / dense:.2f} ({times:.0f} % multiply)",
+                ]
+            )
+    head = ["network (its accuracy)", "spikes", "T / answer after", "points lost"]
+    lines = _table([*head, "spikes a neuron", "operations / its multiply-adds"], rows)
+    head = ["accuracy, %", "T", "ours", *(f"SpikingJelly, {recipe}" for recipe in RECIPES)]
+    lines += ["", *_table(head, _beside(figures)), ""]
+    lines += [
+        f"{figures['behind_spikingjelly']} of {figures['cells_compared']} cells are below "
+        "SpikingJelly's best. "
+        f"Answers that are given as soon as they are sure take {figures['anytime_step_share']:.0%} "
+        f"of 8 steps, at {figures['anytime_accuracy']:.2f} % instead of "
+        f"{figures['anytime_full_accuracy']:.2f} % (at random steps "
+        f"{figures['anytime_random_accuracy']:.2f} %). In the engine "
+        f"{figures['engine_spike_mismatches']:,} of {figures['engine_values_compared']:,} values "
+        "that neurons send differ from torch's.",
+        "",
+        f"`{results['command']}` on {results['machine']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+RECIPES = {"rate coding": "robust", "LTB": "ltb", "STA": "sta"}  # by how their figures begin
+
+
+def _beside(figures: dict[str, Any]) -> list[list[str]]:
+    """Ours beside the best that each of SpikingJelly's recipes reaches, read early or late."""
+    own, rows = "ours beside SpikingJelly [", []
+    for key, share in figures.items():
+        if not key.startswith(own):
+            continue
+        cell = key.removeprefix(own)
+        network, steps = cell[:-1].split(", T ")
+        best = []
+        for recipe in RECIPES.values():
+            found = [
+                value
+                for name, value in figures.items()
+                if name.startswith(f"sj_{recipe}") and name.endswith(f"_accuracy [{cell}")
+            ]
+            best.append(f"{100 * max(found):.1f}" if found else "refused")
+        rows.append([network, steps, f"{share:.1f}", *best])
+    return rows
+
+
+def encodings(results: dict[str, Any]) -> str:
+    """The tables of encodings that `axonal bench convert` measures, in Markdown."""
+    about = f"`{results['command']}` on {results['machine']}.\n"
+    return f"{codes.page(results['figures'])}\n{about}"
+
+
 NETWORKS = {  # what the engine runs whole, by the figures' name
     "lif256_3pct": "20-256-256-256-35 LIF, 3 % activity",
     "mnist_snn": "MNIST classifier, trained here",
@@ -291,6 +379,8 @@ def learn(results: dict[str, Any]) -> str:
 
 
 TABLES = {
+    "convert": convert,
+    "encodings": encodings,
     "engine": engine,
     "generate": generate,
     "learn": learn,

@@ -284,12 +284,12 @@ class Stream:
                     table[:, row, at[field]] = work[:, i]
                 table[:, row, at["multiplies"]] = 0 if t.edges[i]["spiking"] else work[:, i]
                 continue
-            levels = self.graph.neurons[t.names[i]].dynamics.levels
+            most = self.graph.neurons[t.names[i]].dynamics.events
             for field in ("adds", "state_reads"):
                 table[:, row, at[field]] = 2 * tally[:, i, 0]
             for field in ("spikes", "state_writes"):
                 table[:, row, at[field]] = tally[:, i, 1]
-            table[:, row, at["sites"]] = t.nodes[i]["size"] * levels * steps
+            table[:, row, at["sites"]] = t.nodes[i]["size"] * most * steps
         return table
 
 
