@@ -4,19 +4,25 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from axonal import cli
+from axonal.convert import load
 from axonal.models.base import WEIGHTS
 from axonal.models.flow import FlowConfig, FlowUNet
-from axonal.recipes import showcase
+from axonal.models.vgg import VGG, VGGConfig
+from axonal.recipes import convertible, showcase
+from axonal.recipes.training import CARD
 
 COMMANDS = [
     ["demo"],
     ["generate"],
     ["inspect"],
     ["train"],
+    ["assess"],
+    ["convert"],
     ["bench", "engine"],
     ["bench", "nir"],
     ["bench"],
@@ -163,3 +169,84 @@ def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
     assert status != 0 and "networks that ship are mnist" in said
     status, _, said = axonal("inspect", "mnist-classifier")
     assert status != 0 and "convert it first" in said
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A small trained network's folder, and a file of its pictures."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 1, 8, 8)
+    model = VGG(VGGConfig(channels=1, size=8, widths=(4,), classes=3))
+    model(x)  # its norms have seen data
+    (model.save(tmp_path / "net/model") / CARD).write_text('{"recipe": "mnist-vgg"}')
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    return tmp_path / "net", tmp_path / "x.npz"
+
+
+def test_assess_shows_a_page(axonal, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = tmp_path / "new" / "page.html"
+    status, shown, said = axonal("assess", *pictures, "--samples", 20, "--stream", "--out", out)
+    assert status == 0 and f"The page is {out}" in said
+    assert shown.startswith("Not worth it") and max(map(len, shown.splitlines())) <= 80
+    words = " ".join(shown.split())
+    for part in ("features_3", "8 KiB SRAM", "follow each other", "Horowitz", "Left out: static"):
+        assert part in words
+    page = out.read_text()
+    assert "Not worth it" in page and "features_3" in page and "Left out: static" in page
+    assert "http" not in page.replace("(doi:", "") and "<script" not in page
+
+
+def test_assess_refuses(axonal, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, data = pictures
+    assert refused(axonal("assess", "vermeer", data), "'vermeer' is no network")
+    assert refused(axonal("assess", model, "x.csv"), "x.csv is no data")
+    assert refused(axonal("assess", model, data, "--out", "page.pdf"), "let it end in .html")
+    assert refused(axonal("assess", model, data, "--steps", 0), "T is 0")
+    assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    "options", [["--bits", 3], ["--method", "qcfs", "--schedule", "pipelined"]]
+)
+def test_convert_leaves_all_that_is_needed(axonal, pictures, tmp_path, monkeypatch, options):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["convert", *pictures, "--steps", 4, "--out", tmp_path / "out", *options]
+    status, shown, said = axonal(*command)
+    assert status == 0 and "Converted by" in said and str(tmp_path / "out") in said
+    assert "features_2" in shown and max(map(len, shown.splitlines())) <= 80
+    network, certificate = load(convertible.network(str(tmp_path / "out"))[0], tmp_path / "out")
+    assert certificate.samples == 26 and certificate.steps == 4  # of 40, 500 to 1000
+    assert network.answer(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    assert axonal(*command)[2] == said  # and goes on where it was
+
+
+def test_convert_to_changes_leaves_thresholds(axonal, pictures, tmp_path):
+    out = tmp_path / "out"
+    axonal("convert", *pictures, "--out", out)
+    status, shown, said = axonal(
+        *("convert", *pictures, "--method", "sigma-delta", "--steps", 4, "--budget", 0.3),
+        *("--samples", 20, "--held-out", 20, "--out", out),
+    )
+    assert status == 0 and "sigma-delta" in said and "share" in shown
+    assert json.loads((out / "certificate.json").read_text())["method"] == "sigma-delta"
+    assert not (out / "plan.json").exists()  # of the conversion before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "magic"], "no method 'magic'; there are graded"),
+        (["--bit", "3"], "graded has no option 'bit'; it takes bits"),
+        (["--bits", "many"], "--bits 'many' is no int"),
+        (["--bits", "40"], "choose 1 to 16"),
+        (["--method", "sigma-delta", "--budget", "low"], "--budget 'low' is no float"),
+        (["--steps", "0"], "T is 0"),
+        (["--samples", "0"], "can't give sets of 0, 1000"),
+    ],
+)
+def test_convert_refuses(axonal, pictures, tmp_path, options, message):
+    out = tmp_path / "out"
+    assert refused(axonal("convert", *pictures, "--out", out, *options), message)
+    assert not (out / "plan.json").exists()

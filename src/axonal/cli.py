@@ -121,6 +121,69 @@ def train(
 
 
 @app.command
+def assess(
+    model: str,
+    data: str,
+    *,
+    samples: int = 500,
+    steps: int = 8,
+    stream: bool = False,
+    seed: int = 0,
+    out: Path = Path("assessment.html"),
+) -> None:
+    """Say before any work is done whether spiking would pay for a trained network, and where.
+
+    Args:
+        model: a folder that train made, a classifier that ships, or package.module:function.
+        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N].
+        samples: how many to look at.
+        steps: of binary spikes.
+        stream: whether samples follow each other in time, as the frames of a video do.
+        seed: of the draw of samples.
+        out: the page.
+    """
+    from .recipes import assessing
+
+    shown, said = assessing.assessed(model, data, samples, steps, stream, seed, out)
+    Console().print(shown)
+    console.print(said)
+
+
+@app.command
+def convert(
+    model: str,
+    data: str,
+    *,
+    method: str = "graded",
+    steps: int = 8,
+    samples: int = 500,
+    held_out: int = 1000,
+    seed: int = 0,
+    out: Path = Path("conversion"),
+    **options: str,
+) -> None:
+    """Make a trained network spike, with a certificate of what that changed, layer by layer.
+
+    Args:
+        model: a folder that train made, a classifier that ships, or package.module:function.
+        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N].
+        method: graded, qcfs, transformer, signed, sigma-delta, balanced, corrected, ...
+        steps: in which the answer is given.
+        samples: to calibrate with.
+        held_out: samples for the certificate.
+        seed: of the draw of samples.
+        out: folder for the plan, its certificate and the network; the same command goes on there.
+        options: of the method: bits (graded, transformer), schedule (qcfs), budget (sigma-delta).
+    """
+    from .recipes import assessing
+
+    counts = samples, held_out
+    shown, said = assessing.converted(model, data, counts, method, steps, options, seed, out)
+    Console().print(shown)
+    console.print(said)
+
+
+@app.command
 def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
     """Find what keeps a spiking network from learning, in one batch of its data.
 

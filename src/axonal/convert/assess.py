@@ -10,6 +10,7 @@ events a site, a value that the layer reads, may send a sample, over all steps:
 
 What a site would send is told by the quantiser of the conversion: of a value y, with the ceiling
 theta of least error, n = clip(floor(N |y| / theta + 1/2), 0, N), N levels in T steps, at most T.
+A layer that reads the input, which is no spikes, works as the ANN's does, in every step.
 """
 
 import copy
@@ -127,7 +128,7 @@ def _assessed(
         events = None if stays else reads.sent(way)
         own = price(scale_events(one, events or 0.0), bits=BITS, state_bits=EVENT_STATE_BITS[BITS])
         sent[way.name] = events
-        joules[way.name] = own.total + (ann.total if stays else NOTHING)
+        joules[way.name] = own.total + ann.total * (way.steps if stays else 0)
         even[way.name] = break_even(one, whole, bits=BITS, reuse=reuse).share
     return AssessedLayer(
         name=name,

@@ -17,6 +17,12 @@ class Way:
     steps: int
     levels: int
 
+    @property
+    def words(self) -> str:
+        """What is sent."""
+        steps = f"{self.steps} step{'s' if self.steps > 1 else ''}"
+        return f"{self.name} spikes in {steps}" if self.levels else "changes alone"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AssessedLayer:
@@ -30,7 +36,7 @@ class AssessedLayer:
         dense: multiply-adds of a sample.
         ann: as an int8 ANN; its `reuse` is the uses of a weight in a sample.
         skipping: joules as one that spends nothing on zeros.
-        sent: events of a site by way; None where the layer reads the input, and stays an ANN's.
+        sent: events of a site by way; None where the layer reads the input, and stays dense.
         break_even: of `sent`, in each memory scenario.
         joules: by way.
     """
@@ -86,11 +92,15 @@ class Assessment:
         total = sum(sites for _, sites in driven) * way.steps
         return sum(events * sites for events, sites in driven) / total if total else 0.0
 
-    def times(self, way: Way | None = None) -> Range:
-        """Joules by events, or, for None, of an ANN that skips zeros, beside the int8 ANN's."""
+    def times(self, way: Way | None = None, reuse: bool = True) -> Range:
+        """Joules by events, or, for None, of an ANN that skips zeros, beside the int8 ANN's.
+
+        Without `reuse`, that one fetches a weight for every use.
+        """
         each = (layer.joules[way.name] if way else layer.skipping for layer in self.layers)
-        pairs = zip(sum(each, NOTHING), self.ann.total, strict=True)
-        return Range(*(joules / ann for joules, ann in pairs))
+        fetched = (x.ann.parts["weight_reads"] * (x.ann.reuse - 1) for x in self.layers)
+        ann = self.ann.total + (NOTHING if reuse else sum(fetched, NOTHING))
+        return Range(*(e / a for e, a in zip(sum(each, NOTHING), ann, strict=True)))
 
     @property
     def best(self) -> Way:
@@ -109,11 +119,15 @@ class Assessment:
             return f"Not worth it: {self.why}."
         times = self.times(self.best)
         alone = dict.fromkeys(name for names in self.paying() for name in names)
-        span = " to ".join(dict.fromkeys(f"{x:.2g}" for x in (min(times), max(times))))
-        steps = f"{self.best.steps} step{'s' if self.best.steps > 1 else ''}"
-        cost = f"{self.best.name} events in {steps} would cost {span} times the int8 ANN"
+        span = " to ".join(dict.fromkeys(map(short, (min(times), max(times)))))
+        cost = f"{self.best.words} would cost {span} times the int8 ANN"
         if min(times) < 1:
             return f"{'Worth it' if max(times) < 1 else 'It depends on the memory'}: {cost}."
         if alone:
             return f"Not worth it as a whole: even {cost}. Alone would pay: {', '.join(alone)}."
         return f"Not worth it: no layer pays by events in any memory; even {cost}."
+
+
+def short(x: float) -> str:
+    """To two digits, without exponents above 1."""
+    return f"{x:.2g}" if x < 99.5 else f"{x:,.0f}"

@@ -5,17 +5,20 @@
 and the answer is read late, when spikes have come through (LTB, Bu et al. 2025, CVPR).
 """
 
+import math
+
 import torch
 from torch import Tensor, fx
 
 from ..core.errors import InputError
 from .normalised import levels
 from .observe import BATCH, observe
-from .plan import Plan, Population
+from .plan import Plan, Population, rounding
 from .setting import Setting
 from .tracing import rectifiers
 
 LEAST_READ = 4  # steps
+LEAST = 1e-3  # of the largest value, for the threshold of a channel that is silent
 
 
 def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 1000, rate: float = 0.05) -> Plan:
@@ -23,12 +26,12 @@ def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 1000, rate: fl
 
     Args:
         rounds: batches of calibration data to learn from.
-        rate: of learning, relative to each channel's largest value.
+        rate: of learning.
 
     Raises:
-        InputError: no rounds, or a rate that is not positive.
+        InputError: no rounds, or a rate that is not a positive number.
     """
-    if rounds < 1 or not rate > 0:
+    if type(rounds) is not int or rounds < 1 or not 0 < rate < math.inf:
         raise InputError(f"balanced: {rounds} rounds at rate {rate}; both must be above 0")
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
@@ -43,7 +46,11 @@ def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 1000, rate: fl
         for name, over in run.over.items():
             thresholds[name] += 2 * rate * over
     populations = {
-        name: Population(thresholds[name].clamp_min(1e-3 * float(scale[name].max())), slope=slope)
+        name: Population(
+            thresholds[name].clamp_min(LEAST * float(scale[name].max())),
+            slope=slope,
+            emit=rounding(slope),
+        )
         for name, slope in slopes.items()
     }
     waits = [float(p.threshold.mean()) / 2 / run.mean[name] for name, p in populations.items()]

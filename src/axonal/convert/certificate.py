@@ -21,7 +21,7 @@ class LayerCertificate(Config):
         error: of sigma-delta neurons, what their threshold alone does to the output, everything
             else exact; of others, what they send beside the network's activation, relative to it.
         share: events sent, of those that could have been.
-        synops: synaptic operations per sample that its events cause.
+        synops: synaptic operations per sample that its events cause, of sigma-delta neurons.
         clip: of activations above what neurons can send, relative to all.
         quantisation: of rounding what is below that, relative to all.
         unevenness: of what was sent beside what should have been for the input that came, which
@@ -132,7 +132,6 @@ class Certificate(Config):
         return max(self.layers, key=lambda layer: getattr(layer, layer.worst))
 
     def __str__(self) -> str:
-        weakest = self.weakest
         parts = [
             f"{self.method}: the output errs by {self.output_error:.3g}, {self.budget:.3g} asked"
         ]
@@ -153,7 +152,8 @@ class Certificate(Config):
                 f"{self.multiplies / max(self.synops, 1):.0%} of them with a multiplication, for "
                 f"{self.dense / 1e6:.3g} million multiply-adds"
             )
-        if (size := getattr(weakest, weakest.worst)) > 0:
+        weakest = self.weakest if self.layers else None
+        if weakest is not None and (size := getattr(weakest, weakest.worst)) > 0:
             how = "" if weakest.worst == "error" else f"{size:.2%} by {weakest.worst}: "
             parts.append(f"{weakest.name} loses most; {how}{REMEDIES[weakest.worst]}")
         return "; ".join(parts) + "."

@@ -4,12 +4,14 @@ The offset of a layer's input grows by how much less, on average, its neurons se
 network returns, given layers before that are right already (Li et al. 2021, arXiv 2106.06984).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, fx
 
 from .graded import ceiling
 from .observe import observe, values_of
-from .plan import Plan, Population, assemble
+from .plan import Plan, Population, assemble, rounding
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -21,20 +23,17 @@ def corrected(dense: fx.GraphModule, given: Setting) -> Plan:
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(ceiling(seen[name], given.steps), slope=slope)
+        name: Population(ceiling(seen[name], given.steps), slope=slope, emit=rounding(slope))
         for name, slope in slopes.items()
     }
     x = given.x[:SAMPLES]
-    target = values_of(dense, [*slopes], x)
+    target, _ = values_of(dense, [*slopes], x)
     for name in slopes:
         plan = Plan("corrected", given.steps, given.shape, populations)
         missing = target[name] - _sent(dense, plan, name, x)
         offset = missing.mean([d for d in range(missing.dim()) if d != 1])
         offset = offset.reshape(-1, *(1 for _ in missing.shape[2:]))
-        before = populations[name]
-        populations = populations | {
-            name: Population(before.threshold, slope=before.slope, offset=offset)
-        }
+        populations = populations | {name: replace(populations[name], offset=offset)}
     return Plan("corrected", given.steps, given.shape, populations)
 
 

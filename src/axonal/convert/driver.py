@@ -14,10 +14,11 @@ from ..core.errors import InputError
 from . import balanced, corrected, graded, measure, normalised, qcfs, signed, transformer
 from .calibrate import Run, calibrate
 from .certificate import Certificate
-from .plan import Plan, SpikingNetwork, assemble
+from .observe import values_of
+from .plan import LONGEST, Plan, SpikingNetwork, assemble
 from .setting import Setting
 from .sigma_delta import DeltaNetwork, sigma_delta
-from .tracing import prepared, roles
+from .tracing import is_size, line, moves, prepared, roles
 
 Samples = Tensor | tuple[Tensor, Tensor]
 Method = Callable[..., Plan]
@@ -33,7 +34,9 @@ METHODS: Mapping[str, Method] = {
 }
 SIGMA_DELTA = "sigma-delta"  # keeps no plan, but thresholds: its neurons follow streams
 HELD_OUT = 0.2  # of the calibration samples, where no others are given
-CHANCE = 1.5  # times the share that guessing names right, up to which a network is untrained
+PROBED = 200  # samples that show whether a network is trained
+SURE = 2.0  # standard errors above guessing, up to which it is not
+REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)  # how torch refuses what doesn't fit
 
 
 def convert(
@@ -64,20 +67,21 @@ def convert(
     Raises:
         InputError: before work starts: an unknown method or option, T below 1, an operation
             without a rule (with its line), no activation at all, a model that is untrained or has
-            weights that are not finite, samples that don't fit or have one class. FileError: the
-            folder can't be written.
+            weights that are not finite, an answer that depends on other samples, on values or on
+            chance, samples that don't fit or have one class. FileError: the folder can't be
+            written.
     """
     if method not in {*METHODS, SIGMA_DELTA}:
         names = ", ".join([*METHODS, SIGMA_DELTA])
         raise InputError(f"convert: no method {method!r}; there are {names}")
     taken = inspect.signature(METHODS.get(method, _by_changes)).parameters.values()
-    known = [p.name for p in taken if p.default is not p.empty]
-    if unknown := sorted({*options} - {*known}):
+    known = {p.name: p.default for p in taken if p.default is not p.empty}
+    if unknown := sorted({*options}.difference(known)):
         raise InputError(
             f"convert: {method} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}"
         )
-    if type(T) is not int or T < 1:
-        raise InputError(f"convert: T is {T!r}; it must be a whole number of steps from 1 on")
+    if type(T) is not int or not 1 <= T <= LONGEST:
+        raise InputError(f"convert: T is {T!r}; it must be a whole number of steps, 1 to {LONGEST}")
     x, labels = _checked(calibration)
     if held_out is None:
         apart = max(1, math.ceil(HELD_OUT * len(x)))
@@ -87,9 +91,15 @@ def convert(
         x = x[:-apart]
     else:
         test, answers = _checked(held_out)
+        if test.shape[1:] != x.shape[1:]:
+            raise InputError(f"convert: held out {list(test.shape)} for samples {list(x.shape)}")
+    model = _evaluated(model)
     if method == SIGMA_DELTA:
+        _answer(model, x)
         return _by_changes(model, x, test, T, **options)
-    dense = _trained(model, x, labels)
+    dense = prepared(model, (known | options).get("schedule", "pipelined"))
+    roles(dense)
+    _unlike_guessing(_alone(model, dense, x), labels)
     with torch.no_grad():
         plan = METHODS[method](dense, Setting(x, T, folder), **options)
         network = assemble(dense, plan)
@@ -104,7 +114,9 @@ def _by_changes(
     Args:
         budget: of the output's error, root mean square, beside the output's own.
     """
-    network = sigma_delta(copy.deepcopy(model).eval(), x[:1])
+    if not isinstance(budget, int | float) or not 0 < budget < math.inf:
+        raise InputError(f"sigma-delta: a budget of {budget!r}; it must be a number above 0")
+    network = sigma_delta(model, x[:1])
 
     def along(stream: Tensor) -> Run:
         if len(stream) < steps:
@@ -120,43 +132,79 @@ def _by_changes(
 
 
 def _checked(samples: Samples) -> tuple[Tensor, Tensor | None]:
-    x, labels = samples if isinstance(samples, tuple | list) else (samples, None)
-    if not torch.is_tensor(x) or x.dim() < 2 or not len(x) or not x.is_floating_point():
-        shape = list(x.shape) if torch.is_tensor(x) else type(x).__name__
-        raise InputError(f"convert: samples {shape} must be a tensor of numbers [N, ...]")
+    pair = samples if isinstance(samples, tuple | list) else (samples, None)
+    if len(pair) != 2 or not torch.is_tensor(pair[0]):
+        raise InputError("convert: give samples as a tensor, or a pair of these and their classes")
+    x, labels = pair
+    if x.dim() < 2 or not x.numel() or not x.is_floating_point():
+        raise InputError(
+            f"convert: samples {list(x.shape)} of {x.dtype} must be real numbers [N, ...], as the "
+            "model takes them"
+        )
     if not bool(x.isfinite().all()):
         raise InputError("convert: samples hold NaN or infinity")
     if labels is not None:
-        if labels.shape != (len(x),) or labels.is_floating_point():
-            raise InputError(f"convert: classes {list(labels.shape)} must be integers [{len(x)}]")
+        kind = labels.dtype if torch.is_tensor(labels) else type(labels).__name__
+        if kind not in (torch.int64, torch.int32, torch.uint8) or labels.shape != (len(x),):
+            raise InputError(f"convert: classes of {kind} must be a tensor of integers [{len(x)}]")
         if len(labels.unique()) < 2 and len(x) > 1:
             raise InputError("convert: all samples are of one class; thresholds need them all")
     return x, labels
 
 
-@torch.no_grad()
-def _trained(model: nn.Module, x: Tensor, labels: Tensor | None) -> fx.GraphModule:
-    """The prepared network, of which it is sure that it can be converted."""
+def _evaluated(model: nn.Module) -> nn.Module:
+    """A copy of `model` for evaluation, whose weights are finite."""
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if not bool(value.isfinite().all()):
             raise InputError(
                 f"convert: {name} holds NaN or infinity; load weights that are trained"
             )
-    dense = prepared(model)
-    roles(dense)
+    return copy.deepcopy(model).eval()
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, x: Tensor) -> Tensor:
+    """What `model` returns for some of the samples."""
     try:
-        output = dense(x[: min(len(x), 200)])
-    except RuntimeError as error:  # how torch refuses shapes
+        output = model(x[:PROBED])
+    except REFUSALS as error:
         raise InputError(f"convert: the model refuses samples {list(x.shape)}: {error}") from error
-    if labels is not None:
-        if output.dim() != 2 or int(labels.max()) >= output.shape[1] or int(labels.min()) < 0:
+    if not bool(output.isfinite().all()):
+        raise InputError("convert: the model's output is not finite; look at its weights")
+    return output
+
+
+@torch.no_grad()
+def _alone(model: nn.Module, dense: fx.GraphModule, x: Tensor) -> Tensor:
+    """As `_answer`, of the prepared network, proved to be what `model` does with each sample."""
+    alone, output = _answer(model, x[:1]), _answer(dense, x)
+    three = x[:1].expand(3, *x.shape[1:])
+    nodes = [node for node in moves(dense.graph) if node.op != "output" and not is_size(node)]
+    values, _ = values_of(dense, [node.name for node in nodes], three)
+    for node in nodes:
+        if torch.is_tensor(values[node.name]) and values[node.name].shape[:1] != three.shape[:1]:
             raise InputError(
-                f"convert: outputs {list(output.shape)} for classes up to {labels.max()}"
+                f"convert: {node.name} moves samples away from the first dimension{line(node)}"
             )
-        right = float((output.argmax(1) == labels[: len(output)]).float().mean())
-        if right <= min(CHANCE / output.shape[1], 0.9):
-            raise InputError(
-                f"convert: the model names {right:.0%} of {len(output)} samples right, as guessing "
-                "would; train it first, and prepare samples as in training"
-            )
-    return dense
+    near = 1e-3 * float(alone.abs().max())
+    if output[:1].shape != alone.shape or not torch.allclose(output[:1], alone, 1e-3, near):
+        raise InputError(
+            "convert: the model answers one sample otherwise than among others, or than its "
+            "trace; what it computes must depend on that sample alone, and not on chance"
+        )
+    return output
+
+
+def _unlike_guessing(output: Tensor, labels: Tensor | None) -> None:
+    if labels is None:
+        return
+    classes, n = output.shape[-1], len(output)
+    if output.dim() != 2 or int(labels.max()) >= classes or int(labels.min()) < 0:
+        raise InputError(f"convert: outputs {list(output.shape)} for classes up to {labels.max()}")
+    right = float((output.argmax(1) == labels[:n]).float().mean())
+    guessed = 1 / classes
+    if right <= min(guessed + SURE * (guessed * (1 - guessed) / n) ** 0.5, 0.9):
+        raise InputError(
+            f"convert: the model names {right:.0%} of {n} samples right, as guessing would; "
+            "train it first, and prepare samples as in training"
+        )

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ..core.errors import InputError
 from .observe import Observed, observe
-from .plan import Plan, Population
+from .plan import Plan, Population, rounding
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -32,12 +32,14 @@ def graded(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
     Raises:
         InputError: `bits` out of range.
     """
-    if not 1 <= bits <= 16:
+    if type(bits) is not int or not 1 <= bits <= 16:
         raise InputError(f"graded: {bits} bits of a spike; choose 1 to 16")
     slopes, most = rectifiers(dense), 2**bits - 1
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
+        name: Population(
+            ceiling(seen[name], most * given.steps) / most, most, slope, rounding(slope)
+        )
         for name, slope in slopes.items()
     }
     return Plan("graded", given.steps, given.shape, populations)
@@ -54,7 +56,7 @@ def ceiling(seen: Observed, levels: int) -> Tensor:
         size = q.square().sum(1, keepdim=True)
         factor = torch.where(size > 0, (q * values).sum(1, keepdim=True) / size, 1.0)
         best, least = _better(values, best, least, best * factor, levels)
-    return seen.shaped(best[:, 0].to(seen.values))
+    return seen.shaped((best[:, 0] * (seen.most > 0)).to(seen.values))
 
 
 def quantised(values: Tensor, ceilings: Tensor, levels: int) -> Tensor:

@@ -29,8 +29,8 @@ def certify(
     watched = _Watched(network)
     wrong, whole, right = 0.0, 0.0, []
     for rows in torch.arange(len(x)).split(BATCH):
-        values = values_of(dense, [*network.plan.populations], x[rows])
-        answer, output = watched.run(x[rows], values), values["output"]
+        values, output = values_of(dense, [*network.plan.populations], x[rows])
+        answer = watched.run(x[rows], values)
         wrong += float((answer - output).square().sum())
         whole += float(output.square().sum())
         if labels is not None:

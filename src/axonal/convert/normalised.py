@@ -5,7 +5,6 @@ the 99.9th percentile, which a few outliers don't raise (Rueckauer et al. 2017, 
 11:682). Membranes begin at zero, so that rates are rounded down.
 """
 
-import torch
 from torch import Tensor, fx
 
 from ..core.errors import InputError
@@ -31,12 +30,11 @@ def percentile(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE)
     Raises:
         InputError: `share` out of range.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"percentile: a share of {share}; choose above 0, up to 1")
     return _layers("percentile", dense, given, share)
 
 
 def _layers(name: str, dense: fx.GraphModule, given: Setting, share: float) -> Plan:
+    check_share(share)
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
@@ -51,10 +49,23 @@ def _whole(seen: Observed, share: float) -> Tensor:
     return levels(Observed(seen.values.reshape(1, -1), seen.most.max()[None], 0), share)
 
 
+def check_share(share: float) -> None:
+    """See that a method is given a share of values.
+
+    Raises:
+        InputError: it is outside (0, 1].
+    """
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"a share of {share!r} of the values; choose above 0, up to 1")
+
+
 def levels(seen: Observed, share: float) -> Tensor:
     """Below what the `share` of each channel's sizes above 0 lies, as it broadcasts to a sample."""
     if share == 1:
         return seen.shaped(seen.most)
-    sizes = seen.values.abs()
-    sizes = torch.where(sizes > 0, sizes, torch.nan)
-    return seen.shaped(torch.nanquantile(sizes, share, dim=1).nan_to_num(0.0))
+    sizes = seen.values.abs().sort(1).values  # torch.quantile takes no more than 2^24 of them
+    silent, last = (sizes == 0).sum(1, keepdim=True), sizes.shape[1] - 1
+    place = (silent + share * (last - silent)).clamp(max=last)
+    below = sizes.gather(1, place.floor().long())
+    above = sizes.gather(1, place.ceil().long())
+    return seen.shaped((below + (place - place.floor()) * (above - below))[:, 0])

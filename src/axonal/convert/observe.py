@@ -1,7 +1,7 @@
 """What the values of a network are like over calibration data: samples of each channel."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,19 +51,20 @@ def observe(
     Raises:
         InputError: a value is not finite. FileError: the folder can't be written.
     """
-    found = _Samples(names, _fingerprint(dense, names, x), folder)
-    for index, batch in enumerate(x.split(BATCH)):
-        if index >= found.batches:
-            found.add(values_of(dense, names, batch), len(x))
+    found = _Samples(names, len(x), _fingerprint(dense, names, x), folder)
+    for batch in x.split(BATCH)[found.batches :]:
+        found.add(values_of(dense, names, batch)[0])
     return found.observed()
 
 
 @torch.no_grad()
-def values_of(dense: fx.GraphModule, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
-    """What the nodes `names` of `dense` return for x [B, ...], and the output as "output"."""
+def values_of(
+    dense: fx.GraphModule, names: Sequence[str], x: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What the nodes `names` of `dense` return for x [B, ...], and what the network does."""
     recorder = _Recorder(dense, {*names})
-    recorder.seen["output"] = recorder.run(x)
-    return recorder.seen
+    output = recorder.run(x)
+    return recorder.seen, output
 
 
 class _Recorder(fx.Interpreter):
@@ -81,22 +82,20 @@ class _Recorder(fx.Interpreter):
 class _Samples:
     """What was seen so far, in memory and in a file."""
 
-    def __init__(self, names: Sequence[str], fingerprint: str, folder: Path | None):
+    def __init__(self, names: Sequence[str], total: int, fingerprint: str, folder: Path | None):
         self.names, self.fingerprint = names, fingerprint
+        self.total, self.share = -(-total // BATCH), -(-KEPT * BATCH // total)
         self.path = folder / FILE if folder else None
-        self.batches, self.tensors = 0, {}
-        if self.path is not None and self.path.exists():
-            self.tensors = dict(self._stored())
+        self.tensors, self.batches = self._stored()
 
-    def add(self, values: dict[str, Tensor], total: int) -> None:
-        share = -(-KEPT * BATCH // total)
+    def add(self, values: dict[str, Tensor]) -> None:
         for name in self.names:
             value = values[name]
             if not bool(value.isfinite().all()):
                 raise InputError(f"{name} is not finite in calibration; look at its weights")
             rows = value.transpose(0, 1).flatten(1) if value.dim() == 4 else value.reshape(1, -1)
             draw = torch.Generator().manual_seed(self.batches)
-            pick = torch.randint(rows.shape[1], (share,), generator=draw)
+            pick = torch.randint(rows.shape[1], (self.share,), generator=draw)
             most = rows.abs().amax(1)
             kept, before = f"{name}.values", f"{name}.most"
             if kept in self.tensors:
@@ -116,20 +115,27 @@ class _Samples:
             n: Observed(t[f"{n}.values"], t[f"{n}.most"], int(t[f"{n}.dims"])) for n in self.names
         }
 
-    def _stored(self) -> Iterator[tuple[str, Tensor]]:
+    def _stored(self) -> tuple[dict[str, Tensor], int]:
         """What another run of the same left behind; nothing if it was another, or is damaged."""
+        if self.path is None or not self.path.exists():
+            return {}, 0
         try:
             with safe_open(self.path, "pt", device="cpu") as file:
                 about = file.metadata() or {}
-                if about.get("fingerprint") == self.fingerprint:
-                    yield from [(key, file.get_tensor(key)) for key in file.keys()]  # noqa: SIM118
-                    self.batches = int(about["batches"])
-        except (OSError, SafetensorError, ValueError, KeyError):
-            return
+                if about.get("fingerprint") != self.fingerprint:
+                    return {}, 0
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            batches = int(about["batches"])
+            widths = {tensors[f"{name}.values"].shape[1] for name in self.names}
+        except (OSError, SafetensorError, ValueError, KeyError, IndexError):
+            return {}, 0
+        whole = 0 < batches <= self.total and widths == {batches * self.share}
+        keys = {f"{name}.{part}" for name in self.names for part in ("values", "most", "dims")}
+        return (tensors, batches) if whole and keys == {*tensors} else ({}, 0)
 
 
 def _fingerprint(dense: fx.GraphModule, names: Sequence[str], x: Tensor) -> str:
     found = hashlib.sha256(" ".join(names).encode())
     for tensor in (*dense.state_dict().values(), x):
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from math import prod
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,9 +15,10 @@ from ..core.errors import InputError
 from ..core.neuron import Dynamics
 from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Signed, Stateful, Wired
 from .scales import fold
-from .tracing import MAXIMA, Role, module_of, roles, shallow
+from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
 
-Schedule = Literal["pipelined", "waiting"]
+Emit = Literal["integer", "multiple", "graded"]
+LARGEST, LONGEST = 2**24, 2**16  # values of a sample, steps: what a file may ask for
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +34,40 @@ class Population:
         emit: "integer" fires from half a threshold on, "multiple" from a whole one; "graded"
             sends powers of two.
         offset: added to the input in every step; None for nothing.
+
+    Raises:
+        InputError: a field that no neuron has, or "integer" with a slope between 0 and 1, where
+            what a spike below 0 gives back makes others above it.
     """
 
     threshold: Tensor
     levels: int = 1
     slope: float = 0.0
-    emit: Literal["integer", "multiple", "graded"] = "integer"
+    emit: Emit = "integer"
     offset: Tensor | None = None
+
+    def __post_init__(self):
+        numbers = [t for t in (self.threshold, self.offset) if t is not None]
+        if not all(torch.is_tensor(t) and t.is_floating_point() and t.numel() for t in numbers):
+            raise InputError("Population: threshold and offset must be tensors of real numbers")
+        if not all(bool(t.isfinite().all()) for t in numbers) or not bool((numbers[0] > 0).all()):
+            raise InputError("Population: numbers must be finite, and thresholds above 0")
+        if type(self.levels) is not int or self.levels < 1 or self.emit not in get_args(Emit):
+            raise InputError(f"Population: no spikes of {self.levels!r} levels, {self.emit!r}")
+        whole = self.slope in (0, 1) or self.emit != "integer"
+        if not isinstance(self.slope, int | float) or not 0 <= self.slope <= 1 or not whole:
+            raise InputError(f"Population: a slope of {self.slope!r} with {self.emit!r} spikes")
 
     def dynamics(self) -> Dynamics:
         """The neurons' equations, but for thresholds."""
         if self.emit == "graded" or (self.levels == 1 and not self.slope):
             return Leaky(emit=self.emit, levels=self.levels)
         return Signed(emit=self.emit, levels=self.levels, negative_slope=self.slope)
+
+
+def rounding(slope: float) -> Emit:
+    """How neurons of a slope may round their values: to the nearest, but for leaky ones."""
+    return "integer" if slope in (0, 1) else "multiple"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +82,9 @@ class Plan:
         schedule: "pipelined": every layer works in every step. "waiting": a layer fires when the
             one before has sent all its spikes, so that their order does not matter.
         delay: steps before the answer's first, of a pipelined network.
+
+    Raises:
+        InputError: a field out of range.
     """
 
     method: str
@@ -67,6 +93,17 @@ class Plan:
     populations: Mapping[str, Population]
     schedule: Schedule = "pipelined"
     delay: int = 0
+
+    def __post_init__(self):
+        counts = (self.steps, *self.shape)
+        if any(type(n) is not int or n < 1 for n in counts) or prod(self.shape) > LARGEST:
+            raise InputError(f"Plan: no {self.steps} steps of samples {list(self.shape)}")
+        if type(self.delay) is not int or self.delay < 0 or self.steps + self.delay > LONGEST:
+            raise InputError(f"Plan: {self.delay} + {self.steps} steps; at most {LONGEST} work")
+        if self.schedule not in get_args(Schedule) or not isinstance(self.method, str):
+            raise InputError(f"Plan: {self.schedule!r} is not one of {get_args(Schedule)}")
+        if not self.populations:
+            raise InputError("Plan: no populations; nothing would spike")
 
     @property
     def levels(self) -> int:
@@ -94,7 +131,7 @@ class SpikingNetwork(Wired):
     def paths(self) -> dict[str, str]:
         """Where in the graph the neurons are, by the node whose value they stand for."""
         inside = dict(self.graph.named_children())
-        return {n: n if n in inside else f"{n}_neurons" for n in self.plan.populations}
+        return {n: m if (m := f"{n}_neurons") in inside else n for n in self.plan.populations}
 
     def populations(self) -> dict[str, Neuron]:
         """The neurons by the node whose value they stand for."""
@@ -186,10 +223,16 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
     """A function without memory as one of rates."""
     module = module_of(graph, node)
     if schedule == "waiting":
-        if not isinstance(module, MAXIMA):
-            raise InputError(f"{node.name} can't wait for spikes; convert it pipelined")
-        graph.add_submodule(f"{node.name}_any", _Any(module))
-        node.target = f"{node.name}_any"
+        source = node.all_input_nodes[0]
+        spiking = isinstance(module_of(graph, source), Neuron | _Any)
+        if not isinstance(module, MAXIMA) or not (spiking or source.op == "placeholder"):
+            raise InputError(
+                f"{node.name} can't wait for spikes{line(node)}: nn.MaxPool2d of what a rectifier "
+                "returns can; choose schedule='pipelined'"
+            )
+        if spiking:
+            graph.add_submodule(f"{node.name}_any", _Any(module))
+            node.target = f"{node.name}_any"
         return
     function: Callable[..., Any] = module if module is not None else _function(node)
     graph.add_submodule(f"{node.name}_difference", Difference(function))
@@ -201,8 +244,8 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
 def _function(node: fx.Node) -> Callable[..., Any]:
     """What `node` calls, with all but tensors given."""
     target = getattr(torch, node.target) if isinstance(node.target, str) else node.target
-    if len(node.all_input_nodes) > 1:
-        return partial(target, **node.kwargs) if node.kwargs else target
+    if node.args and all(isinstance(arg, fx.Node) for arg in node.args):
+        return partial(target, **node.kwargs)
     found = normalize_function(target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)
     if found is None:
         raise InputError(f"{node.name} is called in a way that can't be followed; use a module")
@@ -216,7 +259,7 @@ class _Any(nn.Module):
     def __init__(self, pool: Any):
         super().__init__()
         size = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
-        if pool.dilation != 1 or isinstance(pool, nn.MaxPool1d):
+        if pool.dilation not in (1, (1, 1)) or isinstance(pool, nn.MaxPool1d):
             raise InputError("a maximum over places apart, or in one dimension, can't wait")
         self.carry = nn.MaxPool2d(*size[:3], ceil_mode=pool.ceil_mode)  # of what spikes are worth
         self.sum = nn.AvgPool2d(*size, divisor_override=1)
@@ -233,15 +276,19 @@ def _wait(graph: fx.GraphModule, plan: Plan) -> int:
         The first step of the last window.
     """
     windows: dict[fx.Node, int] = {}
-    for node in list(graph.graph.nodes):
+    later: dict[tuple[fx.Node, int], fx.Node] = {}
+    moving = moves(graph.graph)
+    for node in [n for n in graph.graph.nodes if n in moving and not is_size(n)]:
         read = [n for n in node.all_input_nodes if n in windows]
         window = max((windows[n] for n in read), default=0)
         for early in [n for n in read if windows[n] < window]:
             late = (window - windows[early]) * plan.steps
-            name = f"{early.name}_waits_{late}"
-            graph.add_submodule(name, Delay(late))
-            with graph.graph.inserting_before(node):
-                node.replace_input_with(early, graph.graph.call_module(name, (early,)))
+            if (early, late) not in later:
+                name = f"{early.name}_waits_{late}"
+                graph.add_submodule(name, Delay(late))
+                with graph.graph.inserting_before(node):
+                    later[early, late] = graph.graph.call_module(name, (early,))
+            node.replace_input_with(early, later[early, late])
         neuron = module_of(graph, node)
         if node.op == "call_module" and isinstance(neuron, Neuron):
             window += 1

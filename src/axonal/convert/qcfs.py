@@ -10,6 +10,7 @@ as latency, T steps a layer (as in QVM, which averages its input first).
 """
 
 import copy
+from typing import get_args
 
 from torch import Tensor, fx, nn
 
@@ -17,9 +18,9 @@ from ..core.errors import InputError
 from ..nn import QCFS
 from .graded import ceiling
 from .observe import observe
-from .plan import Plan, Population, Schedule
+from .plan import Plan, Population, rounding
 from .setting import Setting
-from .tracing import module_of, rectifiers
+from .tracing import Schedule, line, module_of, rectifiers
 
 
 def quantisable(model: nn.Module, levels: int) -> nn.Module:
@@ -31,7 +32,7 @@ def quantisable(model: nn.Module, levels: int) -> nn.Module:
     twin = copy.deepcopy(model)
     replaced = 0
     for parent in [*twin.modules()]:
-        for name, child in [*parent.named_children()]:
+        for name, child in parent._modules.items():
             if type(child) is nn.ReLU:
                 setattr(parent, name, QCFS(levels))
                 replaced += 1
@@ -46,8 +47,18 @@ def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") 
     Args:
         schedule: "waiting", or "pipelined" for answers after T steps that err by the order of
             spikes.
+
+    Raises:
+        InputError: another schedule, or leaky rectifiers, which can't wait.
     """
     slopes = rectifiers(dense)
+    if schedule not in get_args(Schedule):
+        raise InputError(f"qcfs: no schedule {schedule!r}; there are {get_args(Schedule)}")
+    if schedule == "waiting" and any(slopes.values()):
+        leaky = next(node for node in dense.graph.nodes if slopes.get(node.name))
+        raise InputError(
+            f"{leaky.name} is leaky{line(leaky)} and can't wait; choose schedule='pipelined'"
+        )
     learned = {node.name: module_of(dense, node) for node in dense.graph.nodes}
     ceilings: dict[str, Tensor] = {
         name: learned[name].ceiling.detach().clone()
@@ -58,5 +69,8 @@ def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") 
     if plain:
         seen = observe(dense, plain, given.x, given.folder)
         ceilings |= {name: ceiling(seen[name], given.steps) for name in plain}
-    populations = {name: Population(ceilings[name], slope=slopes[name]) for name in slopes}
+    populations = {
+        name: Population(ceilings[name], slope=slope, emit=rounding(slope))
+        for name, slope in slopes.items()
+    }
     return Plan("qcfs", given.steps, given.shape, populations, schedule)

@@ -123,17 +123,16 @@ class _Carrier(fx.Interpreter):
         self.submodules[name] = twin
 
 
-def _per_channel(scale: Tensor) -> bool:
-    if scale.dim() < 3:
-        return bool((scale == scale.flatten()[0]).all())
-    return bool((scale == scale[(slice(None), slice(None), *[slice(1)] * (scale.dim() - 2))]).all())
+def _alike(scale: Tensor, other: Tensor) -> bool:
+    """Whether factors are the same, but for rounding."""
+    return torch.allclose(scale, other.expand_as(scale), 1e-5, 0.0)
 
 
 def _compact(scale: Tensor) -> Tensor:
     """A factor of one sample [...], with dimensions of 1 where it is the same along them."""
     scale = scale[0].detach().clone()
     for dim in range(scale.dim()):
-        if bool((scale == scale.narrow(dim, 0, 1)).all()):
+        if _alike(scale, scale.narrow(dim, 0, 1)):
             scale = scale.narrow(dim, 0, 1)
     return scale.contiguous()
 
@@ -142,9 +141,11 @@ def _inputs(module: Any, scale: Tensor) -> Tensor | None:
     """The factor of each weight of a map that reads values to be multiplied by `scale`."""
     if isinstance(module, nn.Linear):
         rows = scale.reshape(-1, scale.shape[-1])
-        return rows[0] if bool((rows == rows[0]).all()) else None
-    if not _per_channel(scale) or isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return rows[0] if _alike(rows, rows[:1]) else None
+    channels = scale.flatten(2)[..., :1]
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    if transposed or not _alike(scale.flatten(2), channels):
         return None
-    channels = scale.flatten(2)[0, :, 0].reshape(module.groups, -1)
-    each = channels.repeat_interleave(module.out_channels // module.groups, 0)
+    each = channels.reshape(module.groups, -1)
+    each = each.repeat_interleave(module.out_channels // module.groups, 0)
     return each.reshape(*each.shape, *(1 for _ in module.kernel_size))

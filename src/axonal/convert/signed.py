@@ -7,7 +7,7 @@ small values has a small threshold, and needs no more steps than one with large 
 
 from torch import fx
 
-from .normalised import PERCENTILE, levels
+from .normalised import PERCENTILE, check_share, levels
 from .observe import observe
 from .plan import Plan, Population
 from .setting import Setting
@@ -18,8 +18,12 @@ def signed(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE) -> 
     """Binary and ternary spikes with thresholds at a percentile of each channel.
 
     Args:
-        share: of the channel's values above 0 that lie below its threshold.
+        share: of the channel's values above 0 that lie below its threshold, in (0, 1].
+
+    Raises:
+        InputError: `share` out of range.
     """
+    check_share(share)
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {

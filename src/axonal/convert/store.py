@@ -60,6 +60,6 @@ def load(model: nn.Module, folder: str | Path) -> tuple[SpikingNetwork, Certific
         }
         plan = Plan(**table | {"shape": tuple(table["shape"])}, populations=populations)
         certificate = Certificate.from_dict(json.loads((folder / CERTIFICATE).read_text()))
-        return assemble(prepared(model), plan), certificate
+        return assemble(prepared(model, plan.schedule), plan), certificate
     except (*_DAMAGE, InputError, RuntimeError) as error:
         raise FileError(f"can't load a conversion from {folder}: {error}; convert again") from error

@@ -101,6 +101,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
         _undo_in_place(dense, node)
         if node.op == "call_module" and len(node.kwargs) == 1 and not node.args:
             node.args, node.kwargs = (*node.kwargs.values(),), {}
+        if (node.op, node.target) == ("call_method", "view"):
+            node.target = "reshape"  # spikes may lie in memory in another order
         if (activation := _activation(node)) is not None:
             dense.add_submodule(node.name, activation)
             node.op, node.target = "call_module", node.name
@@ -192,7 +194,7 @@ def roles(dense: fx.GraphModule) -> dict[fx.Node, Role]:
     """
     moving, found = moves(dense.graph), {}
     for node in dense.graph.nodes:
-        if node not in moving or _is_size(node):
+        if node not in moving or is_size(node):
             found[node] = "still"
         elif node.op in ("placeholder", "output"):
             found[node] = "input" if node.op == "placeholder" else "output"
@@ -237,7 +239,7 @@ def rectifiers(dense: fx.GraphModule) -> dict[str, float]:
         if isinstance(module, nn.PReLU):
             if module.weight.numel() > 1:
                 raise InputError(f"{node.name} has a slope for each channel{line(node)}; use one")
-            slope = float(module.weight)
+            slope = float(module.weight.detach())
         if not 0 <= slope <= 1:
             raise InputError(f"{node.name} has slope {slope:g} below 0{line(node)}; 0 to 1 work")
         found[node.name] = slope
@@ -359,16 +361,16 @@ def _scales(node: fx.Node, moving: set[fx.Node]) -> bool:
 
 def _stands(arg: Any) -> bool:
     """Whether an argument is the same for all samples: of numbers, parameters and sizes."""
-    if not isinstance(arg, fx.Node) or _is_size(arg):
+    if not isinstance(arg, fx.Node) or is_size(arg):
         return True
     return arg.op != "placeholder" and all(_stands(source) for source in arg.all_input_nodes)
 
 
-def _is_size(node: fx.Node) -> bool:
+def is_size(node: fx.Node) -> bool:
     """Whether a node is what a shape says, or computed from that alone."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     if node.target is getattr:
         return node.args[1] in ("shape", "ndim")
     read = node.all_input_nodes if node.op == "call_function" else []
-    return bool(read) and all(_is_size(source) for source in read)
+    return bool(read) and all(is_size(source) for source in read)

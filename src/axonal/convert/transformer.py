@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..nn.watch import MAPS
 from .graded import ceiling
 from .observe import observe
-from .plan import Plan, Population
+from .plan import Plan, Population, rounding
 from .setting import Setting
 from .tracing import Role, module_of, rectifiers, roles
 
@@ -27,7 +27,7 @@ def transformer(dense: fx.GraphModule, given: Setting, bits: int = 4) -> Plan:
     Raises:
         InputError: `bits` out of range, or nothing to encode.
     """
-    if not 2 <= bits <= 16:
+    if type(bits) is not int or not 2 <= bits <= 16:
         raise InputError(f"transformer: {bits} bits of a spike; choose 2 to 16")
     known, most = roles(dense), 2 ** (bits - 1) - 1
     slopes = {node.name: 1.0 for node in encoded(dense, known)}
@@ -37,7 +37,9 @@ def transformer(dense: fx.GraphModule, given: Setting, bits: int = 4) -> Plan:
         raise InputError(f"{type(dense).__name__} has no activation; nothing would be converted")
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
+        name: Population(
+            ceiling(seen[name], most * given.steps) / most, most, slope, rounding(slope)
+        )
         for name, slope in slopes.items()
     }
     return Plan("transformer", given.steps, given.shape, populations)

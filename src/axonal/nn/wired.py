@@ -23,74 +23,96 @@ class Wired(Stateful):
     anything.
 
     Args:
-        graph: with one input and one output.
+        graph: with one input and one output, of tensors [B, ...] throughout.
 
     Raises:
-        InputError: it has more than one input.
+        InputError: it has more than one input, or calls a layer that has a state twice.
     """
 
     def __init__(self, graph: fx.GraphModule):
         super().__init__()
         if sum(node.op == "placeholder" for node in graph.graph.nodes) != 1:
             raise InputError(f"Wired: {type(graph).__name__} must have one input")
+        called = _stateful(graph)
+        if twice := [name for name in called if called.count(name) > 1]:
+            raise InputError(f"Wired: {twice[0]!r} has one state and is called twice; copy it")
         self.graph = graph
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """x [T, B, ...] and the state of an earlier call (None: rest) -> y [T, B, ...], state.
 
         Raises:
-            InputError: no step or no batch, or a state of another network.
+            InputError: no step or no sample, or a state of another network.
         """
-        if x.dim() < 2 or not len(x):
-            raise InputError(f"Wired: x {list(x.shape)} must be [T, B, ...], T at least 1")
-        names = {n for n, m in self.graph.named_modules() if isinstance(m, Stateful)}
-        if unknown := sorted({*(state or {})} - names):
-            raise InputError(f"Wired: the state has {unknown[0]!r}, which this network lacks")
+        if x.dim() < 2 or not x.shape[0] or not x.shape[1]:
+            raise InputError(f"Wired: x {list(x.shape)} must be [T, B, ...], both at least 1")
+        if state is not None and (
+            not isinstance(state, Mapping) or {*state} != {*_stateful(self.graph)}
+        ):
+            raise InputError(
+                "Wired: the state is not of this network; pass back what its last call returned, "
+                "or None"
+            )
         runner = _Runner(self.graph, (len(x), x.shape[1]), state or {})
         return runner.over_time(x), runner.after
 
 
+def _stateful(graph: fx.GraphModule) -> list[str]:
+    """The names of the layers with a state that `graph` calls, in order."""
+    called = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    return [name for name in called if isinstance(graph.get_submodule(name), Stateful)]
+
+
 class _Runner(fx.Interpreter):
-    """One run; `same` are the nodes whose values hold for every step, [B, ...]."""
+    """One run; `moving` are the nodes that depend on the input, and `same` those of them whose
+    values hold for every step, [B, ...]."""
 
     def __init__(self, graph: fx.GraphModule, steps: tuple[int, int], state: State):
         super().__init__(graph)
         self.steps, self.state, self.after = steps, state, {}
-        self.same: set[fx.Node] = set()
+        self.first = next(node for node in graph.graph.nodes if node.op == "placeholder")
+        self.moving, self.same = {self.first}, set[fx.Node]()
 
     def over_time(self, x: Tensor) -> Tensor:
-        first = next(iter(self.module.graph.nodes))
         if self.steps[0] > 1 and not x.stride(0):
-            self.same.add(first)
+            self.same.add(self.first)
         y = self.run(x[0] if self.same else x.flatten(0, 1))
         return y.unflatten(0, self.steps)
 
     def run_node(self, n: fx.Node) -> Any:
-        read = n.all_input_nodes
-        if n.op == "placeholder" or not read:
+        read = [m for m in n.all_input_nodes if m in self.moving]
+        if not read:
             return super().run_node(n)
+        self.moving.add(n)
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-        still = all(m in self.same or not m.all_input_nodes for m in read) and (
-            any(m in self.same for m in read)
-        )
-        if still and n.op != "output" and not isinstance(module, Stateful):
-            self.same.add(n)
-            return super().run_node(n)
-        for m in read:
-            if m in self.same:
-                self.env[m] = self._repeated(self.env[m])
+        if self.same.issuperset(read) and n.op != "output" and not isinstance(module, Stateful):
+            return self._once(n, read)
+        for m in self.same.intersection(read):
+            self.env[m] = self._repeated(self.env[m])
         self.same -= {*read}
         if isinstance(module, Stateful):
-            given = [self.env[a].unflatten(0, self.steps) for a in n.args]
+            given = [self.env[m].unflatten(0, self.steps) for m in n.args if isinstance(m, fx.Node)]
             y, self.after[str(n.target)] = module(*given, self.state.get(str(n.target)))
             return y.flatten(0, 1)
         if isinstance(module, MAPS) and not torch.is_grad_enabled():
-            return _where_given(module, self.env[n.args[0]], self.steps)
+            return _where_given(module, self.env[read[0]], self.steps)
         return super().run_node(n)
 
-    def _repeated(self, value: Any) -> Any:
-        if not torch.is_tensor(value):
+    def _once(self, n: fx.Node, read: list[fx.Node]) -> Any:
+        """What holds for every step; but a shape is that of all of them."""
+        value = super().run_node(n)
+        if not isinstance(value, torch.Size | int):
+            self.same.add(n)
             return value
+        kept = {m: self.env[m] for m in read}
+        self.env.update({m: self._repeated(v.to("meta")) for m, v in kept.items()})
+        value = super().run_node(n)
+        self.env.update(kept)
+        return value
+
+    def _repeated(self, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(self._repeated(part) for part in value)
         return value.expand(self.steps[0], *value.shape).flatten(0, 1)
 
 
@@ -131,12 +153,16 @@ class Difference(Stateful):
         The state is (sums of each input, steps so far, t f of the means).
 
         Raises:
-            InputError: no step.
+            InputError: no step, or a state of another function.
         """
         *inputs, state = given if len(given) > 1 else (*given, None)
         steps, batch = inputs[0].shape[:2]
         if not steps:
             raise InputError("Difference: an input has no step")
+        if state is not None and [getattr(v, "shape", None) for v in state[:-2]] != [
+            x.shape[1:] for x in inputs
+        ]:
+            raise InputError("Difference: the state is of other inputs; pass back the last one")
         *sums, begin, last = state or (*(torch.zeros_like(x[0]) for x in inputs), 0.0, 0.0)
         count = begin + torch.arange(1, steps + 1, device=inputs[0].device, dtype=inputs[0].dtype)
         totals = [before + torch.cumsum(x, 0) for before, x in zip(sums, inputs, strict=True)]
