@@ -34,7 +34,7 @@ def test_every_figure_has_what_it_takes_to_make_it_again(path):
 
 def test_the_code_runs():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, {})
 
