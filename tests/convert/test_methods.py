@@ -343,7 +343,7 @@ def test_correction_puts_means_right(converted, images):
 
 def test_everything_that_weights_and_products_read_is_encoded(network, images):
     model = network("transformer")
-    plan = METHODS["transformer"](prepared(model), Setting(images(20), 4))
+    plan = METHODS["transformer"](prepared(model), Setting(images(20), 4), bits=4)
     block = ["norm1", "attention_query", "attention_key", "attention_value", "norm2", "mlp_1"]
     expected = {f"blocks_{i}_{name}" for i in range(2) for name in block} | {"norm"}
     expected |= {"softmax", "softmax_1", "matmul_1", "matmul_3"}  # weights times values

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from axonal.convert.sigma_delta import sigma_delta
-from axonal.learn.losses import distilled_changes, flow_matching
+from axonal.learn.losses import cross_entropy, distilled_changes, flow_matching
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn.meter import Meter
 
@@ -185,3 +185,48 @@ def test_the_twin_is_made_once_for_each_network():
     for model in (one, one, other, one):
         loss(model, trajectory(), generator())
     assert made == [one, other]
+
+
+class Seeing(torch.nn.Module):
+    """Keeps the images that it is shown."""
+
+    def forward(self, x):
+        self.seen = x
+        return torch.zeros(len(x), 2)
+
+
+def shown(seed=0, count=400, training=True, **options):
+    """What a network is shown of one image many times, and that image."""
+    image = torch.rand(2, 5, 5, generator=generator(9))
+    network = Seeing().train(training)
+    batch = {"image": image.expand(count, 2, 5, 5), "label": torch.zeros(count, dtype=torch.long)}
+    cross_entropy(**options)(network, batch, generator(seed))
+    return network.seen, image
+
+
+def test_every_other_image_is_mirrored():
+    seen, image = shown(flip=True)
+    mirrored = (seen == image.flip(-1)).flatten(1).all(1)
+    plain = (seen == image).flatten(1).all(1)
+    assert (mirrored ^ plain).all() and 150 < mirrored.sum() < 250
+
+
+def test_the_generator_alone_decides_which_are_mirrored():
+    one, two, other = (shown(seed, flip=True)[0] for seed in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_moved_images_are_mirrored_whole():
+    seen, image = shown(flip=True, shift=1)
+    kinds = {tuple(x.flatten().tolist()) for x in seen}
+    assert len(kinds) == 18  # nine moves of either
+    moved, _ = shown(shift=1)
+    moves = {tuple(x.flatten().tolist()) for x in moved}
+    mirrored = {tuple(x.flip(-1).flatten().tolist()) for x in moved}
+    assert kinds == moves | mirrored and tuple(image.flatten().tolist()) in moves
+
+
+def test_images_are_shown_as_they_are_without_training():
+    seen, image = shown(flip=True, shift=2, training=False)
+    assert (seen == image).all()
+    assert (shown()[0] == image).all()

@@ -52,7 +52,8 @@ def test_a_neuron_sends_the_same_in_as_many_steps(levels, seed):
 
 
 @pytest.mark.parametrize(
-    ("levels", "ceiling"), [(0, 1.0), (-1, 1.0), (4, 0.0), (4, -1.0), (4, float("nan")), (4, 1e400)]
+    ("levels", "ceiling"),
+    [(0, 1.0), (-1, 1.0), (2.5, 1.0), (4, 0.0), (4, -1.0), (4, float("nan")), (4, 1e400)],
 )
 def test_what_it_cannot_be_is_refused(levels, ceiling):
     with pytest.raises(InputError, match="QCFS"):

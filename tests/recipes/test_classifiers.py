@@ -13,8 +13,25 @@ from axonal.generate.quality import REFERENCE, Moments, Reference, measure
 from axonal.learn.loop import fit
 from axonal.learn.losses import cross_entropy
 from axonal.models.classifier import Classifier
-from axonal.recipes import training
-from axonal.recipes.classifiers import cifar10_classifier, mnist_classifier, save_classifier
+from axonal.models.resnet import ResNet
+from axonal.models.vgg import VGG, VGGConfig
+from axonal.models.vit import ViT
+from axonal.nn import QCFS
+from axonal.recipes import classifiers, training
+from axonal.recipes.batches import images
+from axonal.recipes.classifiers import (
+    PICTURES,
+    QCFS_LEVELS,
+    QUANTISED,
+    Picture,
+    accuracy,
+    cifar10_classifier,
+    mnist_classifier,
+    picture,
+    quantised,
+    save_classifier,
+    save_picture,
+)
 
 
 @pytest.fixture
@@ -106,3 +123,87 @@ def test_shifts_move_whole_images_and_repeat_the_border():
         for right in (-1, 0, 1)
     }
     assert {tuple(x.flatten().tolist()) for x in seen[0]} == moves
+
+
+@pytest.fixture
+def little(bars, monkeypatch):
+    """A small network for the bars, in the place of the one for MNIST."""
+    config = VGGConfig(channels=1, size=28, classes=2, widths=(4, 6, 8), convolutions=1)
+    small = Picture("mnist", VGG, config, 40)
+    monkeypatch.setitem(classifiers.PICTURES, "mnist-vgg", small)
+    return small
+
+
+def quick(recipe, steps):
+    return replace(recipe, steps=steps, batch=16, warmup=2, ema=0.5, log_every=1)
+
+
+def test_a_picture_is_learned_and_then_in_few_levels(little, tmp_path):
+    network = fit(quick(picture("mnist-vgg"), 40), tmp_path / "relu")
+    test = images("mnist", "test")
+    assert accuracy(network.eval(), test) > 0.9
+    start = network.save(tmp_path / "weights")
+    recipe = quantised("mnist-vgg-qcfs4", start=start)
+    begin = recipe.build()
+    assert sum(isinstance(m, QCFS) for m in begin.modules()) == 3
+    for name, value in network.state_dict().items():
+        assert torch.equal(begin.state_dict()[name], value)
+    again = fit(quick(recipe, 20), tmp_path / "qcfs").eval()
+    assert again.config.levels == 4 and accuracy(again, test) > 0.9
+
+
+def test_the_card_is_of_what_was_stored(little, tmp_path):
+    for recipe in (picture("mnist-vgg"), replace(picture("mnist-vgg"), name="mnist-vgg-qcfs8")):
+        network = recipe.build()
+        figures = save_picture(network, recipe, tmp_path)
+        stored = VGG.load(tmp_path)
+        test = images("mnist", "test")
+        with torch.no_grad():
+            right = (stored(test["image"]).argmax(1) == test["label"]).float().mean()
+        assert figures == {"test_accuracy": pytest.approx(float(right)), "test_images": 32}
+
+
+def test_accuracy_is_the_share_of_all_images():
+    class First(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :2]
+
+    x = torch.zeros(600, 1, 1, 2)
+    x[:, 0, 0, 0] = 1
+    label = (torch.arange(600) % 4 == 0).long()
+    assert accuracy(First(), {"image": x, "label": label}) == 0.75
+
+
+def test_pictures_by_name():
+    assert {name: task.kind for name, task in PICTURES.items()} == {
+        "mnist-vgg": VGG,
+        "cifar10-vgg": VGG,
+        "cifar10-resnet": ResNet,
+        "cifar10-vit": ViT,
+    }
+    for name, task in PICTURES.items():
+        recipe = picture(name, seed=3)
+        network = recipe.build().eval()
+        shape = (1, 28, 28) if task.data == "mnist" else (3, 32, 32)
+        with torch.no_grad():
+            assert network(torch.zeros(1, *shape)).shape == (1, 10)
+        assert (recipe.name, recipe.seed, recipe.steps) == (name, 3, task.steps)
+    names = [n for n in PICTURES if n != "cifar10-vit"]
+    assert {*QUANTISED} == {f"{n}-qcfs{levels}" for n in names for levels in QCFS_LEVELS}
+    assert quantised("mnist-vgg-qcfs4").steps < picture("mnist-vgg").steps
+
+
+def test_digits_are_never_mirrored(bars):
+    seen = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return torch.zeros(len(x), 2, requires_grad=True)
+
+    image = torch.arange(28.0).expand(64, 1, 28, 28)
+    batch = {"image": image, "label": torch.zeros(64, dtype=torch.long)}
+    for name in ("mnist-vgg", "cifar10-vgg"):
+        picture(name).loss(Network(), batch, torch.Generator().manual_seed(0))
+    falls = [(x[:, 0, 0, 0] > x[:, 0, 0, -1]).sum() for x in seen]
+    assert falls[0] == 0 and 16 < falls[1] < 48

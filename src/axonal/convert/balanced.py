@@ -21,7 +21,7 @@ LEAST_READ = 4  # steps
 LEAST = 1e-3  # of the largest value, for the threshold of a channel that is silent
 
 
-def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 1000, rate: float = 0.05) -> Plan:
+def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 400, rate: float = 0.5) -> Plan:
     """Binary spikes with balanced channel thresholds, and a delayed read-out.
 
     Args:

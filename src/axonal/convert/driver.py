@@ -71,7 +71,7 @@ def convert(
             chance, samples that don't fit or have one class. FileError: the folder can't be
             written.
     """
-    if method not in {*METHODS, SIGMA_DELTA}:
+    if method not in [*METHODS, SIGMA_DELTA]:
         names = ", ".join([*METHODS, SIGMA_DELTA])
         raise InputError(f"convert: no method {method!r}; there are {names}")
     taken = inspect.signature(METHODS.get(method, _by_changes)).parameters.values()
@@ -168,7 +168,8 @@ def _answer(model: nn.Module, x: Tensor) -> Tensor:
     try:
         output = model(x[:PROBED])
     except REFUSALS as error:
-        raise InputError(f"convert: the model refuses samples {list(x.shape)}: {error}") from error
+        shape = list(x.shape[1:])
+        raise InputError(f"convert: the model refuses samples of {shape}: {error}") from error
     if not bool(output.isfinite().all()):
         raise InputError("convert: the model's output is not finite; look at its weights")
     return output

@@ -200,7 +200,7 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
 
 def _put(graph: fx.GraphModule, node: fx.Node, population: Population, role: Role) -> str:
     """Neurons in the place of a rectifier, or behind any other node."""
-    neuron = Neuron(population.dynamics(), values={"threshold": population.threshold})
+    neuron = _neuron(population.dynamics(), population.threshold)
     name = node.name if role == "rectifier" else f"{node.name}_neurons"
     graph.add_submodule(name, neuron)
     if role == "rectifier":
@@ -217,6 +217,10 @@ def _put(graph: fx.GraphModule, node: fx.Node, population: Population, role: Rol
             moved = graph.graph.call_function(torch.add, (node.args[0], offset))
         node.args = (moved,)
     return name
+
+
+def _neuron(dynamics: Dynamics, threshold: Tensor) -> Neuron:
+    return Neuron(dynamics, values={"threshold": threshold}).to(threshold)
 
 
 def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
@@ -314,7 +318,7 @@ class _Aligned(Stateful):
     def __init__(self, neuron: Bursting):
         super().__init__()
         opens = replace(neuron.dynamics, opens=neuron.dynamics.constants()["window"])
-        self.neuron = Neuron(opens, values={"threshold": neuron.get_buffer("threshold")})
+        self.neuron = _neuron(opens, neuron.get_buffer("threshold"))
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:
         return self.neuron(torch.cat([x, torch.zeros_like(x)]))[0][len(x) :], None
@@ -325,4 +329,5 @@ def _burst(neuron: Neuron, window: int, steps: int) -> Neuron:
     if given.emit == "graded" or getattr(given, "negative_slope", 0.0):
         raise InputError("only neurons of whole spikes above 0 can wait")
     burst = Burst(emit=given.emit, levels=given.levels, opens=window * steps, window=steps)
-    return Bursting(burst, neuron.get_buffer("threshold"))
+    threshold = neuron.get_buffer("threshold")
+    return Bursting(burst, threshold).to(threshold)

@@ -26,7 +26,8 @@ def fold(graph: fx.GraphModule, scales: Mapping[str, Tensor], shape: tuple[int, 
     """
     carrier = _Carrier(graph, scales)
     with torch.no_grad():
-        carrier.run(torch.ones(1, *shape))
+        like = next(graph.parameters(), torch.zeros(()))
+        carrier.run(like.new_ones(1, *shape))
     for node, before, scale in carrier.edits:
         name = f"{before.name}_for_{node.name}"
         graph.register_buffer(name, _compact(scale))
@@ -81,7 +82,7 @@ class _Carrier(fx.Interpreter):
         """The factor behind `n` that does what those before it do, if there is one."""
         factors = {m: self.env[m] for m in carried}
         draw = torch.Generator().manual_seed(0)
-        noise = {m: torch.rand(f.shape, generator=draw) for m, f in factors.items()}
+        noise = {m: torch.rand(f.shape, generator=draw).to(f) for m, f in factors.items()}
         plain, scaled, first, second = (
             self._given(n, {m: make(m) for m in carried})
             for make in (

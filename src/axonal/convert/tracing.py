@@ -94,7 +94,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     if not isinstance(graph.output_node().args[0], fx.Node):
         raise InputError(f"{type(model).__name__} must return one tensor")
     dense = fx.GraphModule(shallow(model), graph, type(model).__name__)
-    children = {name for name, _ in model.named_children()}
+    children = {*model._modules}
     for node in graph.nodes:
         if node.name in children and node.name != node.target:
             node._rename(f"{node.name}_called")  # what stands for it later gets the node's name

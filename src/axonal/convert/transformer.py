@@ -18,7 +18,7 @@ from .setting import Setting
 from .tracing import Role, module_of, rectifiers, roles
 
 
-def transformer(dense: fx.GraphModule, given: Setting, bits: int = 4) -> Plan:
+def transformer(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
     """Signed encoders of 2^(bits - 1) - 1 levels before every map, at ceilings of least error.
 
     Args:

@@ -56,9 +56,9 @@ def cross_entropy(shift: int = 0, flip: bool = False):
 
     def loss(network, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image, label = batch["image"], batch["label"]
-        if network.training and shift:
+        if shift and network.training:
             image = _moved(image, shift, generator)
-        if network.training and flip:
+        if flip and network.training:
             chosen = torch.rand(len(image), generator=generator, device=image.device) < 0.5
             image = torch.where(chosen[:, None, None, None], image.flip(-1), image)
         logits = network(image).float()

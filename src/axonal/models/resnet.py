@@ -26,7 +26,7 @@ class ResNetConfig(Config):
         levels: of quantised activations (`nn.QCFS`); 0 for ReLU.
 
     Raises:
-        InputError: a size below 1.
+        InputError: a size below 1, or no stage.
     """
 
     channels: int = 3
@@ -38,6 +38,8 @@ class ResNetConfig(Config):
     def __post_init__(self):
         if min(self.channels, self.classes, self.blocks, *self.widths) < 1 or self.levels < 0:
             raise InputError("ResNetConfig: every size must be at least 1")
+        if not self.widths:
+            raise InputError("ResNetConfig: there must be a stage")
 
 
 def _convolution(inside: int, outside: int, kernel: int, stride: int) -> nn.Sequential:

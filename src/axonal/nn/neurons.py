@@ -249,7 +249,7 @@ class Bursting(Neuron):
         """As `Neuron.forward`."""
         if state is not None or steps is not None:
             return super().forward(x, state, steps)
-        opens, window = (round(self.value(name)) for name in ("opens", "window"))
+        opens, window = (round(float(self.value(name))) for name in ("opens", "window"))
         first, last = max(0, opens - window), min(opens + window, len(x))
         if not 0 < first < last:
             return super().forward(x)

@@ -26,7 +26,7 @@ class QCFS(nn.Module):
 
     def __init__(self, levels: int, ceiling: float = 4.0):
         super().__init__()
-        if levels < 1 or not 0 < ceiling < float("inf"):
+        if type(levels) is not int or levels < 1 or not 0 < ceiling < float("inf"):
             raise InputError(f"QCFS: {levels} levels up to {ceiling}; both must be above 0")
         self.levels = levels
         self.ceiling = nn.Parameter(torch.tensor(float(ceiling)))

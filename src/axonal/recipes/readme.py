@@ -184,8 +184,8 @@ CONVERTED = {  # forms by their titles and T
     ("graded4", 8): "graded, 4 bits, no training",
     ("binary", 4): "binary, trained so, waiting",
     ("binary", 8): "binary, trained so, waiting",
-    ("transformer", 2): "signed, 4 bits, no training",
-    ("transformer", 8): "signed, 4 bits, no training",
+    ("transformer", 2): "signed, 8 bits, no training",
+    ("transformer", 8): "signed, 8 bits, no training",
 }
 
 
