@@ -9,7 +9,7 @@ from torch import nn
 
 from axonal.convert import plan as plans
 from axonal.convert.observe import values_of
-from axonal.convert.plan import LARGEST, Plan, Population, assemble, rounding
+from axonal.convert.plan import LARGEST, Plan, Population, assemble
 from axonal.convert.tracing import prepared, rectifiers
 from axonal.core.errors import InputError
 from axonal.nn import QCFS, Delay
@@ -125,7 +125,7 @@ def planned(dense, seed=0, schedule="pipelined", levels=3):
         shape = values[name].shape[1:]
         shape = (shape[0], 1, 1) if len(shape) == 3 else ()
         threshold = 0.2 + torch.rand(shape, generator=draw)
-        populations[name] = Population(threshold, levels, slope, rounding(slope))
+        populations[name] = Population(threshold, levels, slope)
     return Plan("random", T, (2, 8, 8), populations, schedule)
 
 
@@ -232,7 +232,7 @@ def test_many_steps_of_fine_spikes_are_the_network_itself(name):
     model = trained(NETWORKS[name])
     dense = prepared(model)
     slopes, x = rectifiers(dense), images()
-    fine = {n: Population(torch.tensor(0.01), 100_000, s, rounding(s)) for n, s in slopes.items()}
+    fine = {n: Population(torch.tensor(0.01), 100_000, s) for n, s in slopes.items()}
     answer = assemble(dense, Plan("fine", 8, (2, 8, 8), fine)).answer(x)
     torch.testing.assert_close(answer, model(x), rtol=0, atol=0.02 * float(model(x).abs().max()))
 
@@ -400,7 +400,6 @@ ONE = torch.tensor(1.0)
         {"threshold": ONE, "slope": 2},
         {"threshold": ONE, "slope": float("nan")},
         {"threshold": ONE, "slope": "0"},
-        {"threshold": ONE, "slope": 0.5},  # with half a threshold
         {"threshold": ONE, "emit": "binary"},
         {"threshold": ONE, "emit": ["graded"]},
     ],

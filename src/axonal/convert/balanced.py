@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from ..core.errors import InputError
 from .normalised import levels
 from .observe import BATCH, observe
-from .plan import Plan, Population, rounding
+from .plan import Plan, Population
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -49,7 +49,6 @@ def balanced(dense: fx.GraphModule, given: Setting, rounds: int = 400, rate: flo
         name: Population(
             thresholds[name].clamp_min(LEAST * float(scale[name].max())),
             slope=slope,
-            emit=rounding(slope),
         )
         for name, slope in slopes.items()
     }

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from .graded import ceiling
 from .observe import observe, values_of
-from .plan import Plan, Population, assemble, rounding
+from .plan import Plan, Population, assemble
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -23,7 +23,7 @@ def corrected(dense: fx.GraphModule, given: Setting) -> Plan:
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(ceiling(seen[name], given.steps), slope=slope, emit=rounding(slope))
+        name: Population(ceiling(seen[name], given.steps), slope=slope)
         for name, slope in slopes.items()
     }
     x = given.x[:SAMPLES]

@@ -87,8 +87,11 @@ def convert(
         apart = max(1, math.ceil(HELD_OUT * len(x)))
         if len(x) < 2:
             raise InputError("convert: one sample can't calibrate and check; give more")
-        test, answers = x[-apart:], None if labels is None else labels[-apart:]
-        x = x[:-apart]
+        order = torch.arange(len(x))
+        if method != SIGMA_DELTA:  # samples may be sorted, unless they are a stream
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        test, answers = x[order[-apart:]], None if labels is None else labels[order[-apart:]]
+        x, labels = x[order[:-apart]], None if labels is None else labels[order[:-apart]]
     else:
         test, answers = _checked(held_out)
         if test.shape[1:] != x.shape[1:]:

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from ..core.errors import InputError
 from .observe import Observed, observe
-from .plan import Plan, Population, rounding
+from .plan import Plan, Population
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -37,9 +37,7 @@ def graded(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
     slopes, most = rectifiers(dense), 2**bits - 1
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(
-            ceiling(seen[name], most * given.steps) / most, most, slope, rounding(slope)
-        )
+        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
         for name, slope in slopes.items()
     }
     return Plan("graded", given.steps, given.shape, populations)

@@ -143,4 +143,5 @@ def _rounded(value: Tensor, population: Population, steps: int) -> Tensor:
     if population.emit == "graded":
         unit = unit * 2.0 ** (1 - population.levels)
     shift = 0.0 if population.emit == "multiple" else 0.5
+    shift = torch.where(value > 0, shift, shift * population.slope)  # leaks round later below 0
     return unit * value.sign() * torch.floor(value.abs() / unit + shift)

@@ -36,8 +36,7 @@ class Population:
         offset: added to the input in every step; None for nothing.
 
     Raises:
-        InputError: a field that no neuron has, or "integer" with a slope between 0 and 1, where
-            what a spike below 0 gives back makes others above it.
+        InputError: a field that no neuron has.
     """
 
     threshold: Tensor
@@ -54,20 +53,14 @@ class Population:
             raise InputError("Population: numbers must be finite, and thresholds above 0")
         if type(self.levels) is not int or self.levels < 1 or self.emit not in get_args(Emit):
             raise InputError(f"Population: no spikes of {self.levels!r} levels, {self.emit!r}")
-        whole = self.slope in (0, 1) or self.emit != "integer"
-        if not isinstance(self.slope, int | float) or not 0 <= self.slope <= 1 or not whole:
-            raise InputError(f"Population: a slope of {self.slope!r} with {self.emit!r} spikes")
+        if not isinstance(self.slope, int | float) or not 0 <= self.slope <= 1:
+            raise InputError(f"Population: a slope of {self.slope!r}; choose 0 to 1")
 
     def dynamics(self) -> Dynamics:
         """The neurons' equations, but for thresholds."""
         if self.emit == "graded" or (self.levels == 1 and not self.slope):
             return Leaky(emit=self.emit, levels=self.levels)
         return Signed(emit=self.emit, levels=self.levels, negative_slope=self.slope)
-
-
-def rounding(slope: float) -> Emit:
-    """How neurons of a slope may round their values: to the nearest, but for leaky ones."""
-    return "integer" if slope in (0, 1) else "multiple"
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from ..core.errors import InputError
 from ..nn import QCFS
 from .graded import ceiling
 from .observe import observe
-from .plan import Plan, Population, rounding
+from .plan import Plan, Population
 from .setting import Setting
 from .tracing import Schedule, line, module_of, rectifiers
 
@@ -69,8 +69,5 @@ def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") 
     if plain:
         seen = observe(dense, plain, given.x, given.folder)
         ceilings |= {name: ceiling(seen[name], given.steps) for name in plain}
-    populations = {
-        name: Population(ceilings[name], slope=slope, emit=rounding(slope))
-        for name, slope in slopes.items()
-    }
+    populations = {name: Population(ceilings[name], slope=slope) for name, slope in slopes.items()}
     return Plan("qcfs", given.steps, given.shape, populations, schedule)

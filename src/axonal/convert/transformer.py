@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..nn.watch import MAPS
 from .graded import ceiling
 from .observe import observe
-from .plan import Plan, Population, rounding
+from .plan import Plan, Population
 from .setting import Setting
 from .tracing import Role, module_of, rectifiers, roles
 
@@ -37,9 +37,7 @@ def transformer(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
         raise InputError(f"{type(dense).__name__} has no activation; nothing would be converted")
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        name: Population(
-            ceiling(seen[name], most * given.steps) / most, most, slope, rounding(slope)
-        )
+        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
         for name, slope in slopes.items()
     }
     return Plan("transformer", given.steps, given.shape, populations)

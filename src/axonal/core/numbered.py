@@ -11,13 +11,14 @@ from .neuron import Algebra, Dynamics, Emit, State
 class Signed(Dynamics):
     """Integrate-and-fire with numbered spikes of both signs, rarer below 0.
 
-        h = decay v + gain x,   F(u) = clip(floor(u + 1/2), 0, levels)  ("integer")
-        s = F(h / threshold) - F(-negative_slope h / threshold)
-        v = h - threshold F(h / threshold) + threshold / negative_slope F(-negative_slope h / ...)
+        h = decay v + gain x,   a = clip(floor(h / threshold + 1/2), 0, levels)
+        b = clip(floor(negative_slope (1/2 - h / threshold)), 0, levels)
+        s = a - b,   v = h - threshold a + threshold / negative_slope b
 
     so that s threshold adds up to a leaky ReLU of the input: the imbalanced threshold of
-    Spiking-YOLO (Kim et al. 2020, arXiv 1903.06530) with several levels. "multiple" leaves the 1/2
-    out. A spike of several levels is one event with a number.
+    Spiking-YOLO (Kim et al. 2020, arXiv 1903.06530) with several levels. What a spike below 0 gives
+    back never calls for one above. That is "integer"; "multiple" leaves both 1/2 out. A spike of
+    several levels is one event with a number.
 
     Attributes:
         decay: of the membrane, per step, in [0, 1].
@@ -43,7 +44,8 @@ class Signed(Dynamics):
         (v,) = state
         h = p.decay * v + p.gain * x
         above = self.fire(m, h, p.threshold)
-        below = self.fire(m, -p.negative_slope * h, p.threshold)
+        late = 0.5 * (1 - p.negative_slope) * p.threshold if self.emit == "integer" else 0.0
+        below = self.fire(m, -p.negative_slope * h - late, p.threshold)
         # Without a slope nothing is sent below 0, whatever is divided.
         unit = p.threshold / m.where(p.negative_slope > 0, p.negative_slope, 1.0)
         v = h - p.threshold * self.sent(m, above) + unit * self.sent(m, below)
