@@ -82,20 +82,14 @@ def convert(
         )
     if type(T) is not int or not 1 <= T <= LONGEST:
         raise InputError(f"convert: T is {T!r}; it must be a whole number of steps, 1 to {LONGEST}")
-    x, labels = _checked(calibration)
+    pair = _checked(calibration)
     if held_out is None:
-        apart = max(1, math.ceil(HELD_OUT * len(x)))
-        if len(x) < 2:
-            raise InputError("convert: one sample can't calibrate and check; give more")
-        order = torch.arange(len(x))
-        if method != SIGMA_DELTA:  # samples may be sorted, unless they are a stream
-            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-        test, answers = x[order[-apart:]], None if labels is None else labels[order[-apart:]]
-        x, labels = x[order[:-apart]], None if labels is None else labels[order[:-apart]]
+        pair, checks = _apart(*pair, ordered=method == SIGMA_DELTA)
     else:
-        test, answers = _checked(held_out)
-        if test.shape[1:] != x.shape[1:]:
-            raise InputError(f"convert: held out {list(test.shape)} for samples {list(x.shape)}")
+        checks = _checked(held_out)
+    (x, labels), (test, answers) = pair, checks
+    if test.shape[1:] != x.shape[1:]:
+        raise InputError(f"convert: held out {list(test.shape)} for samples {list(x.shape)}")
     model = _evaluated(model)
     if method == SIGMA_DELTA:
         _answer(model, x)
@@ -153,6 +147,17 @@ def _checked(samples: Samples) -> tuple[Tensor, Tensor | None]:
         if len(labels.unique()) < 2 and len(x) > 1:
             raise InputError("convert: all samples are of one class; thresholds need them all")
     return x, labels
+
+
+def _apart(x: Tensor, labels: Tensor | None, ordered: bool) -> list[tuple[Tensor, Tensor | None]]:
+    """Samples to calibrate with, and a share of them held out: drawn, or the last of a stream."""
+    if len(x) < 2:
+        raise InputError("convert: one sample can't calibrate and check; give more")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    order = torch.arange(len(x)) if ordered else order  # samples may be sorted by class
+    kept = len(x) - max(1, math.ceil(HELD_OUT * len(x)))
+    parts = order[:kept], order[kept:]
+    return [(x[rows], None if labels is None else labels[rows]) for rows in parts]
 
 
 def _evaluated(model: nn.Module) -> nn.Module:
