@@ -103,8 +103,8 @@ PICTURES: Mapping[str, Picture] = {
     "cifar10-resnet": Picture("cifar10", ResNet, ResNetConfig(), 4000),
     "cifar10-vit": Picture("cifar10", ViT, ViTConfig(), 5000, lr=1e-3),
 }
-QCFS_LEVELS = (4, 8)
-QCFS_SHARE, QCFS_LR = 0.4, 1e-3  # of the steps that the network itself took; and the rate
+QCFS_LEVELS = {4: 0.8, 8: 0.4}  # and the share of the network's own steps that learning takes
+QCFS_LR = 1e-3
 QUANTISED: Mapping[str, tuple[str, int]] = {
     f"{name}-qcfs{levels}": (name, levels)
     for name in ("mnist-vgg", "cifar10-vgg", "cifar10-resnet")
@@ -139,7 +139,7 @@ def quantised(name: str, seed: int = 0, start: Path = Path()) -> Recipe:
         network.load_state_dict(task.kind.load(start).state_dict(), strict=False)
         return network
 
-    steps = int(QCFS_SHARE * task.steps)
+    steps = int(QCFS_LEVELS[levels] * task.steps)
     return replace(picture(base, seed, steps=steps, lr=QCFS_LR), name=name, build=build)
 
 
