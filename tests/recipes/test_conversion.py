@@ -105,7 +105,7 @@ def results(monkeypatch, tmp_path):
         for t in conversion.STEPS
     }
     theirs = {f"sj_{r}_accuracy [cifar10-vgg, T 2]": 0.25 for r in ("robust", "robust_delayed")}
-    anytime = ("step_share", "accuracy", "full_accuracy", "random_accuracy")
+    anytime = ("step_share", "accuracy", "full_accuracy", "random_accuracy", "first_accuracy")
     early = {f"anytime_{what}": 0.5 for what in anytime} | {"anytime curve": [(1, 90, 80)] * 2}
     rival = {"behind_spikingjelly": 0, "cells_compared": 16, "reasons": {}} | shares | theirs
     found = {

@@ -159,23 +159,22 @@ def _percent(figure: dict[str, float] | None) -> str:
 def parity(results: dict[str, Any]) -> str:
     """The table of `axonal bench parity`, in Markdown."""
     figures = results["figures"]
-    lines = [
-        "| preset | equal steps | spikes a step | its gradients differ by |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for key, share in figures.items():
         if key.startswith("equal ["):
             name = key[len("equal [") : -1]
             rate = figures[f"spikes a step [{name}]"]
             apart = figures.get(f"gradient difference [{name}]")
             shown = "–" if apart is None else f"{apart:.0e}" if 0 < apart < 0.01 else f"{apart:.2g}"
-            lines.append(f"| {name} | {100 * share:.4g} % | {rate:.3f} | {shown} |")
+            rows.append([name, f"{100 * share:.4g} %", f"{rate:.3f}", shown])
+    lines = _table(["preset", "equal steps", "spikes a step", "its gradients differ by"], rows)
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     """A table's lines."""
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return [first, "|---" * len(head) + "|", *others]
 
 
 CONVERTED = {  # forms by their titles and T
@@ -221,14 +220,26 @@ def convert(results: dict[str, Any]) -> str:
         f"Answers that are given as soon as they are sure take {figures['anytime_step_share']:.0%} "
         f"of 8 steps, at {figures['anytime_accuracy']:.2f} % instead of "
         f"{figures['anytime_full_accuracy']:.2f} % (at random steps "
-        f"{figures['anytime_random_accuracy']:.2f} %). In the engine "
-        f"{figures['engine_spike_mismatches']:,} of {figures['engine_values_compared']:,} values "
-        "that neurons send differ from torch's.",
+        f"{figures['anytime_random_accuracy']:.2f} %, after the first "
+        f"{figures['anytime_first_accuracy']:.2f} %). Values that neurons send in the engine and "
+        f"not in torch: {_differing(figures)}.",
         "",
         f"`{results['command']}` on {results['machine']}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _differing(figures: dict[str, Any]) -> str:
+    """How many values differ between the engine and torch, by form."""
+    said = []
+    for form in dict.fromkeys(form for form, _ in CONVERTED):
+        wrong, compared = (
+            sum(v for k, v in figures.items() if k.startswith(f"{what} [") and f", {form}, T" in k)
+            for what in ("engine_spike_mismatches", "engine_values_compared")
+        )
+        said.append(f"{form} {wrong:,} of {compared:,}")
+    return ", ".join(said)
 
 
 RECIPES = {"rate coding": "robust", "LTB": "ltb", "STA": "sta"}  # by how their figures begin
@@ -340,17 +351,14 @@ def nir(results: dict[str, Any]) -> str:
 def learn(results: dict[str, Any]) -> str:
     """The tables of `axonal bench learn`, in Markdown."""
     figures = results["figures"]
-    lines = [
-        "| `axonal train …` | test accuracy | spikes a neuron and step | minutes | parameters |",
-        "|---|---|---|---|---|",
-    ]
+    head, rows = ["`axonal train …`", "test accuracy", "spikes a neuron and step"], []
     for name in SHOWN:
         key = name.replace("-", "_")
         accuracy, rate = (figures[f"{key}_{what}"] for what in ("accuracy", "spike_rate"))
         minutes, parameters = figures[f"{key}_seconds"] / 60, figures[f"{key}_parameters"]
-        lines.append(
-            f"| `{name}` | {accuracy:.1f} % | {rate:.1f} % | {minutes:.1f} | {parameters:,} |"
-        )
+        shown = (f"{accuracy:.1f} %", f"{rate:.1f} %", f"{minutes:.1f}", f"{parameters:,}")
+        rows.append([f"`{name}`", *shown])
+    lines = _table([*head, "minutes", "parameters"], rows)
     networks = ("fully connected", "convolutional")
     lines += [
         "",
