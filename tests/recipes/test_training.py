@@ -116,8 +116,8 @@ def test_an_interrupted_training_goes_on(named, tmp_path, monkeypatch):
 
 
 def test_a_training_after_another_runs_both(named, tmp_path):
-    folder = train("tuned", tmp_path)
-    first = tmp_path / "tiny" / "model"
+    folder = train("tuned", tmp_path / "tuned")
+    first = tmp_path / "tiny" / "model"  # beside it
     assert json.loads((first / "card.json").read_text())["recipe"] == "tiny"
     assert json.loads((folder / "card.json").read_text())["recipe"] == "tuned"
     assert not same(weights(first), weights(folder))
