@@ -46,7 +46,7 @@ def idle(monkeypatch):
     def run(*_):
         raise AssertionError("work began before the refusal")
 
-    for name in ("graded", "qcfs", "signed", "balanced"):
+    for name in ("graded", "normalised", "balanced"):
         monkeypatch.setattr(f"axonal.convert.{name}.observe", run)
     monkeypatch.setattr("axonal.convert.driver.calibrate", run)
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from .graded import ceiling
-from .observe import observe, values_of
-from .plan import Plan, Population, assemble
+from .graded import least_error
+from .observe import values_of
+from .plan import Plan, assemble
 from .setting import Setting
 from .tracing import rectifiers
 
@@ -21,11 +21,7 @@ SAMPLES = 128  # that correct a layer
 def corrected(dense: fx.GraphModule, given: Setting) -> Plan:
     """Binary spikes with thresholds where T levels err least, and offsets for the means."""
     slopes = rectifiers(dense)
-    seen = observe(dense, [*slopes], given.x, given.folder)
-    populations = {
-        name: Population(ceiling(seen[name], given.steps), slope=slope)
-        for name, slope in slopes.items()
-    }
+    populations = least_error(dense, given, slopes)
     x = given.x[:SAMPLES]
     target, _ = values_of(dense, [*slopes], x)
     for name in slopes:

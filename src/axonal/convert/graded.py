@@ -10,6 +10,8 @@ whose stationary point is the fixed point theta <- theta E[q y] / E[q^2] of thre
 (H-MT, AAAI 2026; DCGS, Huang et al. 2025), here over values seen and not under a Gaussian.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, fx
 
@@ -34,13 +36,26 @@ def graded(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
     """
     if type(bits) is not int or not 1 <= bits <= 16:
         raise InputError(f"graded: {bits} bits of a spike; choose 1 to 16")
-    slopes, most = rectifiers(dense), 2**bits - 1
+    populations = least_error(dense, given, rectifiers(dense), 2**bits - 1)
+    return Plan("graded", given.steps, given.shape, populations)
+
+
+def least_error(
+    dense: fx.GraphModule, given: Setting, slopes: Mapping[str, float], levels: int = 1
+) -> dict[str, Population]:
+    """Populations of so many levels a spike, each channel's ceiling where T steps err least.
+
+    Args:
+        slopes: of the values below 0, by node.
+
+    Raises:
+        InputError, FileError: as `observe`.
+    """
     seen = observe(dense, [*slopes], given.x, given.folder)
-    populations = {
-        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
+    return {
+        name: Population(ceiling(seen[name], levels * given.steps) / levels, levels, slope)
         for name, slope in slopes.items()
     }
-    return Plan("graded", given.steps, given.shape, populations)
 
 
 def ceiling(seen: Observed, levels: int) -> Tensor:

@@ -98,7 +98,7 @@ class _Watched:
         unit = population.threshold
         sent = unit * spikes.mean(0)
         due = _rectified(given.mean(0), population.slope)
-        top = unit * (1 if population.emit == "graded" else population.levels)
+        top = unit * population.levels
         clipped = torch.minimum(torch.maximum(value, -top), top)
         errors = {
             "clip": value - clipped,
@@ -140,8 +140,6 @@ def _rectified(value: Tensor, slope: float) -> Tensor:
 def _rounded(value: Tensor, population: Population, steps: int) -> Tensor:
     """What a population sends of a steady value in so many steps, on the mean."""
     unit = population.threshold / steps
-    if population.emit == "graded":
-        unit = unit * 2.0 ** (1 - population.levels)
     shift = 0.0 if population.emit == "multiple" else 0.5
     shift = torch.where(value > 0, shift, shift * population.slope)  # leaks round later below 0
     return unit * value.sign() * torch.floor(value.abs() / unit + shift)

@@ -5,6 +5,8 @@ the 99.9th percentile, which a few outliers don't raise (Rueckauer et al. 2017, 
 11:682). Membranes begin at zero, so that rates are rounded down.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, fx
 
 from ..core.errors import InputError
@@ -18,7 +20,7 @@ MAXIMUM, PERCENTILE = 1.0, 0.999
 
 def maximum(dense: fx.GraphModule, given: Setting) -> Plan:
     """Thresholds at the largest value of each layer (Diehl et al. 2015)."""
-    return _layers("maximum", dense, given, MAXIMUM)
+    return at_share("maximum", dense, given, MAXIMUM, _whole)
 
 
 def percentile(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE) -> Plan:
@@ -30,33 +32,35 @@ def percentile(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE)
     Raises:
         InputError: `share` out of range.
     """
-    return _layers("percentile", dense, given, share)
+    return at_share("percentile", dense, given, share, _whole)
 
 
-def _layers(name: str, dense: fx.GraphModule, given: Setting, share: float) -> Plan:
-    check_share(share)
+def at_share(
+    name: str,
+    dense: fx.GraphModule,
+    given: Setting,
+    share: float,
+    threshold: Callable[[Observed, float], Tensor],
+) -> Plan:
+    """Binary spikes whose thresholds are what `threshold` finds at a share of the values.
+
+    Raises:
+        InputError: `share` is outside (0, 1].
+    """
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"{name}: a share of {share!r} of the values; choose above 0, up to 1")
     slopes = rectifiers(dense)
     seen = observe(dense, [*slopes], given.x, given.folder)
     populations = {
-        node: Population(_whole(seen[node], share), slope=slope, emit="multiple")
+        node: Population(threshold(seen[node], share), slope=slope, emit="multiple")
         for node, slope in slopes.items()
     }
     return Plan(name, given.steps, given.shape, populations)
 
 
 def _whole(seen: Observed, share: float) -> Tensor:
-    """The same of all channels together."""
+    """As `levels`, of all channels together."""
     return levels(Observed(seen.values.reshape(1, -1), seen.most.max()[None], 0), share)
-
-
-def check_share(share: float) -> None:
-    """See that a method is given a share of values.
-
-    Raises:
-        InputError: it is outside (0, 1].
-    """
-    if not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(f"a share of {share!r} of the values; choose above 0, up to 1")
 
 
 def levels(seen: Observed, share: float) -> Tensor:

@@ -17,7 +17,7 @@ from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Sig
 from .scales import fold
 from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
 
-Emit = Literal["integer", "multiple", "graded"]
+Emit = Literal["integer", "multiple"]
 LARGEST, LONGEST = 2**24, 2**16  # values of a sample, steps: what a file may ask for
 
 
@@ -29,10 +29,9 @@ class Population:
 
     Attributes:
         threshold: > 0, in the unit of the value; broadcasts to one sample's neurons.
-        levels: of a spike: how many thresholds it may be worth, or how many sizes graded ones have.
+        levels: of a spike: how many thresholds it may be worth.
         slope: of the rectifier below 0: 0 for ReLU, 1 for a value that takes both signs.
-        emit: "integer" fires from half a threshold on, "multiple" from a whole one; "graded"
-            sends powers of two.
+        emit: "integer" fires from half a threshold on, "multiple" from a whole one.
         offset: added to the input in every step; None for nothing.
 
     Raises:
@@ -58,8 +57,8 @@ class Population:
 
     def dynamics(self) -> Dynamics:
         """The neurons' equations, but for thresholds."""
-        if self.emit == "graded" or (self.levels == 1 and not self.slope):
-            return Leaky(emit=self.emit, levels=self.levels)
+        if self.levels == 1 and not self.slope:
+            return Leaky(emit=self.emit)
         return Signed(emit=self.emit, levels=self.levels, negative_slope=self.slope)
 
 
@@ -319,7 +318,7 @@ class _Aligned(Stateful):
 
 def _burst(neuron: Neuron, window: int, steps: int) -> Neuron:
     given = neuron.dynamics
-    if given.emit == "graded" or getattr(given, "negative_slope", 0.0):
+    if getattr(given, "negative_slope", 0.0):
         raise InputError("only neurons of whole spikes above 0 can wait")
     burst = Burst(emit=given.emit, levels=given.levels, opens=window * steps, window=steps)
     threshold = neuron.get_buffer("threshold")

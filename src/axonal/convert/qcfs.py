@@ -12,15 +12,14 @@ as latency, T steps a layer (as in QVM, which averages its input first).
 import copy
 from typing import get_args
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from ..core.errors import InputError
 from ..nn import QCFS
-from .graded import ceiling
-from .observe import observe
+from .graded import least_error
 from .plan import Plan, Population
 from .setting import Setting
-from .tracing import Schedule, line, module_of, rectifiers
+from .tracing import Schedule, line, rectifiers
 
 
 def quantisable(model: nn.Module, levels: int) -> nn.Module:
@@ -59,15 +58,12 @@ def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") 
         raise InputError(
             f"{leaky.name} is leaky{line(leaky)} and can't wait; choose schedule='pipelined'"
         )
-    learned = {node.name: module_of(dense, node) for node in dense.graph.nodes}
-    ceilings: dict[str, Tensor] = {
-        name: learned[name].ceiling.detach().clone()
-        for name in slopes
-        if isinstance(learned[name], QCFS)
-    }
-    plain = [name for name in slopes if name not in ceilings]
-    if plain:
-        seen = observe(dense, plain, given.x, given.folder)
-        ceilings |= {name: ceiling(seen[name], given.steps) for name in plain}
-    populations = {name: Population(ceilings[name], slope=slope) for name, slope in slopes.items()}
+    populations, plain = {}, {}
+    for name, slope in slopes.items():
+        module = dense.get_submodule(name)
+        if isinstance(module, QCFS):
+            populations[name] = Population(module.ceiling.detach().clone())
+        else:
+            plain[name] = slope
+    populations |= least_error(dense, given, plain) if plain else {}
     return Plan("qcfs", given.steps, given.shape, populations, schedule)

@@ -7,11 +7,9 @@ small values has a small threshold, and needs no more steps than one with large 
 
 from torch import fx
 
-from .normalised import PERCENTILE, check_share, levels
-from .observe import observe
-from .plan import Plan, Population
+from .normalised import PERCENTILE, at_share, levels
+from .plan import Plan
 from .setting import Setting
-from .tracing import rectifiers
 
 
 def signed(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE) -> Plan:
@@ -23,11 +21,4 @@ def signed(dense: fx.GraphModule, given: Setting, share: float = PERCENTILE) -> 
     Raises:
         InputError: `share` out of range.
     """
-    check_share(share)
-    slopes = rectifiers(dense)
-    seen = observe(dense, [*slopes], given.x, given.folder)
-    populations = {
-        name: Population(levels(seen[name], share), slope=slope, emit="multiple")
-        for name, slope in slopes.items()
-    }
-    return Plan("signed", given.steps, given.shape, populations)
+    return at_share("signed", dense, given, share, levels)

@@ -4,16 +4,16 @@ What reads the network's values through weights or products gets them as spikes:
 several thresholds and both signs stands before every linear map and every product of attention
 (ECMT, Huang et al. 2024, arXiv 2403.16552). Norms, softmax, GELU and products themselves run on
 running means, and hand on by how much the sum of their results should grow (`nn.Difference`, as in
-STA, Jiang et al. 2024, ICLR). They stay in floating point and dense, and are counted so.
+STA, Jiang et al. 2024, ICLR). They stay in floating point and dense: the engine counts them under
+their names, the certificate's operations leave them out.
 """
 
 from torch import fx
 
 from ..core.errors import InputError
 from ..nn.watch import MAPS
-from .graded import ceiling
-from .observe import observe
-from .plan import Plan, Population
+from .graded import least_error
+from .plan import Plan
 from .setting import Setting
 from .tracing import Role, module_of, rectifiers, roles
 
@@ -35,11 +35,7 @@ def transformer(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
         slopes |= rectifiers(dense)
     if not slopes:
         raise InputError(f"{type(dense).__name__} has no activation; nothing would be converted")
-    seen = observe(dense, [*slopes], given.x, given.folder)
-    populations = {
-        name: Population(ceiling(seen[name], most * given.steps) / most, most, slope)
-        for name, slope in slopes.items()
-    }
+    populations = least_error(dense, given, slopes, most)
     return Plan("transformer", given.steps, given.shape, populations)
 
 

@@ -17,6 +17,7 @@ from ..models.spiking import SpikingClassifier, SpikingConfig
 from ..nn import codec
 from ..nn.watch import tally
 from .batches import images
+from .parts import table
 from .spiking import CHANNELS, MILLISECONDS, RISE, STEPS
 
 AnyCode = codec.Code | codec.SignalCode
@@ -177,13 +178,13 @@ def page(figures: Mapping[str, float]) -> str:
             what: {name: figures[f"{what} [{kind}, {name}]"] for name in codes}
             for what in ("accuracy", "code spikes", "network spikes", "latency", "steps")
         }
-        lines += ["", f"| {kind} | it sends | accuracy | spikes | latency | use it when |"]
-        lines.append("|---" * 6 + "|")
+        rows = []
         for n, (_, sends, use) in codes.items():
             spikes = f"{at['code spikes'][n]:.0f} + {at['network spikes'][n]:.0f}"
             late = f"{at['latency'][n]:.1f} of {at['steps'][n]}"
-            cells = (n, sends, f"{at['accuracy'][n]:.1f} %", spikes, late, use)
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append((n, sends, f"{at['accuracy'][n]:.1f} %", spikes, late, use))
+        head = (kind, "it sends", "accuracy", "spikes", "latency", "use it when")
+        lines += ["", *table(head, rows)]
         best = max(codes, key=at["accuracy"].__getitem__)
         least, first = (min(codes, key=at[w].__getitem__) for w in ("code spikes", "latency"))
         said = f"Most accurate: {best}; fewest spikes sent: {least}; first to answer: {first}."

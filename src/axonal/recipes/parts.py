@@ -1,4 +1,4 @@
-"""Parts that long benches have in common: results that are kept, and charts."""
+"""Parts that benches have in common: results that are kept, charts and tables."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -47,3 +47,9 @@ def chart(
         for i, (name, points) in enumerate(lines.items())
     ]
     files.write(path, svg.alone(svg.scatter(series, x_name, y_name, 720, 380), series))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
+    return [first, "|---" * len(head) + "|", *others]

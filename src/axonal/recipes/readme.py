@@ -10,6 +10,7 @@ from ..core.errors import FileError
 from . import codes
 from .epochs import RIVALS
 from .neurons import MEMORY
+from .parts import table
 from .roundtrip import CASES
 from .spiking import SHOWN
 
@@ -167,14 +168,8 @@ def parity(results: dict[str, Any]) -> str:
             apart = figures.get(f"gradient difference [{name}]")
             shown = "–" if apart is None else f"{apart:.0e}" if 0 < apart < 0.01 else f"{apart:.2g}"
             rows.append([name, f"{100 * share:.4g} %", f"{rate:.3f}", shown])
-    lines = _table(["preset", "equal steps", "spikes a step", "its gradients differ by"], rows)
+    lines = table(["preset", "equal steps", "spikes a step", "its gradients differ by"], rows)
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A table's lines."""
-    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return [first, "|---" * len(head) + "|", *others]
 
 
 CONVERTED = {  # forms by their titles and T
@@ -211,9 +206,9 @@ def convert(results: dict[str, Any]) -> str:
                 ]
             )
     head = ["network (its accuracy)", "spikes", "T / answer after", "points lost"]
-    lines = _table([*head, "spikes a neuron", "operations / its multiply-adds"], rows)
+    lines = table([*head, "spikes a neuron", "operations / its multiply-adds"], rows)
     head = ["accuracy, %", "T", "ours", *(f"SpikingJelly, {recipe}" for recipe in RECIPES)]
-    lines += ["", *_table(head, _beside(figures)), ""]
+    lines += ["", *table(head, _beside(figures)), ""]
     lines += [
         f"{figures['behind_spikingjelly']} of {figures['cells_compared']} cells are below "
         "SpikingJelly's best. "
@@ -358,7 +353,7 @@ def learn(results: dict[str, Any]) -> str:
         minutes, parameters = figures[f"{key}_seconds"] / 60, figures[f"{key}_parameters"]
         shown = (f"{accuracy:.1f} %", f"{rate:.1f} %", f"{minutes:.1f}", f"{parameters:,}")
         rows.append([f"`{name}`", *shown])
-    lines = _table([*head, "minutes", "parameters"], rows)
+    lines = table([*head, "minutes", "parameters"], rows)
     networks = ("fully connected", "convolutional")
     lines += [
         "",
