@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
+BROKER := .venv/mosquitto/mosquitto
 
 # On a CPU torch can spend half its time in page faults, because glibc hands large buffers back to
 # the system after every step. Keeping them made training 2-4 times faster.
@@ -17,7 +18,7 @@ endif
 
 .PHONY: test lint demo setup
 
-test: lint
+test: lint $(BROKER)
 	$(BIN)/pytest
 
 lint: setup
@@ -36,5 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[torch,fid,nir]' --group dev
+		--editable '.[torch,fid,nir,events,watch,video]' --group dev
 	touch $@
+
+# Tests of MQTT talk to a real broker.
+$(BROKER): | setup
+	tests/mosquitto.sh $(@D)

@@ -25,7 +25,7 @@ def test_files_and_functions_keep_their_size(path):
             assert node.end_lineno - spoken < 50, node.name
 
 
-@pytest.mark.parametrize("room", ["core", "energy", "data", "deploy"])
+@pytest.mark.parametrize("room", ["core", "sense", "energy", "data", "deploy"])
 def test_small_computers_need_no_torch(room):
     torch_alone = {SOURCE / "deploy" / name for name in ("trace.py", "certify.py")}
     free = [path for path in FILES if path not in torch_alone]

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console, Group
 from rich.status import Status
 from rich.table import Table
@@ -23,9 +22,9 @@ from ..core.errors import InputError
 from ..energy import svg, tables
 from ..models.base import CONFIG, WEIGHTS
 from .convertible import network, samples
+from .parts import page
 from .training import CARD
 
-ROOM = Path(__file__).parent
 AXIS = (1e-3, 10.0)  # of the page's drawings: events of a value
 # Spikes a neuron and step below which 5 to 10 steps cost less than an ANN of as many bits (Yan et
 # al., arXiv 2409.08290).
@@ -53,17 +52,9 @@ def assessed(
     with Status("looking at what the layers read", console=Console(stderr=True)):
         found = assess(model, x, steps=steps, stream=stream)
     told = _told(found, what, data, stream)
-    environment = Environment(
-        loader=FileSystemLoader([ROOM, ROOM.parent / "energy"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"si": svg.si, "short": short, "place": _place}
     about = {"title": f"{what} on {data}", "found": found, "told": told, "outcome": outcome}
-    page = environment.get_template("assess.html.j2").render(**about, table=tables.load())
-    files.write(out, page)
+    shorter = {"short": short, "place": _place}
+    files.write(out, page("assess.html.j2", shorter, **about, table=tables.load()))
     parts = [Text(found.verdict, "bold"), _layers(found), _memories(found), *map(Text, told)]
     return Group(*(line for part in parts for line in (part, ""))), f"The page is {out.resolve()}."
 

@@ -1,9 +1,11 @@
-"""Parts that benches have in common: results that are kept, charts and tables."""
+"""Parts that recipes have in common: results that are kept, charts, tables and pages."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core import files
 from ..energy import svg
@@ -53,3 +55,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
     return [first, "|---" * len(head) + "|", *others]
+
+
+def page(template: str, filters: Mapping[str, Callable], **about: Any) -> str:
+    """A template of this room filled with `about`; `si` writes numbers with their prefix."""
+    room = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader([room, room.parent / "energy"]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"si": svg.si, **filters}
+    return environment.get_template(template).render(**about)

@@ -1,0 +1,170 @@
+"""Clips: the rows around a wake, kept, taken apart for files, told in words and drawn."""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..core import png
+from ..core.errors import InputError
+from .stream import State
+
+LARGEST = 1024  # pixels of a picture's side, unless told
+LANE = 64  # pixels of a channel's height, unless told
+CHUNK = 1024  # rows: packets smaller than this are kept together
+
+
+class Preroll:
+    """The last `seconds` of a stream: its newest `limit` rows; at most twice as many are held."""
+
+    def __init__(self, seconds: float, limit: int = 1 << 20):
+        if not 0 <= seconds < math.inf or limit < 1:
+            raise InputError(f"Preroll: {seconds} seconds and {limit} rows can't be kept")
+        self.span, self.limit, self.held = round(seconds * 1e6), limit, 0
+        self.chunks: deque[np.ndarray] = deque()
+
+    def add(self, packet: np.ndarray) -> None:
+        """Keep a packet; one from before the last begins anew, as does one of another type."""
+        if not len(packet):
+            return
+        last = self.chunks[-1] if self.chunks else packet[:1]
+        if packet["t"][0] < last["t"][-1] or packet.dtype != last.dtype:
+            self.chunks.clear()
+            self.held = 0
+        # Windows that this packet will close may end as early as where the packet before it did.
+        while self.chunks and self.chunks[0]["t"][-1] < last["t"][-1] - self.span:
+            self.held -= len(self.chunks.popleft())
+        packet = packet[-self.limit :]
+        self.held += len(packet)
+        if self.chunks and len(self.chunks[-1]) + len(packet) <= CHUNK:
+            packet = np.concatenate([self.chunks.pop(), packet])
+        self.chunks.append(packet.copy())
+        while self.held - len(self.chunks[0]) >= self.limit:
+            self.held -= len(self.chunks.popleft())
+
+    def clip(self, t_us: int) -> np.ndarray | None:
+        """The rows from `seconds` before t_us up to it; None before the first packet."""
+        if not self.chunks:
+            return None
+        rows = np.concatenate(list(self.chunks))[-self.limit :]
+        begin = np.searchsorted(rows["t"], t_us - self.span, "left")
+        return rows[begin : np.searchsorted(rows["t"], t_us, "right")].copy()
+
+    def state(self) -> State:
+        """The rows as columns."""
+        return columns(np.concatenate(list(self.chunks))) if self.chunks else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.chunks.clear()
+        self.held = 0
+        if state:
+            self.add(rows(state))
+
+
+def columns(packet: np.ndarray) -> dict[str, np.ndarray]:
+    """A packet as a plain array a field, as files take it."""
+    return {name: packet[name].copy() for name in packet.dtype.names or ()}
+
+
+def rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The packet that `columns` took apart."""
+    kinds = [(name, value.dtype, value.shape[1:]) for name, value in found.items()]
+    packet = np.empty(len(found["t"]), np.dtype(kinds, align=True))
+    for name, value in found.items():
+        packet[name] = value
+    return packet
+
+
+def summary(event: Mapping[str, Any], clip: np.ndarray | None) -> str:
+    """A wake (its CloudEvent) and its clip in a few sentences, for people and language models."""
+    data = event["data"]
+    told = [
+        f"Event {data['id']} of {data['source']}: {data['type']}, because of: {data['reason']}.",
+        f"Score {data['score']}, threshold {data['threshold']}.",
+        f"It began at {data['t_start_us'] / 1e6:.3f} s and has lasted "
+        f"{(data['t_end_us'] - data['t_start_us']) / 1e6:.3f} s; the filters kept "
+        f"{data['n_events_out']} of its {data['n_events_in']} events.",
+    ]
+    if clip is None or not len(clip):
+        return " ".join(told)
+    seconds = (float(clip["t"][-1]) - float(clip["t"][0])) / 1e6
+    told.append(f"The clip has {len(clip)} rows in {seconds:.3f} s, up to the wake.")
+    tenths = np.bincount(_place(clip["t"], 10), minlength=10)
+    told.append(f"Rows in each tenth of it: {tenths.tolist()}.")
+    if "value" not in (clip.dtype.names or ()):
+        share, x, y = np.mean(clip["p"] != 0), clip["x"], clip["y"]
+        told.append(f"{share:.0%} are ON; x {x.min()} to {x.max()}, mean {x.mean():.0f};")
+        told.append(f"y {y.min()} to {y.max()}, mean {y.mean():.0f} (0 is the top).")
+        return " ".join(told)
+    for name, value in enumerate(clip["value"].T.astype(np.float64)):
+        value = value[np.isfinite(value)]
+        if len(value):
+            told.append(
+                f"Channel {name}: {value.min():.4g} to {value.max():.4g}, mean {value.mean():.4g}, "
+                f"standard deviation {value.std():.4g}."
+            )
+    return " ".join(told)
+
+
+def picture(clip: np.ndarray, width: int | None = None, height: int | None = None) -> bytes:
+    """A clip as a PNG file.
+
+    Events of a camera are drawn where they happened, ON red and OFF blue, brighter for more; of
+    one line of addresses (a cochlea's), over time, the first address at the bottom. Samples are
+    drawn as a strip a channel, over time, each from its least to its greatest value.
+
+    Args:
+        clip: rows.
+        width, height: of the picture; None for what the clip fills, at most `LARGEST`. What a
+            larger camera sees is drawn smaller, never cut.
+
+    Raises:
+        InputError: no rows, or a picture without pixels.
+    """
+    if not len(clip) or any(n is not None and n < 1 for n in (width, height)):
+        raise InputError("picture: it needs a clip with rows, a width and a height")
+    if "value" in (clip.dtype.names or ()):
+        channels = clip["value"].shape[1]
+        return png.encode(_strips(clip, width or LARGEST, height or min(LARGEST, LANE * channels)))
+    x, y = clip["x"].astype(np.int64), clip["y"].astype(np.int64)
+    wide, high = int(x.max()) + 1, int(y.max()) + 1
+    if high == 1:
+        wide, high, y = min(len(clip), LARGEST), wide, wide - 1 - x
+        x = _place(clip["t"], wide)
+    width, height = width or min(wide, LARGEST), height or min(high, LARGEST)
+    shrink = max(-(-wide // width), -(-high // height))
+    at = y // shrink * width + x // shrink
+    image = np.zeros((height * width, 3))
+    for colour, kind in ((0, clip["p"] != 0), (2, clip["p"] == 0)):
+        image[:, colour] = np.log1p(np.bincount(at[kind], minlength=len(image)))
+    image *= 255 / image.max()
+    return png.encode(image.astype(np.uint8).reshape(height, width, 3))
+
+
+def _strips(clip: np.ndarray, width: int, height: int) -> np.ndarray:
+    image = np.zeros((height, width), np.uint8)
+    value, column = clip["value"].astype(np.float64), _place(clip["t"], width)
+    rows = np.linspace(0, height, value.shape[1] + 1).astype(np.int64)
+    for channel, (top, bottom) in enumerate(pairwise(rows)):
+        finite = np.isfinite(value[:, channel])
+        if top == bottom or not finite.any():
+            continue
+        v, where = value[finite, channel], column[finite]
+        scale = (bottom - top - 1) / (np.ptp(v) or 1.0)
+        line = bottom - 1 - np.round((v - v.min()) * scale).astype(np.int64)
+        high, low = np.full(width, height), np.full(width, -1)
+        np.minimum.at(high, where, line)
+        np.maximum.at(low, where, line)
+        y = np.arange(height)[:, None]
+        image[(high <= y) & (y <= low)] = 255
+    return image
+
+
+def _place(t: np.ndarray, parts: int) -> np.ndarray:
+    """Which of `parts` equal spans of the clip each row lies in."""
+    since = t.astype(np.float64) - float(t[0])
+    return np.minimum(since * parts / (since[-1] + 1), parts - 1).astype(np.int64)

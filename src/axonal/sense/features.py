@@ -1,0 +1,135 @@
+"""Windows of time, and the few numbers that a detector sees of each."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InputError
+from .stream import State
+
+LONGEST_GAP = 1000  # windows of silence that are told one by one; a longer gap is one jump
+
+
+@dataclass(frozen=True)
+class Window:
+    """What happened in [t_start_us, t_end_us).
+
+    Attributes:
+        x: features, [F] float64, see `Windows`.
+        n_in, n_out: events before and after the filters.
+    """
+
+    t_start_us: int
+    t_end_us: int
+    x: np.ndarray
+    n_in: int
+    n_out: int
+
+
+class Windows:
+    """Cuts packets into windows and counts what is in them.
+
+    Features of events: log(1 + n) of each cell of a `grid` x `grid` raster over the sensor (at most
+    one cell a column and row), row by row; the logarithm because rates span decades. Features of
+    samples: of each channel the mean and the root mean square about it, in turn; where `seconds`
+    is 0 a window is one row, and its features are the values.
+
+    A window closes when something later arrives, or when `advance` says how late it is. More than
+    `LONGEST_GAP` windows without anything are jumped over, so that a leap of time costs nothing.
+    """
+
+    def __init__(self, seconds: float, width: int, height: int, grid: int = 4):
+        if not 0 <= seconds < 1e6 or not 1 <= grid <= 256:
+            raise InputError(
+                f"windows of {seconds} s on a grid of {grid}: seconds from 0 (samples only) to a "
+                "million, grid from 1 to 256"
+            )
+        self.period = round(seconds * 1e6)
+        if seconds and not self.period:
+            raise InputError(f"windows of {seconds} s: at least a microsecond")
+        columns, rows = min(grid, width), min(grid, height)
+        self.column = np.arange(width) * columns // width
+        self.row = np.arange(height) * rows // height * columns
+        self.cells = columns * rows
+        self.current: int | None = None  # number of the window that is open
+        self.channels = 0  # of samples; 0 of events
+        self._clear(0)
+
+    def _clear(self, size: int) -> None:
+        self.sums, self.n_in, self.n_out = np.zeros(size), 0, 0
+
+    def push(self, packet: np.ndarray, kept: np.ndarray) -> Iterator[Window]:
+        """The windows that `packet` closes; `kept` is what the filters left of it."""
+        if not len(packet):
+            return
+        self.channels = packet["value"].shape[1] if "value" in packet.dtype.names else 0
+        if not self.period:
+            if not self.channels:
+                raise InputError("windows of 0 s are for samples; give events a length of window")
+            yield from self._rows(packet)
+            return
+        if not len(self.sums):
+            self._clear(2 * self.channels or self.cells)
+        number, mine = packet["t"] // self.period, kept["t"] // self.period
+        for n in np.unique(number):
+            yield from self._close(int(n))
+            arrived = packet[slice(*np.searchsorted(number, [n, n + 1]))]
+            left = kept[slice(*np.searchsorted(mine, [n, n + 1]))]
+            self.n_in += len(arrived)
+            self.n_out += len(left)
+            self.sums += self._sums(left)
+
+    def advance(self, t_us: int) -> Iterator[Window]:
+        """The windows that end by `t_us`, in which nothing more will arrive."""
+        if self.period and self.current is not None:
+            yield from self._close(t_us // self.period)
+
+    def _rows(self, packet: np.ndarray) -> Iterator[Window]:
+        for row in packet:
+            t = int(row["t"])
+            yield Window(t, t, row["value"].astype(np.float64), 1, 1)
+
+    def _close(self, number: int) -> Iterator[Window]:
+        if self.current is None:
+            self.current = number
+        while self.current < number:
+            if number - self.current > LONGEST_GAP and not self.n_in:
+                self.current = number
+                return
+            start = self.current * self.period
+            x = self._features()
+            yield Window(start, start + self.period, x, self.n_in, self.n_out)
+            self.current += 1
+            self._clear(len(self.sums))
+
+    def _sums(self, kept: np.ndarray) -> np.ndarray:
+        if self.channels:
+            value = kept["value"].astype(np.float64)
+            return np.concatenate([value.sum(0), (value**2).sum(0)])
+        cells = self.row[kept["y"]] + self.column[kept["x"]]
+        return np.bincount(cells, minlength=self.cells).astype(np.float64)
+
+    def _features(self) -> np.ndarray:
+        if not self.channels:
+            return np.log1p(self.sums)
+        mean, square = np.split(self.sums / max(self.n_out, 1), 2)
+        spread = np.sqrt(np.maximum(square - mean**2, 0))
+        return np.stack([mean, spread], 1).ravel()
+
+    def state(self) -> State:
+        current = -(1 << 62) if self.current is None else self.current
+        counts = {"n_in": self.n_in, "n_out": self.n_out, "channels": self.channels}
+        return counts | {
+            "current": current,
+            "open": self.current is not None,
+            "sums": self.sums.copy(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.current = int(state["current"]) if state["open"] else None
+        self.sums = np.array(state["sums"], np.float64)
+        self.n_in, self.n_out, self.channels = (
+            int(state[name]) for name in ("n_in", "n_out", "channels")
+        )

@@ -1,0 +1,14 @@
+"""Filters of events: each scores how much an event looks like signal, and keeps by a threshold."""
+
+from .filters import STCF, BackgroundActivity, HotPixel, LIFTrace, Refractory, TimeSurface
+
+FILTERS = {  # by the name that a configuration calls them
+    "hot_pixel": HotPixel,
+    "refractory": Refractory,
+    "background_activity": BackgroundActivity,
+    "stcf": STCF,
+    "time_surface": TimeSurface,
+    "lif_trace": LIFTrace,
+}
+
+__all__ = ["FILTERS", *sorted(one.__name__ for one in FILTERS.values())]

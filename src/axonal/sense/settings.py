@@ -1,0 +1,253 @@
+"""The configuration of a watch: a TOML file whose mistakes are told by line.
+
+[watch]    name, seconds between checkpoints, whether detectors learn during an event
+[source]   url and what its kind of source takes
+[[filter]] kind and its options, in order
+[window]   seconds, grid
+[[detector]] kind, options, and its threshold: fixed, or wakes_per_hour; later ones are asked
+             only when the earlier ones have reached theirs
+[wake]     hysteresis, cooldown, pre-roll, ...: the fields of `wake.Policy`
+[[sink]]   kind and its options
+[model]    what a call of the larger model costs, with its source
+"""
+
+import hashlib
+import inspect
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..core.config import Config
+from ..core.errors import FileError, InputError
+from .wake import Policy
+
+Table = Mapping[str, Any]
+LARGEST = 1 << 20  # bytes of a configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class General(Config):
+    """[watch].
+
+    Attributes:
+        name: of the stream, as sinks see it.
+        checkpoint: seconds of the stream between two states on disk.
+        learn: when detectors learn: "always", or "calm": only while no wake is open.
+        seed: of everything random.
+    """
+
+    name: str = "watch"
+    checkpoint: float = 60.0
+    learn: str = "always"
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.learn not in ("always", "calm") or not self.checkpoint > 0:
+            raise InputError('learn is "always" or "calm", and checkpoint a number of seconds')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut(Config):
+    """[window]: `seconds` each (0 for each row of samples), on a raster of `grid` x `grid`."""
+
+    seconds: float = 0.1
+    grid: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Config):
+    """[model]: what is called while awake.
+
+    Attributes:
+        calls_per_second: of an always-on model; 0: one call a window.
+        joules_per_call: low, nominal, high; empty: joules are not told.
+        source: where those joules come from; needed with them.
+    """
+
+    calls_per_second: float = 0.0
+    joules_per_call: tuple[float, ...] = ()
+    source: str = ""
+
+    def __post_init__(self):
+        joules = self.joules_per_call
+        if joules and (len(joules) != 3 or list(joules) != sorted(joules) or not self.source):
+            raise InputError(
+                "joules_per_call is [low, nominal, high], and source says where they come from"
+            )
+        if not (math.isfinite(self.calls_per_second) and self.calls_per_second >= 0):
+            raise InputError("calls_per_second is a number from 0")
+
+
+CLOSED = {"watch": General, "window": Cut, "wake": Policy, "model": Model}
+LISTS = ("filter", "detector", "sink")
+THRESHOLDS = ("threshold", "wakes_per_hour")  # of a detector, beside its own options
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked configuration; tables of open kinds stay tables, with where they stand.
+
+    Attributes:
+        watch, window, wake, model: the closed sections.
+        source: [source].
+        filter, detector, sink: the lists.
+        origin: what a message about a table begins with, by (section, index).
+    """
+
+    watch: General
+    window: Cut
+    wake: Policy
+    model: Model
+    source: Table
+    filter: tuple[Table, ...] = ()
+    detector: tuple[Table, ...] = ()
+    sink: tuple[Table, ...] = ()
+    origin: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    def build(
+        self,
+        section: str,
+        index: int,
+        makers: Mapping[str, Callable],
+        *first: Any,
+        but: Sequence[str] = (),
+    ) -> Any:
+        """What the table [[section]] number `index` describes: makers[kind](*first, **options).
+
+        Options named in `but` are for someone else.
+
+        Raises:
+            InputError: an unknown kind or option, or one that its maker refuses; with the line.
+        """
+        table = {k: v for k, v in getattr(self, section)[index].items() if k not in but}
+        where = self.origin.get((section, index), f"[{section}] {index + 1}")
+        kind = table.pop("kind", None)
+        if kind not in makers:
+            names = ", ".join(sorted(makers))
+            raise InputError(f"{where}: kind is one of {names}, not {kind!r}")
+        maker = makers[kind]
+        known = list(inspect.signature(maker).parameters)[len(first) :]
+        for name in table:
+            if name not in known:
+                takes = ", ".join(known) or "no options"
+                raise InputError(f"{where}: {kind!r} has no option {name!r}; it takes {takes}")
+        try:
+            return maker(*first, **table)
+        except (InputError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {error}") from error
+
+    def fingerprint(self) -> str:
+        """A name for what makes scores: windows, filters, detectors; not their thresholds."""
+        judges = [{k: v for k, v in one.items() if k not in THRESHOLDS} for one in self.detector]
+        filters = [{k: v for k, v in one.items() if k != "threshold"} for one in self.filter]
+        what = json.dumps([self.window.to_dict(), filters, judges], sort_keys=True, default=str)
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+    def dump(self) -> str:
+        """The settings as TOML."""
+        lines = []
+        for section in (*CLOSED, "source", *LISTS):
+            found = getattr(self, section)
+            listed = section in LISTS
+            for table in found if listed else [found]:
+                plain = table.to_dict() if isinstance(table, Config) else table
+                lines += [f"[[{section}]]" if listed else f"[{section}]"]
+                lines += [f"{name} = {_toml(value)}" for name, value in plain.items()] + [""]
+        return "\n".join(lines)
+
+
+def read(path: str | Path) -> Settings:
+    """The settings in a TOML file.
+
+    Raises:
+        FileError: the file can't be read. InputError: what it says is wrong, with the line.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise FileError(f"{path}: a configuration has at most {LARGEST:,} bytes")
+        return parse(content.decode(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"can't read {path}: {error}") from error
+
+
+def parse(text: str, name: str = "configuration") -> Settings:
+    """The settings in TOML.
+
+    Raises:
+        InputError: it is no TOML, or says something unknown or wrong, with the line.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{name}: {error}") from error
+    lines = _lines(text)
+
+    def at(section: str, index: int = 0, key: str | None = None) -> str:
+        found = lines.get((section, index, key)) or lines.get((section, index, None), 1)
+        return f"{name}, line {found}"
+
+    allowed = [*CLOSED, "source", *LISTS]
+    for section, table in tree.items():
+        listed = section in LISTS
+        if section not in allowed:
+            raise InputError(f"{at(section)}: there is no [{section}]; there are {allowed}")
+        if not isinstance(table, list if listed else dict):
+            raise InputError(
+                f"{at(section)}: write {f'[[{section}]]' if listed else f'[{section}]'}"
+            )
+    closed = {}
+    for section, config in CLOSED.items():
+        closed[section] = _closed(config, tree.get(section, {}), lambda k, s=section: at(s, 0, k))
+    if "url" not in tree.get("source", {}):
+        raise InputError(f'{at("source")}: [source] needs url = "..."')
+    lists = {section: tuple(tree.get(section, ())) for section in LISTS}
+    origin = {(s, i): f"{at(s, i)}: [[{s}]]" for s in LISTS for i in range(len(lists[s]))}
+    return Settings(**closed, source=tree["source"], **lists, origin=origin)
+
+
+def _closed(config: type[Config], table: Table, at: Callable[[str | None], str]) -> Any:
+    types = {one.name: one.type for one in fields(config)}
+    for key, value in table.items():
+        if key not in types:
+            raise InputError(f"{at(key)}: there is no {key!r}; there are {', '.join(types)}")
+        fits: Any = {"float": (int, float), "int": int, "str": str, "bool": bool}
+        wanted = str(getattr(types[key], "__name__", types[key]))
+        odd = isinstance(value, bool) and wanted != "bool"
+        if odd or not isinstance(value, fits.get(wanted, object)):
+            raise InputError(f"{at(key)}: {key} is a {wanted}, not {value!r}")
+    try:
+        return config.from_dict(dict(table))
+    except InputError as error:
+        raise InputError(f"{at(next(iter(table), None))}: {error}") from error
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + "}"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _lines(text: str) -> dict[tuple[str, int, str | None], int]:
+    """The line of each table, (section, index, None), and of each key in it."""
+    found: dict[tuple[str, int, str | None], int] = {}
+    section, counts = "", dict.fromkeys(LISTS, 0)
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([\w-]+)", line):
+            section = header[1]
+            counts[section] = counts.get(section, 0) + 1
+            found[section, counts[section] - 1, None] = number
+        elif key := re.match(r"\s*([\w-]+)\s*=", line):
+            index = max(counts.get(section, 0) - 1, 0)
+            found.setdefault((section, index, key[1]), number)
+    return found

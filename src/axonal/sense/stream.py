@@ -1,0 +1,92 @@
+"""What flows through the sensor room: packets of events or samples, and who gives and takes them.
+
+A packet is one structured array, ordered by its field "t" (microseconds, int64): events of a
+camera (`EVENT`: t, x, y, p) or samples of channels (`samples(C)`: t, value [C]). So cutting by
+time, pre-roll, replay and counting what was dropped are written once, for both.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..core.errors import InputError
+
+# Aligned: 16 bytes an event, so that a field is read with one load.
+EVENT = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)], align=True)
+State = dict[str, Any]  # arrays, numbers and strings: what a file of checkpoints can hold
+
+
+def samples(channels: int) -> np.dtype:
+    """The type of a packet of samples: t, and value [channels] float32."""
+    return np.dtype([("t", np.int64), ("value", np.float32, (channels,))], align=True)
+
+
+def events(t, x, y, p) -> np.ndarray:
+    """A packet of events from columns of equal length, in their order.
+
+    Raises:
+        InputError: lengths differ.
+    """
+    if len({len(t), len(x), len(y), len(p)}) != 1:
+        raise InputError("events: t, x, y and p differ in length")
+    packet = np.empty(len(t), EVENT)
+    packet["t"], packet["x"], packet["y"], packet["p"] = t, x, y, p
+    return packet
+
+
+class Source(Protocol):
+    """Where packets come from: iterate it, and `close` it.
+
+    Attributes:
+        width, height: of the camera; of samples, the channels and 1.
+        dropped: events that are known to be lost: overwritten in a full queue, cut off by a
+            damaged file, or missing between two numbered datagrams.
+        position: where to go on after a restart; `seek(position)` before iterating does.
+    """
+
+    width: int
+    height: int
+    dropped: int
+    position: int
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def seek(self, position: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Stage(Protocol):
+    """Anything that remembers: filters, detectors, thresholds, the cascade.
+
+    What `state` returns and `restore` takes survives a restart: run on, a restored stage does
+    what the first one would have done.
+    """
+
+    def state(self) -> State: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Filter(Stage, Protocol):
+    """Scores events by how much they look like signal, in order, and keeps those at `threshold`.
+
+    `score(packet)` is [E] float32, higher for signal, and moves the state on.
+    """
+
+    threshold: float
+
+    def score(self, packet: np.ndarray) -> np.ndarray: ...
+
+
+class Detector(Stage, Protocol):
+    """Scores a vector of features by how strange it is; River's convention.
+
+    `score_one(x)` is in [0, 1] and changes nothing; `learn_one(x)` learns from x. x is [F] float,
+    or a mapping of names to numbers, whose order of names stays the same.
+    """
+
+    def score_one(self, x: Any) -> float: ...
+
+    def learn_one(self, x: Any) -> None: ...

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axonal.core.errors import FileError
+from axonal.sense import checkpoint
+
+STATE = {
+    "a": {"v": np.arange(6.0).reshape(2, 3), "n": 3, "f": float("inf"), "s": "x", "none": None},
+    "b": np.zeros((0, 4), np.uint8),
+    "flag": np.bool_(True),
+    "list": [1, 2.5],
+}
+
+
+def test_a_state_survives(tmp_path):
+    checkpoint.write(tmp_path / "s", STATE)
+    found = checkpoint.read(tmp_path / "s")
+    np.testing.assert_array_equal(found["a"]["v"], STATE["a"]["v"])
+    assert found["b"].shape == (0, 4) and found["b"].dtype == np.uint8
+    assert (found["flag"], found["list"]) == (True, [1, 2.5])
+    rest = {k: v for k, v in found["a"].items() if k != "v"}
+    assert rest == {"n": 3, "f": float("inf"), "s": "x", "none": None}
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(tmp_path_factory, noise):
+    path = tmp_path_factory.getbasetemp() / "noise"
+    path.write_bytes(noise)
+    with pytest.raises(FileError, match="can't go on from"):
+        checkpoint.read(path)
+
+
+@given(st.data())
+def test_a_damaged_state_is_refused_or_read(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "state"
+    checkpoint.write(path, STATE)
+    content = bytearray(path.read_bytes())
+    cut = data.draw(st.integers(0, len(content) - 1))
+    content[cut] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(content[: data.draw(st.sampled_from([cut, len(content)]))]))
+    try:
+        checkpoint.read(path)
+    except FileError as error:
+        assert str(path) in str(error)
+
+
+def test_a_missing_state_is_told(tmp_path):
+    with pytest.raises(FileError, match="remove it"):
+        checkpoint.read(tmp_path / "none")

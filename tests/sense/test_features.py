@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axonal.core.errors import InputError
+from axonal.sense.features import LONGEST_GAP, Windows
+from axonal.sense.stream import events, samples
+
+WIDTH, HEIGHT = 10, 6
+
+
+def camera(seed: int, n: int, span: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    t = np.sort(draw.integers(0, span, n))
+    return events(t, draw.integers(0, WIDTH, n), draw.integers(0, HEIGHT, n), t % 2)
+
+
+def told(windows: Windows, packets, keep=lambda packet: packet) -> list[tuple]:
+    found = [w for packet in packets for w in windows.push(packet, keep(packet))]
+    found += windows.advance(10**9)
+    return [(w.t_start_us, w.t_end_us, w.n_in, w.n_out, w.x.tolist()) for w in found]
+
+
+@given(st.integers(0, 99), st.lists(st.integers(0, 60), max_size=5))
+def test_chunks_don_t_matter(seed, cuts):
+    packet = camera(seed, 60, 5_000_000)
+    whole = told(Windows(0.1, WIDTH, HEIGHT, grid=3), [packet])
+    parts = told(Windows(0.1, WIDTH, HEIGHT, grid=3), np.split(packet, sorted(cuts)))
+    assert whole == parts
+
+
+def test_counts_are_those_of_the_events():
+    packet = camera(0, 500, 3_000_000)
+    found = told(Windows(0.1, WIDTH, HEIGHT, grid=2), [packet], lambda p: p[p["p"] == 1])
+    assert sum(w[2] for w in found[:30]) == 500
+    assert sum(w[3] for w in found) == int((packet["p"] == 1).sum())
+    for start, end, _, _, x in found[:30]:
+        mine = packet[(packet["t"] >= start) & (packet["t"] < end) & (packet["p"] == 1)]
+        cells = np.histogram2d(mine["y"], mine["x"], (2, 2), ((0, HEIGHT), (0, WIDTH)))[0]
+        np.testing.assert_allclose(x, np.log1p(cells.ravel()))
+
+
+def test_a_finer_grid_than_the_sensor_has_a_cell_a_pixel():
+    windows = Windows(0.1, 3, 1, grid=8)
+    [window] = [*windows.push(p := events([1], [2], [0], [1]), p), *windows.advance(100_000)]
+    np.testing.assert_allclose(window.x, [0, 0, np.log(2)])
+
+
+def test_samples_have_mean_and_spread():
+    packet = np.zeros(4, samples(2))
+    packet["t"], packet["value"] = [0, 10, 20, 30], [[1, 0], [3, 0], [1, 0], [3, 8]]
+    windows = Windows(0.001, 2, 1)
+    [window] = [*windows.push(packet, packet), *windows.advance(1000)]
+    np.testing.assert_allclose(window.x, [2, 1, 2, np.sqrt(12)])
+
+
+def test_each_row_can_be_a_window():
+    packet = np.zeros(3, samples(1))
+    packet["t"], packet["value"][:, 0] = [5, 7, 7], [1, 2, 3]
+    found = list(Windows(0, 1, 1).push(packet, packet))
+    assert [(w.t_start_us, w.x[0]) for w in found] == [(5, 1), (7, 2), (7, 3)]
+
+
+def test_silence_is_told_but_a_leap_of_time_costs_nothing():
+    windows = Windows(0.1, 4, 4)
+    first, late = events([0], [0], [0], [0]), events([2**60], [0], [0], [0])
+    assert not list(windows.push(first, first))
+    assert len(list(windows.push(late, late))) == 1
+    windows = Windows(0.1, 4, 4)
+    list(windows.push(first, first))
+    assert len(list(windows.advance(100_000 * LONGEST_GAP))) == LONGEST_GAP
+
+
+@given(st.integers(0, 99), st.integers(0, 60))
+def test_restored_windows_go_on(seed, cut):
+    packet = camera(seed, 60, 2_000_000)
+    first, second = Windows(0.1, WIDTH, HEIGHT), Windows(0.1, WIDTH, HEIGHT)
+    whole = told(Windows(0.1, WIDTH, HEIGHT), [packet])
+    begun = [w for w in first.push(packet[:cut], packet[:cut])]
+    second.restore(first.state())
+    rest = told(second, [packet[cut:]])
+    assert [w[:4] for w in whole] == [
+        *[(w.t_start_us, w.t_end_us, w.n_in, w.n_out) for w in begun],
+        *[w[:4] for w in rest],
+    ]
+
+
+@pytest.mark.parametrize("bad", [(-1, 4), (float("nan"), 4), (0.1, 0), (1e-9, 4)])
+def test_odd_windows_are_refused(bad):
+    with pytest.raises(InputError, match="windows of"):
+        Windows(bad[0], 4, 4, grid=bad[1])
+
+
+def test_events_have_no_rows_of_their_own():
+    packet = events([1], [0], [0], [0])
+    with pytest.raises(InputError, match="give events a length"):
+        list(Windows(0, 4, 4).push(packet, packet))
