@@ -1,0 +1,133 @@
+"""Sources: where packets come from, by address or by class.
+
+`open_source` opens what an address names. `Buffered` puts a bounded queue behind a source, `Replay`
+gives it its pace, `Encoded` turns its samples into events.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...core.errors import InputError
+from ..stream import Source
+from .network import Live, Mqtt, Stdin, Tcp, Udp
+from .queue import Buffered
+from .radar import Radar
+from .replay import Replay
+from .scalar import Encoded, Population, SendOnDelta
+from .sound import Cochlea
+from .video import Pixels, Simulator, Video
+from .wire import encode, send
+
+ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}
+
+
+def open_source(
+    url: str,
+    *,
+    speed: float | None = None,
+    buffer: int = 1 << 20,
+    encoder: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Source:
+    """The source at an address.
+
+    A path of a recording, "-" for standard input, udp://HOST:PORT, tcp://HOST:PORT (both listen),
+    mqtt://HOST[:PORT]/TOPIC, video:PATH (a file, a folder of pictures or a .npy), camera:NUMBER or
+    radar:SEED (synthetic).
+
+    Args:
+        speed: replayed so many times as fast as it happened; None for as fast as can be.
+        buffer: events that wait at most behind a live source; then the oldest are dropped, or
+            standard input waits.
+        encoder: samples become events: `kind`, one of ENCODERS, and its options.
+        options: of the class that opens it. A network source needs `width` and `height` of its
+            camera, or `channels`.
+
+    Raises:
+        InputError: no such scheme or encoder, a malformed address, an unknown option, or what the
+            class raises. FileError, MissingExtra: as the class.
+    """
+    coder = None if encoder is None else _encoder(dict(encoder))
+    scheme, _, rest = url.partition(":")
+    if url == "-":
+        make, found = Stdin, {}
+    elif Path(url).exists() or not re.fullmatch("[a-z][a-z0-9]+:.*", url):
+        from ..formats import open_file
+
+        make, found = open_file, {"path": url}
+    elif scheme in SCHEMES:
+        make, read = SCHEMES[scheme]
+        try:
+            found = read(rest)
+        except ValueError as error:
+            raise InputError(f"{url}: {error}; write it as `open_source` says") from error
+    else:
+        raise InputError(f"{url}: no such source; there are a path, - and {', '.join(SCHEMES)}")
+    source = _made(url, make, found | options)
+    if isinstance(source, Live) or scheme == "camera":
+        source = Buffered(source, buffer, "wait" if url == "-" else "drop")
+    if speed is not None:
+        source = Replay(source, speed)
+    return source if coder is None else Encoded(source, coder)
+
+
+def _encoder(table: dict[str, Any]) -> Any:
+    kind = table.pop("kind", None)
+    if kind not in ENCODERS:
+        raise InputError(f"no encoder {kind!r}; there are {', '.join(ENCODERS)}")
+    return _made(kind, ENCODERS[kind], table)
+
+
+def _made(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        raise InputError(f"{name}: {error}; it takes {inspect.signature(make)}") from error
+    return make(**options)
+
+
+def _address(rest: str, port: int = 0) -> dict[str, Any]:
+    parts = urlsplit(rest)
+    if not parts.hostname:
+        raise ValueError("it names no host")
+    return {"host": parts.hostname, "port": parts.port or port}
+
+
+# What opens a scheme, and its arguments by what follows the colon; "#" is a wildcard of MQTT.
+SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] = {
+    "udp": (Udp, _address),
+    "tcp": (Tcp, _address),
+    "mqtt": (
+        Mqtt,
+        lambda rest: {**_address(rest, 1883), "topic": rest.lstrip("/").partition("/")[2] or "#"},
+    ),
+    "video": (Video, lambda rest: {"frames": rest}),
+    "camera": (Video, lambda rest: {"frames": int(rest)}),
+    "radar": (Radar, lambda rest: {"seed": int(rest or 0)}),
+}
+
+__all__ = [
+    "ENCODERS",
+    "SCHEMES",
+    "Buffered",
+    "Cochlea",
+    "Encoded",
+    "Mqtt",
+    "Pixels",
+    "Population",
+    "Radar",
+    "Replay",
+    "SendOnDelta",
+    "Simulator",
+    "Stdin",
+    "Tcp",
+    "Udp",
+    "Video",
+    "encode",
+    "open_source",
+    "send",
+]
