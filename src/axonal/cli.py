@@ -18,6 +18,8 @@ app = App(
 )
 bench = App(name="bench", help="Measure the README's figures again on this machine.")
 app.command(bench)
+watch = App(name="watch", help="Watch a sensor stream, and wake a larger model when it pays.")
+app.command(watch)
 # Brackets and colons in messages are paths and shapes, not markup.
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
@@ -181,6 +183,45 @@ def convert(
     shown, said = assessing.converted(model, data, counts, method, steps, options, seed, out)
     Console().print(shown)
     console.print(said)
+
+
+@watch.default
+def watch_stream(
+    what: str,
+    *,
+    state: Path | None = None,
+    report: Path | None = None,
+    quiet: bool = False,
+) -> None:
+    """Watch until the stream ends; the same command goes on where an interrupted one stopped.
+
+    Args:
+        what: a TOML file of settings, or a recording, wav or CSV, watched with default settings.
+        state: folder for state, wakes and clips; the name of the settings without .toml.
+        report: an HTML page with the timeline and all wakes.
+        quiet: without the live view.
+    """
+    from .recipes import watching
+
+    folder = state or (Path(what).with_suffix("") if what.endswith(".toml") else Path("watch"))
+    console.print(watching.watch(what, folder, report, live=not quiet))
+
+
+@watch.command(name="calibrate")
+def watch_calibrate(
+    what: str, sample: str, *, out: Path = Path("calibrated"), noise: float = 0.5
+) -> None:
+    """Learn what is normal from a sample, and write settings that begin from there.
+
+    Args:
+        what: a TOML file of settings, or the sample again for default settings.
+        sample: a recording of normal life.
+        out: folder for watch.toml and what was learned.
+        noise: events a second and pixel that filters may pass by chance.
+    """
+    from .recipes import watching
+
+    console.print(watching.calibrate(what, sample, out, noise))
 
 
 @app.command

@@ -72,10 +72,13 @@ class Stage(Protocol):
 class Filter(Stage, Protocol):
     """Scores events by how much they look like signal, in order, and keeps those at `threshold`.
 
-    `score(packet)` is [E] float32, higher for signal, and moves the state on.
+    `score(packet)` is [E] float32, higher for signal; `filter(packet)` is what is kept. Either
+    moves the state on.
     """
 
     threshold: float
+
+    def __call__(self, packet: np.ndarray) -> np.ndarray: ...
 
     def score(self, packet: np.ndarray) -> np.ndarray: ...
 

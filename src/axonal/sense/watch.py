@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from . import checkpoint
-from .clip import Preroll
+from .clip import Preroll, picture
 from .detectors import Budget
 from .features import Window, Windows
 from .outbox import Outbox
@@ -17,6 +17,7 @@ from .stream import Detector, Filter, Source, State
 from .wake import Cascade, Policy, Step, Wake
 
 POINTS = 1024  # of a timeline
+PICTURED, LARGEST = 24, 320  # clips that are drawn, and pixels of a side
 STATE = "state.safetensors"
 
 
@@ -74,9 +75,8 @@ class Timeline:
         if self.count == 0 or self.inside == self.width:
             if self.count == POINTS:
                 self._halve()
-            else:
-                self.spans[self.count] = window.t_start_us, 0, 0, 0, 0, 0
-                self.count, self.inside = self.count + 1, 0
+            self.spans[self.count] = window.t_start_us, 0, 0, 0, 0, 0
+            self.count, self.inside = self.count + 1, 0
         span = self.spans[self.count - 1]
         span[1:3] += window.n_in, window.n_out
         # NaN (no score) and infinity (no threshold yet) leave what the span has
@@ -88,7 +88,7 @@ class Timeline:
         a, b = self.spans[::2], self.spans[1::2]
         merged = [a[:, :1], a[:, 1:3] + b[:, 1:3], np.maximum(a[:, 3:], b[:, 3:])]
         self.spans[: POINTS // 2], self.spans[POINTS // 2 :] = np.concatenate(merged, 1), 0
-        self.count, self.width, self.inside = POINTS // 2, 2 * self.width, self.width
+        self.count, self.width = POINTS // 2, 2 * self.width
 
     def state(self) -> State:
         return {"spans": self.spans.copy(), "at": [self.count, self.width, self.inside]}
@@ -134,7 +134,8 @@ class Watch:
     Attributes:
         tally: counts; `tally.dropped` is what the source has named as lost, over all runs.
         timeline: of rates, scores and wakes, bounded.
-        wakes: the wakes that ended or opened last, at most 1,000.
+        wakes: the last messages, at most 1,000.
+        pictures: PNGs of the last `PICTURED` clips, by the id of their wake.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class Watch:
         self.preroll = Preroll(policy.preroll)
         self.folder, self.outbox, self.every, self.calm = folder, outbox, every, learn == "calm"
         self.tally, self.timeline, self.wakes = Tally(), Timeline(), []
+        self.pictures: dict[str, bytes] = {}
         self.fingerprint = fingerprint
         self.before = 0  # dropped in earlier runs
         self.position, self.taken, self.skip = source.position, 0, 0
@@ -186,13 +188,12 @@ class Watch:
         packet = self._new(packet)
         kept = packet
         for one in self.filters:
-            kept = kept[one.score(kept) >= one.threshold]
+            kept = one(kept)
         self.tally.events_in += len(packet)
         self.tally.kept += len(kept)
         self.tally.dropped = self.before + self.source.dropped
         self.preroll.add(kept)
         self._judge(self.windows.push(packet, kept))
-        self.tally.failures = self.cascade.failures
         now = getattr(self.source, "now", None)  # live sources know how late it is in silence
         if now is not None:
             self._judge(self.windows.advance(now))
@@ -223,25 +224,37 @@ class Watch:
             tally = self.tally
             tally.windows += 1
             tally.awake += awake
+            tally.failures = self.cascade.failures
             tally.first_us = window.t_start_us if tally.first_us < 0 else tally.first_us
             tally.last_us = window.t_end_us
             self._tell(wakes)
 
     def _tell(self, wakes: Sequence[Wake]) -> None:
         for wake in wakes:
+            clip = None
             if wake.type == "new":
                 self.tally.wakes += 1
+                clip = self.preroll.clip(wake.t_wake_us)
             self.wakes = [*self.wakes, wake][-1000:]
+            if clip is not None and len(clip):
+                self._draw(wake.id, clip)
             if self.outbox is not None:
-                clip = self.preroll.clip(wake.t_wake_us) if wake.type == "new" else None
                 self.outbox.put(wake, clip)
+
+    def _draw(self, name: str, clip: np.ndarray) -> None:
+        width, height = self.source.width, self.source.height
+        size = (min(width, LARGEST), min(height, LARGEST)) if height > 1 else ()
+        self.pictures[name] = picture(clip, *size)
+        for old in list(self.pictures)[:-PICTURED]:
+            del self.pictures[old]
 
     def parts(self) -> dict[str, Any]:
         """Everything that remembers, by name."""
         lists = {"filter": self.filters, "judge": self.judges}
         found = {f"{name}-{i}": one for name, many in lists.items() for i, one in enumerate(many)}
-        single = {"windows": self.windows, "cascade": self.cascade}
-        return found | single | {"preroll": self.preroll, "timeline": self.timeline}
+        found |= {"windows": self.windows, "cascade": self.cascade}
+        found |= {"preroll": self.preroll, "timeline": self.timeline}
+        return found | ({"source": self.source} if hasattr(self.source, "state") else {})
 
     def state(self) -> State:
         states = {name: part.state() for name, part in self.parts().items()}
