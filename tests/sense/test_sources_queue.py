@@ -75,10 +75,12 @@ def test_the_newest_stay_when_nobody_reads(sizes, capacity):
     source = Buffered(inner, capacity)
     for before, packet in enumerate(inner.packets):
         source._put(packet, before, before + 1)
-    held = [packet for packet, _ in source._queue]
+    held = [packet for packet, *_ in source._queue]
     kept = np.concatenate([numbered(0), *held])["t"]
     total = sum(sizes)
     np.testing.assert_array_equal(kept, np.arange(max(0, total - capacity), total))
+    while source._queue:
+        source._take()
     assert source.dropped == total - len(kept)
 
 
@@ -207,3 +209,18 @@ def test_after_a_gap_the_pace_goes_on():
 def test_a_wrong_speed_is_refused(speed):
     with pytest.raises(InputError, match="speed"):
         Replay(Packets([]), speed)
+
+
+@given(SIZES, st.integers(1, 50), st.integers(0, 2**30))
+@settings(max_examples=60, deadline=None)
+def test_what_is_dropped_lies_before_the_position(sizes, capacity, seed):
+    """Whenever a state is taken, delivered + dropped is how far the source has come by then."""
+    inner, draw = Packets(cut(sizes), waits=True), np.random.default_rng(seed)
+    source, delivered, ends = Buffered(inner, capacity), 0, np.cumsum([0, *sizes])
+    for before, packet in enumerate(inner.packets):
+        source._put(packet, before, before + 1)
+        if draw.random() < 0.5 and source._queue:
+            taken, source.position, _ = source._take()
+            delivered += len(taken)
+            assert int(taken["t"][-1]) + 1 == delivered + source.dropped
+            assert delivered + source.dropped <= ends[before + 1]

@@ -288,7 +288,7 @@ def flood(folder: Path, broker: Broker, seed: int, seconds: int = 5) -> dict[str
         source=source, checkpoint=0.5, threshold=0.9, port=broker.port, prefix="flood"
     )
     live = Command(folder / "flood.toml", text)
-    draw, total, took = np.random.default_rng(seed), 0, 0.0
+    draw, total, took = np.random.default_rng(seed), 0, 1.0
     place = draw.integers(0, SIDE**2, FLOOD // 10)
     packet = np.zeros(len(place), EVENT)
     packet["x"], packet["y"] = place % SIDE, place // SIDE
@@ -302,14 +302,19 @@ def flood(folder: Path, broker: Broker, seed: int, seconds: int = 5) -> dict[str
 
         while not _taken(address) and live.look():  # until it listens
             time.sleep(0.1)
+        while not live.state.exists() and live.look():  # until it watches
+            packet["t"] += 100_000
+            send(10)
+            time.sleep(0.1)
+        began = time.monotonic()
         for k in range(10 * seconds):
             packet["t"] = packet["t"][-1] + 1 + np.arange(len(packet)) * 100_000 // len(packet)
-            began = time.monotonic()
             send(len(packet))
-            took += time.monotonic() - began
+            took = time.monotonic() - began
+            time.sleep(max(0.1 * (k + 1) - took, 0))
             if k == 5 * seconds:
                 live.kill()
-                live.start()
+                live.start()  # while the flood goes on
         for _ in range(100):  # so that what was lost at the end is named too
             packet["t"] += 100_000
             send(10)

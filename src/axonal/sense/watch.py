@@ -100,7 +100,10 @@ class Timeline:
 
 @dataclass
 class Tally:
-    """What passed: events in and kept, dropped before that, windows, wakes, and time awake."""
+    """What passed: events in and kept, dropped before that, windows, wakes, and when.
+
+    `first_us` and `last_us` are the ends of the windows, `latest_us` the last event's time.
+    """
 
     events_in: int = 0
     kept: int = 0
@@ -111,6 +114,7 @@ class Tally:
     failures: int = 0
     first_us: int = -1
     last_us: int = -1
+    latest_us: int = -1
 
     @property
     def seconds(self) -> float:
@@ -192,6 +196,8 @@ class Watch:
         self.tally.events_in += len(packet)
         self.tally.kept += len(kept)
         self.tally.dropped = self.before + self.source.dropped
+        if len(packet):
+            self.tally.latest_us = int(packet["t"][-1])
         self.preroll.add(kept)
         self._judge(self.windows.push(packet, kept))
         now = getattr(self.source, "now", None)  # live sources know how late it is in silence
@@ -287,6 +293,8 @@ class Watch:
             self.before = self.tally.dropped
             self.position, self.skip = about["position"], about["taken"]
             self.source.seek(self.position)
+            if hasattr(self.source, "since"):
+                self.source.since(self.tally.latest_us)
 
     def save(self) -> None:
         """Write the state."""

@@ -83,6 +83,10 @@ class Live:
         """Counts what is missing from `position` on; before iterating."""
         self.position, self._joined = position, True
 
+    def since(self, t_us: int) -> None:
+        """The stream goes on after t_us: a clock that was set back meanwhile is shifted."""
+        self._last = t_us
+
     @property
     def now(self) -> int | None:
         """How late it is in the stream, in microseconds, less LAG_US; None before it began."""

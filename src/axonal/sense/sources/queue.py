@@ -45,17 +45,18 @@ class Buffered(Wrapped):
             )
         super().__init__(source)
         self._capacity, self._drops = capacity_events, when_full == "drop"
-        self._queue: deque[tuple[np.ndarray, int]] = deque()  # each with the position after it
+        # Each with the position after it, and what its source had lost by then.
+        self._queue: deque[tuple[np.ndarray, int, int]] = deque()
         self._changed = threading.Condition()
-        self._held = self._lost = 0
+        self._held = self._lost = self._told = 0
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._ended = self._closed = False
 
     @property
     def dropped(self) -> int:
-        """Events that the source lost, and those dropped here."""
-        return self.source.dropped + self._lost
+        """Events lost before `position`, by the source or here; at the end, all that were lost."""
+        return self._told
 
     @property
     def now(self) -> int | None:
@@ -69,7 +70,7 @@ class Buffered(Wrapped):
         try:
             while (taken := self._take()) is not None:
                 if len(taken):
-                    packet, self.position = taken
+                    packet, self.position, _ = taken
                     yield packet
                 elif packet is not None and self.now is not None:
                     yield packet[:0]
@@ -107,16 +108,20 @@ class Buffered(Wrapped):
                 self._ended = True
                 self._changed.notify_all()
 
-    def _take(self) -> tuple | tuple[np.ndarray, int] | None:
+    def _take(self) -> tuple | None:
         """The oldest packet, nothing after a silence, or None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._ended or self._closed, IDLE_S)
-            if self._closed or (self._ended and not self._queue):
+            if self._closed:
+                return None
+            if self._ended and not self._queue:
+                self._told = self.source.dropped + self._lost
                 return None
             if not self._queue:
                 return ()
             taken = self._queue.popleft()
             self._held -= len(taken[0])
+            self._told = taken[2] + self._lost
             self._changed.notify_all()
             return taken
 
@@ -134,7 +139,7 @@ class Buffered(Wrapped):
                 self._held += len(piece)
                 if last and self._queue and len(self._queue[-1][0]) + len(piece) <= SMALL:
                     piece = np.concatenate([self._queue.pop()[0], piece])
-                self._queue.append((piece, after if last else before))
+                self._queue.append((piece, after if last else before, self.source.dropped))
                 self._changed.notify_all()
             return not self._closed
 
@@ -147,8 +152,8 @@ class Buffered(Wrapped):
         self._lost += over + excess
         self._held -= excess
         while excess:
-            oldest, after = self._queue.popleft()
+            oldest, *then = self._queue.popleft()
             if len(oldest) > excess:
-                self._queue.appendleft((oldest[excess:], after))
+                self._queue.appendleft((oldest[excess:], *then))
             excess -= min(excess, len(oldest))
         return packet
