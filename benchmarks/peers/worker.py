@@ -10,6 +10,7 @@
     {"do": "nir" | "networks" | "export" | "versions", ...}             see `exchange.py`
     {"do": "epoch", ...}                                                see `epochs.py`
     {"do": "convert", ...}                                              see `convert.py`
+    {"do": "decode", ...}                                               see `sensors.py`
 
 What is timed is the variant "bench": decay 0.9, threshold 1, one spike a step, reset to zero,
 input as it is, with no gradient through the reset where it has that option; ours is "bench of X"
@@ -322,6 +323,10 @@ def resident():
 
 def answer(name, do, variant="bench", **job):
     """What the worker answers to one job."""
+    if do == "decode":
+        import sensors
+
+        return sensors.answer(name, **job)
     import torch
 
     if do in ("nir", "networks", "export", "versions"):

@@ -38,13 +38,13 @@ def test_counts_are_those_of_the_events():
     for start, end, _, _, x in found[:30]:
         mine = packet[(packet["t"] >= start) & (packet["t"] < end) & (packet["p"] == 1)]
         cells = np.histogram2d(mine["y"], mine["x"], (2, 2), ((0, HEIGHT), (0, WIDTH)))[0]
-        np.testing.assert_allclose(x, np.log1p(cells.ravel()))
+        np.testing.assert_allclose(x, 2 * (np.sqrt(cells.ravel() + 3 / 8) - np.sqrt(3 / 8)))
 
 
 def test_a_finer_grid_than_the_sensor_has_a_cell_a_pixel():
     windows = Windows(0.1, 3, 1, grid=8)
     [window] = [*windows.push(p := events([1], [2], [0], [1]), p), *windows.advance(100_000)]
-    np.testing.assert_allclose(window.x, [0, 0, np.log(2)])
+    np.testing.assert_allclose(window.x, [0, 0, 2 * (np.sqrt(11 / 8) - np.sqrt(3 / 8))])
 
 
 def test_samples_have_mean_and_spread():
@@ -96,3 +96,12 @@ def test_events_have_no_rows_of_their_own():
     packet = events([1], [0], [0], [0])
     with pytest.raises(InputError, match="give events a length"):
         list(Windows(0, 4, 4).push(packet, packet))
+
+
+@pytest.mark.parametrize("rate", [2.0, 20.0, 2000.0])
+def test_noise_of_any_rate_has_a_deviation_of_one(rate):
+    count = np.random.default_rng(0).poisson(rate, 2000)
+    t = np.repeat(np.arange(len(count)) * 1000, count)
+    packet = events(t, t * 0, t * 0, t * 0)
+    x = [w.x[0] for w in Windows(0.001, 1, 1).push(packet, packet)]
+    assert 0.9 < np.std(x) < 1.1

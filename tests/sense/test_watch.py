@@ -43,7 +43,7 @@ class Level:
         self.learned = 0
 
     def score_one(self, x):
-        return min(float(x.max()) / 8, 1.0)
+        return min(float(x.max()) / 40, 1.0)
 
     def learn_one(self, x):
         self.learned += 1

@@ -33,6 +33,8 @@ PEERS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "sinabs": ([*COMMON, *NIR, "matplotlib", "pbr"], ["sinabs==3.1.3"]),
     "rockpool": ([*COMMON, "scipy", "rockpool==3.1.0"], []),
     "spyx": ([*COMMON, "spyx==1.0.0"], []),
+    "faery": (["numpy", "faery==0.7.1"], []),
+    "dv-processing": (["numpy", "dv-processing==2.0.4"], []),
 }
 WORKER = Path("benchmarks/peers/worker.py")
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..core.errors import InputError
 from .stream import State
 
+REST = 3 / 8
 LONGEST_GAP = 1000  # windows of silence that are told one by one; a longer gap is one jump
 
 
@@ -31,8 +32,9 @@ class Window:
 class Windows:
     """Cuts packets into windows and counts what is in them.
 
-    Features of events: log(1 + n) of each cell of a `grid` x `grid` raster over the sensor (at most
-    one cell a column and row), row by row; the logarithm because rates span decades. Features of
+    Features of events, of each cell of a `grid` x `grid` raster over the sensor (at most one cell a
+    column and row), row by row: 2 sqrt(n + 3/8) - 2 sqrt(3/8) of its n events (Anscombe 1948), in
+    which Poisson noise of any rate has a deviation of about 1, and silence is 0. Features of
     samples: of each channel the mean and the root mean square about it, in turn; where `seconds`
     is 0 a window is one row, and its features are the values.
 
@@ -113,7 +115,7 @@ class Windows:
 
     def _features(self) -> np.ndarray:
         if not self.channels:
-            return np.log1p(self.sums)
+            return 2 * (np.sqrt(self.sums + REST) - np.sqrt(REST))
         mean, square = np.split(self.sums / max(self.n_out, 1), 2)
         spread = np.sqrt(np.maximum(square - mean**2, 0))
         return np.stack([mean, spread], 1).ravel()

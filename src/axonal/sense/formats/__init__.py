@@ -1,0 +1,93 @@
+"""Files as sources of packets: one reader a format, told by the content before the name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import InputError
+from . import series, tables, text, words
+from .reading import Content, File, Options, told
+from .writing import save
+
+__all__ = ["FORMATS", "File", "Format", "Options", "open_file", "save"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a kind of file is read and told.
+
+    Attributes:
+        read: what is in a file, from its path, its first `words.HEAD` bytes, and the options.
+        recognise: whether these first bytes are of this format.
+        suffixes: ends of the names of files that can't be told by their content.
+    """
+
+    read: Callable[[Path, bytes, Options], Content]
+    recognise: Callable[[bytes], bool] = lambda head: False
+    suffixes: tuple[str, ...] = ()
+
+
+def _begins(mark: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(mark)
+
+
+def _evt(version: int) -> Format:
+    marks = (f"% evt {version}.0\n".encode(), f"% format EVT{version};".encode())
+    return Format(
+        partial(words.prophesee, version=version),
+        lambda head: head.startswith(b"% ") and any(mark in head for mark in marks),
+    )
+
+
+FORMATS: Mapping[str, Format] = {
+    "evt2": _evt(2),
+    "evt3": _evt(3),
+    "dat": Format(words.dat, _begins(b"% Data file containing"), (".dat",)),
+    "aedat2": Format(words.aedat2, _begins(b"#!AER-DAT2.0")),
+    "aedat3": Format(words.aedat3, _begins(b"#!AER-DAT3.1")),
+    "aedat4": Format(tables.aedat4, _begins(b"#!AER-DAT4.0")),
+    "es": Format(words.event_stream, _begins(b"Event Stream")),
+    "npz": Format(tables.npz, _begins(b"PK\x03\x04")),
+    "hdf5": Format(tables.hdf5, _begins(b"\x89HDF\r\n\x1a\n")),
+    "wav": Format(series.wav, lambda head: head[:4] == b"RIFF" and head[8:12] == b"WAVE"),
+    "nmnist": Format(words.nmnist, suffixes=(".bin",)),
+    "csv": Format(text.csv, suffixes=(".csv", ".tsv", ".txt")),
+    "idx": Format(series.idx, lambda h: bool(series.idx_shape(h)), (".idx", ".gz", "-ubyte")),
+}
+
+
+def open_file(path: str | Path, format: str | None = None, **options: Any) -> File:
+    """A source of the packets of a file; `Options` says what can be chosen.
+
+    Args:
+        path: of the file.
+        format: a name in FORMATS; None to tell it by the content, then by the name.
+        options: of `Options`.
+
+    Raises:
+        InputError: no such format or option, or one that this file needs (its size, the unit of
+            its times, its rate) is missing.
+        FileError: the file can't be read, or what it announces can't be.
+        MissingExtra: a package that its format needs is not installed.
+    """
+    path = Path(path)
+    try:
+        chosen = Options(**options)
+    except TypeError as error:
+        known = ", ".join(Options.__dataclass_fields__)
+        raise InputError(f"open_file: {error}; its options are {known}") from error
+    with told(path):
+        with path.open("rb") as file:
+            head = file.read(words.HEAD)
+        name = format or _recognised(path, head)
+        if name not in FORMATS:
+            raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")
+        return File(path, FORMATS[name].read(path, head, chosen), chosen)
+
+
+def _recognised(path: Path, head: bytes) -> str | None:
+    told = (name for name, form in FORMATS.items() if form.recognise(head))
+    named = (n for n, f in FORMATS.items() if path.name.lower().endswith(f.suffixes or ("\0",)))
+    return next(told, None) or next(named, None)

@@ -1,0 +1,245 @@
+"""Events and samples in files that libraries open: npz, HDF5, AEDAT 4."""
+
+import os
+import select
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core.extras import require
+from .reading import Block, Content, Damage, Options, events_of, microseconds, samples_of
+
+SPELLED = {
+    "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "date", "datetime"),
+    "x": ("x", "xs"),
+    "y": ("y", "ys"),
+    "p": ("p", "ps", "pol", "pols", "polarity", "polarities", "on"),
+    "value": ("value", "values"),
+    "width": ("width",),
+    "height": ("height",),
+}
+ROW = 1 << 23  # bytes of a row, and rows of a batch, at most
+CHUNK = 1 << 26  # bytes that a chunk of HDF5, which is unpacked whole, may have
+RATIO = 1100  # times smaller: what the strongest compression makes of numbers
+# Filters of HDF5 that are part of it, and those that hdf5plugin brings: Blosc, Blosc 2, LZ4, bit
+# shuffle, Zstandard.
+OWN, PLUGGED = (1, 2, 3, 32000), (32001, 32026, 32004, 32008, 32015)
+SILENCE = 30.0  # seconds
+DSEC, MVSEC = (640, 480), (346, 260)
+
+Columns = Mapping[str, np.ndarray]
+
+
+def field_of(name: str) -> str | None:
+    """Which field a column of that name is."""
+    return next((field for field, names in SPELLED.items() if name.lower() in names), None)
+
+
+def rows_of(columns: Columns, unit: str | None) -> np.ndarray:
+    """A packet from columns by any of the names in SPELLED.
+
+    Raises:
+        ValueError: they are neither t, x, y, p nor t, value.
+    """
+    found = {field: column for name, column in columns.items() if (field := field_of(name))}
+    if not {"t", "x", "y", "p"} <= set(found) and not {"t", "value"} <= set(found):
+        raise ValueError(f"it has {', '.join(columns)}, but not t, x, y, p, or t, value")
+    t = microseconds(found["t"], unit)
+    if "value" not in found:
+        return events_of(t, found["x"], found["y"], found["p"])
+    return samples_of(t, found["value"].reshape(len(t), -1))
+
+
+def numbered(first: int) -> Callable[[int], str]:
+    """Names a row of a block that begins at row `first`."""
+    return lambda index: f"row {first + index}"
+
+
+def _tables(rows: int, row: int, read: Callable[[int, int], Columns], options: Options, unit=None):
+    """The blocks of a table of `rows` of so many bytes, of which `read(begin, end)` takes some."""
+    if row > ROW:
+        raise ValueError(f"a row has {row} bytes")
+    step = max(1, min(options.packet, ROW // row))
+    for at in range(0, rows, step):
+        columns = read(at, min(at + step, rows))
+        yield rows_of(columns, unit or options.unit), numbered(at)
+
+
+class _Member:
+    """A member of an npz, read from its beginning on."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str, stack: ExitStack):
+        self.name, self.file = name.removesuffix(".npy"), stack.enter_context(archive.open(name))
+        heads = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        head = heads[np.lib.format.read_magic(self.file)[0]]
+        self.shape, by_columns, self.dtype = head(self.file)
+        kinds = [self.dtype[n].base.kind for n in self.dtype.names or ()] or [self.dtype.kind]
+        if not set(kinds) <= set("biuf") or (by_columns and self.shape[1:]):
+            raise ValueError(f"{name} is of {self.dtype}; rows of plain numbers are read")
+        self.row = int(np.prod(self.shape[1:], dtype=object)) * self.dtype.itemsize
+
+    def read(self, rows: int) -> Columns:
+        if len(raw := self.file.read(rows * self.row)) < rows * self.row:
+            raise ValueError(f"{self.name} ends before its {self.shape[0]} rows do")
+        found = np.frombuffer(raw, self.dtype).reshape(rows, *self.shape[1:])
+        return {n: found[n] for n in self.dtype.names} if self.dtype.names else {self.name: found}
+
+
+def _members(path: Path, stack: ExitStack) -> dict[str, _Member]:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+    chosen = [name for name in names if field_of(name) or name in ("events", "arr_0")]
+    return {field_of(name) or "events": _Member(archive, names[name], stack) for name in chosen}
+
+
+def npz(path: Path, head: bytes, options: Options) -> Content:
+    """NumPy's archive of t, x, y, p (or one structured array `events`), and perhaps `width` and
+    `height`; or of t and value [N, C]. Whole times are microseconds. Nothing is unpickled.
+    """
+    with ExitStack() as stack:
+        found = _members(path, stack)
+        size = [int(found[s].read(1)[s][0]) for s in ("width", "height") if s in found]
+        value = found.get("value")
+        channels = value.row // value.dtype.itemsize if value else 0
+    pair = (size[0], size[1]) if len(size) == 2 else None
+    return Content(pair, partial(_npz, path, options), channels)
+
+
+def _npz(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
+    with ExitStack() as stack:
+        found = _members(path, stack)
+        columns = [found[name] for name in found if name not in ("width", "height")]
+        lengths = {column.shape[:1] for column in columns}
+        if len(lengths) != 1 or () in lengths:
+            raise ValueError("its columns differ in length, or there are none")
+
+        def read(begin: int, end: int) -> Columns:
+            return {n: c for column in columns for n, c in column.read(end - begin).items()}
+
+        yield from _tables(lengths.pop()[0], sum(c.row for c in columns), read, options)
+
+
+def hdf5(path: Path, head: bytes, options: Options) -> Content:
+    """DSEC's /events/{x, y, t, p} and /t_offset, or MVSEC's /davis/left/events [N, 4].
+
+    https://dsec.ifi.uzh.ch/data-format and https://daniilidis-group.github.io/mvsec
+    """
+    h5py = require("h5py", "events")
+    with h5py.File(path, "r") as file:
+        size = MVSEC if "davis" in file else DSEC
+    return Content(size, partial(_hdf5, path, options))
+
+
+def _hdf5(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
+    h5py = require("h5py", "events")
+    with h5py.File(path, "r") as file:
+        if "davis" in file:
+            data = _dataset(h5py, file, "davis/left/events", 2)
+            names = ("x", "y", "t", "p")
+            if data.shape[1] != len(names):
+                raise ValueError(f"davis/left/events has {data.shape[1]} columns, not x, y, t, p")
+
+            def read(begin: int, end: int) -> Columns:
+                return dict(zip(names, data[begin:end].T, strict=True))
+
+            yield from _tables(len(data), data.dtype.itemsize * 4, read, options, "s")
+            return
+        columns = {name: _dataset(h5py, file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
+        offset = _dataset(h5py, file, "t_offset", 0)[()] if "t_offset" in file else 0
+        if len(lengths := {len(column) for column in columns.values()}) > 1:
+            raise ValueError("its columns differ in length")
+
+        def sliced(begin: int, end: int) -> Columns:
+            part = {name: column[begin:end] for name, column in columns.items()}
+            return part | {"t": part["t"].astype(np.int64) + np.int64(offset)}
+
+        yield from _tables(lengths.pop(), 32, sliced, options, "us")
+
+
+def _dataset(h5py: Any, file: Any, name: str, axes: int) -> Any:
+    """A data set of numbers that lies in this file and can be read in bounded memory.
+
+    HDF5 can point into other files, load plugins, and declare terabytes in a few bytes.
+    """
+    for depth in range(1, name.count("/") + 2):
+        part = "/".join(name.split("/")[:depth])
+        if not isinstance(file.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"it has no {part} of its own")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or data.ndim != axes:
+        raise ValueError(f"{name} is no table of numbers with {axes} axes")
+    made = data.id.get_create_plist()
+    if data.is_virtual or made.get_external_count():
+        raise ValueError(f"{name} keeps its data in other files")
+    used = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+    if unknown := set(used) - {*OWN, *PLUGGED}:
+        raise ValueError(f"{name} is packed by a filter that isn't read: {min(unknown)}")
+    if not set(used) <= set(OWN):
+        require("hdf5plugin", "events")
+    chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
+    declared = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
+    held = min(data.id.get_storage_size(), Path(file.filename).stat().st_size)
+    if chunk > CHUNK or declared > (RATIO if used else 1) * held + chunk:
+        raise ValueError(f"{name} declares {declared} bytes in chunks of {chunk}, and holds {held}")
+    return data
+
+
+def aedat4(path: Path, head: bytes, options: Options) -> Content:
+    """AEDAT 4's first stream of events, through dv-processing.
+
+    That loops without end in some damaged files, so it works in a process of its own, which is
+    ended when it has said nothing for SILENCE seconds.
+    """
+    require("dv_processing", "events")
+    if path.suffix != ".aedat4":
+        raise ValueError("dv-processing reads it only under a name that ends with .aedat4")
+    with _aedat4_process(path) as read:
+        width, height = read(2)
+    return Content((int(width), int(height)), partial(_aedat4, path))
+
+
+def _aedat4(path: Path, damage: Damage) -> Iterator[Block]:
+    with _aedat4_process(path) as read:
+        read(2)
+        row = 0
+        while len(count := read(1, last=True)):
+            if not 0 <= (rows := int(count[0])) <= ROW:
+                raise ValueError(f"a batch of {rows} events")
+            t, x, y, p = read(4 * rows).reshape(4, rows)
+            yield events_of(t, x, y, p), numbered(row)
+            row += rows
+
+
+@contextmanager
+def _aedat4_process(path: Path) -> Iterator[Callable[..., np.ndarray]]:
+    """A function that reads so many numbers of what dv-processing says."""
+    script = Path(__file__).with_name("aedat4_process.py")
+    command = [sys.executable, "-P", str(script), str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout
+    pipe = process.stdout.fileno()
+
+    def read(numbers: int, last: bool = False) -> np.ndarray:
+        raw = bytearray()
+        while len(raw) < 8 * numbers:
+            if not select.select([pipe], [], [], SILENCE)[0]:
+                raise ValueError(f"dv-processing said nothing for {SILENCE} s: it is damaged")
+            if not (part := os.read(pipe, min(8 * numbers - len(raw), CHUNK))):
+                if last and not raw and process.wait() == 0:
+                    break
+                raise ValueError("dv-processing can't read it: it is damaged")
+            raw += part
+        return np.frombuffer(raw, np.int64)
+
+    try:
+        yield read
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,122 @@
+"""Tables as text: CSV."""
+
+import csv as split
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ...core.errors import InputError
+from .reading import FAR, UNITS, Block, Content, Damage, Options, events_of, samples_of
+from .tables import field_of
+
+LINE = 1 << 16  # characters of a line, at most
+COLUMNS = 1024
+HEADER = r"\s*([a-z]+)[\s_(\[]*(s|ms|us|ns)?[)\]]*\s*"  # a name, and perhaps a unit
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Line = tuple[int, list[str]]  # its number, from 1 on, and its cells
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How many cells a line has, which is the time, its unit (None: a date), which are read."""
+
+    cells: int
+    time: int
+    unit: str | None
+    chosen: list[int]
+
+    def row(self, cells: list[str]) -> tuple[int, list[float]]:
+        """The time in microseconds, and the numbers.
+
+        Raises:
+            ValueError: the line is no such row.
+        """
+        if len(cells) != self.cells:
+            raise ValueError(f"{len(cells)} cells, not {self.cells}")
+        text, values = cells[self.time], [float(cells[i]) for i in self.chosen]
+        t = _date(text) if self.unit is None else float(text) * UNITS[self.unit]
+        if not abs(t) < FAR or not np.isfinite(values).all():
+            raise ValueError("a number that is not finite")
+        return round(t), values
+
+
+def csv(path: Path, head: bytes, options: Options) -> Content:
+    """A table with a header: a column of times beside x, y, p, or beside columns of numbers.
+
+    A time is a date in ISO 8601 (in UTC if it doesn't say), or a number in the unit that the
+    header states ("t_us", "time [s]") or that `Options.unit` does. Cells are parted by commas,
+    semicolons or tabs.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [cells for _, cells in itertools.islice(_lines(file), 2)]
+    names = [re.fullmatch(HEADER, name.lower()) for name in rows[0]]
+    fields = {field_of(name[1]): i for i, name in enumerate(names) if name}
+    if "t" not in fields or len(rows[0]) != len(rows[-1]):
+        raise ValueError("line 1: no header with a column of times, as t, time or timestamp")
+    time, first = fields["t"], rows[-1]
+    unit = options.unit or (names[time] or "  ")[2]
+    if dated := first[time].strip()[4:5] == "-":
+        unit = None
+    elif not unit:
+        raise InputError("the unit of times isn't stated; pass unit='s', 'ms', 'us' or 'ns'")
+    events = [fields[name] for name in "xyp"] if {"x", "y", "p"} <= set(fields) else []
+    numbers = [i for i, cell in enumerate(first) if i != time and _is_number(cell)]
+    if not 1 <= len(numbers) <= COLUMNS:
+        raise ValueError(f"line 2: {len(numbers)} numbers beside the time, not 1 to {COLUMNS}")
+    plan = _Plan(len(first), time, None if dated else unit, events or numbers)
+    blocks = partial(_csv, path, options.packet, plan, bool(events))
+    return Content(None, blocks, 0 if events else len(numbers))
+
+
+def _csv(path: Path, packet: int, plan: _Plan, events: bool, damage: Damage) -> Iterator[Block]:
+    width = len(plan.chosen)
+    step = packet if events else max(1, packet // width)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = itertools.islice(_lines(file), 1, None)
+        while part := list(itertools.islice(lines, step)):
+            numbers, times, rows = [], [], []
+            for number, cells in part:
+                try:
+                    t, values = plan.row(cells)
+                except (ValueError, OverflowError) as error:
+                    damage(1, f"line {number}: {error}")
+                    continue
+                numbers.append(f"line {number}")
+                times.append(t)
+                rows.append(values)
+            t, values = np.array(times, np.int64), np.array(rows).reshape(-1, width)
+            found = events_of(t, *values.T) if events else samples_of(t, values)
+            yield found, numbers.__getitem__
+
+
+def _lines(file: IO[str]) -> Iterator[Line]:
+    """The lines that are not empty; their cells are parted by what parts the first of them."""
+    delimiter = ""
+    for number in itertools.count(1):
+        if not (line := file.readline(LINE)):
+            return
+        if len(line) == LINE:
+            raise ValueError(f"line {number} has more than {LINE} characters")
+        if line.strip():
+            delimiter = delimiter or max(",;\t", key=line.count)
+            yield number, next(split.reader([line], delimiter=delimiter), [])
+
+
+def _date(text: str) -> int:
+    date = datetime.fromisoformat(text.strip())
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return (date - EPOCH) // timedelta(microseconds=1)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return bool(np.isfinite(float(cell)))
+    except ValueError:
+        return False
