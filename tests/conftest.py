@@ -7,6 +7,7 @@ os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["TRITON_INTERPRET"] = "1"  # kernels of GPUs run here, in Python
 os.environ.pop("AXONAL_DATA", None)
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -17,3 +18,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("axonal")
+
+
+@pytest.fixture
+def broker(tmp_path_factory):
+    """A real MQTT broker that runs and remembers nothing: host, port, start, stop, restart."""
+    from axonal.recipes.soak import Broker
+
+    one = Broker(tmp_path_factory.mktemp("broker"), keeps=False)
+    one.start()
+    yield one
+    one.stop(kill=True)

@@ -312,7 +312,7 @@ def test_mqtt_behind_an_outbox_over_restarts_of_the_broker(broker, tmp_path):
     for k in range(9):
         box.put(wake(k=k))
         if k % 3 == 1:
-            broker.restart()
+            broker.restart(kill=True)
     assert box.close(20) and box.counters()["delivered"] == 9
     while not ear.heard.empty():
         got.append(json.loads(ear.heard.get()[1])["after"]["id"])
@@ -322,7 +322,7 @@ def test_mqtt_behind_an_outbox_over_restarts_of_the_broker(broker, tmp_path):
 
 
 def test_mqtt_without_a_broker_says_so_and_sends_later(broker):
-    broker.stop()
+    broker.stop(kill=True)
     one = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.2)
     with pytest.raises(Retry, match="no connection"):
         one.send(event(), None)
@@ -348,7 +348,7 @@ def test_mqtt_without_a_broker_says_so_and_sends_later(broker):
 
 def test_mqtt_with_a_wrong_password_says_so(broker, monkeypatch):
     broker.settings.write_text(broker.settings.read_text().replace("true", "false"))
-    broker.restart()
+    broker.restart(kill=True)
     monkeypatch.setenv("WORD", "wrong")
     name = {"username": "me", "password_env": "WORD"}
     one = Mqtt(broker.host, broker.port, timeout=0.3, **name)

@@ -320,7 +320,7 @@ def test_mqtt_over_a_restart_of_the_broker(broker, publish):
     connected(iterator, source)
     publish("room/a", [json.dumps([1, 2]), b'{"no": 1}', encode(sampled([[3, 4]], [80]))[0]])
     assert until(iterator, 2)["value"].tolist() == [[1, 2], [3, 4]] and source.refused == 1
-    broker.stop()
+    broker.stop(kill=True)
     while "connecting again" not in source.status:
         next(iterator)
     broker.start()

@@ -67,37 +67,62 @@ reconnect = 0.1
 
 
 class Broker:
-    """Mosquitto on a port of its own, which keeps what it owes to those who are away."""
+    """Mosquitto on a port of its own.
 
-    def __init__(self, folder: Path):
-        """Raises FileError: there is no mosquitto on PATH or in $AXONAL_MOSQUITTO."""
-        found = os.environ.get("AXONAL_MOSQUITTO") or shutil.which("mosquitto")
-        if not found:
-            raise FileError("no mosquitto on PATH; install Debian's package of that name")
+    Args:
+        folder: for its settings, and for what it keeps.
+        keeps: whether it remembers over a restart what it owes to those who are away.
+
+    Raises:
+        FileError: there is no mosquitto in $AXONAL_MOSQUITTO, on PATH, or with this Python.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, folder: Path, keeps: bool = True):
+        beside = Path(sys.prefix) / "mosquitto" / "mosquitto"
+        self.program = os.environ.get("AXONAL_MOSQUITTO") or shutil.which("mosquitto") or beside
+        if not Path(self.program).exists():
+            raise FileError(
+                "no mosquitto in $AXONAL_MOSQUITTO or on PATH; install Debian's package of that "
+                "name, or run: tests/mosquitto.sh .venv/mosquitto"
+            )
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((self.host, 0))
             self.port = free.getsockname()[1]
-        kept = f"persistence true\npersistence_location {folder.resolve()}/\n"
-        listener = f"listener {self.port} 127.0.0.1\nallow_anonymous true\nlog_type none\n"
-        self.command = [found, "-c", str(files.write(folder / "mosquitto.conf", listener + kept))]
+        text = f"listener {self.port} {self.host}\nallow_anonymous true\nlog_type error\n"
+        kept = f"persistence true\npersistence_location {folder.resolve()}/\n" if keeps else ""
+        self.settings = files.write(folder / "mosquitto.conf", text + kept)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
-        self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise ProcessError("mosquitto doesn't answer")
+        """Start it, and wait until it answers.
 
-    def stop(self) -> None:
-        """End it; it writes what it owes."""
+        Raises:
+            ProcessError: it ended, with its last words.
+        """
+        command = [str(self.program), "-c", str(self.settings)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while True:
+            try:
+                return socket.create_connection((self.host, self.port), 1).close()
+            except OSError as error:
+                if self.process.poll() is not None:
+                    told = self.process.communicate()[1].decode().strip()
+                    raise ProcessError(f"mosquitto ended: {told}") from error
+                time.sleep(0.01)
+
+    def stop(self, kill: bool = False) -> None:
+        """End it: in order, or as a power failure would."""
         if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+            (self.process.kill if kill else self.process.terminate)()
+            self.process.communicate()
+            self.process = None
+
+    def restart(self, kill: bool = False) -> None:
+        """Stop and start it."""
+        self.stop(kill)
+        self.start()
 
 
 class Ears:
@@ -223,7 +248,7 @@ def figures(folder: Path, hours: float, seed: int, kills: int = 4, restarts: int
     broker.start()
     ears = Ears(broker.port)
     try:
-        found = _disturbed(folder, broker, ears, sent, seed, kills, restarts)
+        found = disturbed(folder, broker, ears, sent, seed, kills, restarts)
         return found | flood(folder, broker, seed)
     finally:
         ears.close()
@@ -231,7 +256,7 @@ def figures(folder: Path, hours: float, seed: int, kills: int = 4, restarts: int
         (folder / "day.raw").unlink()
 
 
-def _disturbed(
+def disturbed(
     folder: Path, broker: Broker, ears: Ears, sent: int, seed: int, kills: int, restarts: int
 ) -> dict[str, Any]:
     about = {"source": f'url = "{folder / "day.raw"}"', "checkpoint": 600.0, "threshold": 0.5}
@@ -253,8 +278,7 @@ def _disturbed(
             rough.kill()
             rough.start()
         else:
-            broker.stop()
-            broker.start()
+            broker.restart()
     while rough.look():
         time.sleep(0.2)
     again = rough.end()

@@ -1,0 +1,185 @@
+"""What detectors share: reading x, remembering, and the neuron that turns novelty into a score."""
+
+from collections.abc import Mapping
+from math import exp, log1p, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...core.errors import InputError, NotFinite
+from ...core.meter import FIELDS, Counts
+from ..stream import State
+
+
+def vector(x: Any, features: int = 0) -> np.ndarray:
+    """x as [F] float64: a vector, a number, or a mapping of names to numbers in its order.
+
+    Args:
+        x: what a detector is given.
+        features: F, where it is known already.
+
+    Raises:
+        InputError: x is no vector of F numbers.
+        NotFinite: one is NaN or infinite.
+    """
+    try:
+        found = np.array(list(x.values()) if isinstance(x, Mapping) else x, np.float64, ndmin=1)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a detector takes a vector of numbers, not {x!r}: {error}") from error
+    if found.ndim != 1 or not len(found) or (features and len(found) != features):
+        raise InputError(
+            f"a detector takes a vector of {features or 'F'} numbers each time, not {found.shape}"
+        )
+    if not np.isfinite(found).all():
+        at = int(np.flatnonzero(~np.isfinite(found))[0])
+        raise NotFinite(f"feature {at} is {found[at]}; leave out windows that have no number")
+    return found
+
+
+class Remembering:
+    """State as the attributes that `KEPT` names: arrays, numbers, and others that remember."""
+
+    KEPT: ClassVar[tuple[str, ...]] = ()
+
+    def state(self) -> State:
+        """All that a restart needs, beside the options."""
+        now = {name: getattr(self, name) for name in self.KEPT}
+        return {k: v.state() if isinstance(v, Remembering) else np.copy(v) for k, v in now.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where the object stood that gave `state`; it must have had the same options.
+
+        Raises:
+            InputError: the state is of another kind.
+        """
+        if set(state) != set(self.KEPT):
+            raise InputError(
+                f"{type(self).__name__}: a state has {', '.join(self.KEPT)}, not "
+                f"{', '.join(map(str, state))}; begin anew, or use the detector that wrote it"
+            )
+        for name, value in state.items():
+            kept = getattr(self, name)
+            if isinstance(kept, Remembering):
+                kept.restore(value)
+            else:
+                array = np.array(value)
+                setattr(self, name, array if isinstance(kept, np.ndarray) else type(kept)(array))
+
+
+class Online(Remembering):
+    """Base of detectors that learn: `_begin(x)` once, `_score(x)` and `_learn(x)` of x [F]."""
+
+    KEPT = ("features",)
+    features = 0  # F, once it is known
+
+    def score_one(self, x: Any) -> float:
+        """How strange x is, in [0, 1]; 0 before anything was learned. Nothing changes.
+
+        Raises:
+            InputError, NotFinite: see `vector`.
+        """
+        x = vector(x, self.features)
+        return self._score(x) if self.features else 0.0
+
+    def learn_one(self, x: Any) -> None:
+        """Learn from x. Raises as `score_one` does, and has changed nothing then."""
+        x = vector(x, self.features)
+        if not self.features:
+            self._begin(x)
+            self.features = len(x)
+        self._learn(x)
+
+
+class Standard(Remembering):
+    """A running mean and deviation: x as z, cut at +-`far`, and forgotten over `memory` steps.
+
+    Raises:
+        InputError: `memory` is below one step.
+    """
+
+    KEPT = ("steps", "mean", "variance")
+
+    def __init__(self, memory: float, far: float):
+        if not memory >= 1:
+            raise InputError(f"memory {memory} is one step or more")
+        self.memory, self.far = memory, far
+        self.steps, self.mean, self.variance = 0, np.zeros(1), np.zeros(1)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """z [F] of x [F]; a feature that has been constant is far from any other value."""
+        least = 1e-9 * (1 + np.abs(self.mean))
+        z = (x - self.mean) / np.maximum(np.sqrt(self.variance), least)
+        return np.clip(z, -self.far, self.far)
+
+    def learn(self, x: np.ndarray) -> None:
+        """One step with x [F]."""
+        self.steps += 1
+        pace = max(1 / self.steps, 1 / self.memory)
+        away = x - self.mean
+        self.mean = self.mean + pace * away
+        self.variance = self.variance + pace * ((1 - pace) * away**2 - self.variance)
+
+
+class Alarm(Remembering):
+    """A neuron with an adaptive threshold, driven by how novel x is; it fires on surprise.
+
+    With the novelty n >= 0 and its root mean square s over the past (of the last `memory` steps
+    or so), the drive, threshold and score are
+
+        d = ln(1 + n / (s + floor)),  theta <- max(theta (1 - 1 / rest), d),
+        score = 1 - exp(-max(0, d - theta (1 - 1 / rest)))
+
+    So what has been quiet is surprised by little; and after an alarm only something stranger
+    raises another, until about `rest` steps have passed. With theta at 0 the score is
+    n / (n + s + floor): 0.5 where x is as novel as what was novel before. The logarithm is
+    Weber's law; for adaptive thresholds see Bellec et al. 2018 (arXiv 1803.09574).
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    KEPT = ("steps", "power", "theta")
+
+    def __init__(self, rest: float, floor: float, memory: float):
+        if not (rest >= 1 and floor > 0 and memory >= 1):
+            raise InputError(f"rest {rest} and memory {memory} are >= 1 step, floor {floor} > 0")
+        self.rest, self.floor, self.memory = rest, floor, memory
+        self.steps, self.power, self.theta = 0, 0.0, 0.0
+
+    def _drive(self, novelty: float) -> float:
+        return log1p(novelty / (sqrt(self.power) + self.floor))
+
+    def score(self, novelty: float) -> float:
+        """In [0, 1); nothing changes."""
+        return 1 - exp(-max(0.0, self._drive(novelty) - self.theta * (1 - 1 / self.rest)))
+
+    def learn(self, novelty: float) -> None:
+        """One step with this novelty."""
+        self.theta = max(self.theta * (1 - 1 / self.rest), self._drive(novelty))
+        self.steps += 1
+        self.power += (novelty**2 - self.power) * max(1 / self.steps, 1 / self.memory)
+
+
+class Spiking(Online):
+    """A spiking network that measures novelty, `_measure(x)`, scored by an `Alarm`.
+
+    `_adapt(x)` learns from x and returns by name of `core.meter.FIELDS` what the step took.
+    """
+
+    KEPT = ("features", "alarm", "work")
+
+    def __init__(self, rest: float, floor: float, memory: float):
+        self.alarm, self.work = Alarm(rest, floor, memory), np.zeros(len(FIELDS))
+
+    def _score(self, x: np.ndarray) -> float:
+        return self.alarm.score(self._measure(x))
+
+    def _learn(self, x: np.ndarray) -> None:
+        self.alarm.learn(self._measure(x))
+        work = self._adapt(x)
+        self.work += [work.get(field, 0) for field in FIELDS]
+
+    def counts(self) -> Counts:
+        """What an x took, over all that were learned, a sample each; `energy.price` prices it."""
+        table = self.work.reshape(1, 1, -1).copy()
+        return Counts((type(self).__name__,), table, max(self.alarm.steps, 1))

@@ -1,0 +1,140 @@
+"""A threshold that sets itself, without labels, to a budget of wakes an hour."""
+
+from collections.abc import Iterable
+from math import ceil, exp, inf, isfinite, log
+
+import numpy as np
+
+from ...core.errors import InputError, NotFinite
+from .base import Remembering
+
+HOUR = 3_600_000_000  # microseconds
+TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that make one
+STEEPEST = 0.45  # of the shape: moments that the fit needs exist below 1/2
+MOST = 1 << 20  # blocks that can be remembered
+
+
+def exceeded(peaks: np.ndarray, chance: float) -> float:
+    """The level that a peak reaches with probability `chance`, from the tail of those seen.
+
+    Peaks over a threshold (Pickands 1975; online in SPOT, Siffer et al. 2017): above the quantile
+    u that leaves `TAIL` of the peaks, their excess is generalised Pareto,
+
+        P(peak > z) = TAIL (1 + xi (z - u) / sigma)^(-1 / xi)
+
+    xi and sigma by probability-weighted moments (Hosking and Wallis 1987): with m the mean excess
+    and w the mean of excess times its share of larger ones, xi = 2 - m / (m - 2 w), sigma =
+    m (1 - xi). A chance above `TAIL` is the empirical quantile. Ties stay below the level.
+
+    Args:
+        peaks: [N] finite, at least `FEWEST`.
+        chance: in (0, 1).
+    """
+    ordered = np.sort(peaks)[::-1]
+    count = max(FEWEST, ceil(TAIL * len(ordered)))
+    if chance * len(ordered) >= count or count == len(ordered):
+        return float(np.nextafter(np.quantile(ordered, 1 - chance), inf))
+    level, excess = ordered[count], ordered[:count] - ordered[count]
+    mean = excess.mean()
+    weighted = (excess * (np.arange(count) + 0.5) / count).mean()
+    if mean <= 2 * weighted:
+        return float(np.nextafter(ordered[0], inf))
+    shape = min(2 - mean / (mean - 2 * weighted), STEEPEST)
+    rarer = chance * len(ordered) / count
+    grown = -log(rarer) if abs(shape) < 1e-6 else (rarer**-shape - 1) / shape
+    return float(level + mean * (1 - shape) * grown)
+
+
+class Budget(Remembering):
+    """The threshold that scores reach so many times an hour, as life goes on.
+
+    Time is cut into blocks of `merge` seconds, and of each only the peak counts: a burst in it is
+    one wake. The threshold is the level that a block's peak reaches with the budget's
+    probability, by `exceeded` over the blocks of the last `memory` hours, so that rare wakes are
+    extrapolated from little life, and old life is forgotten. Blocks without scores are skipped;
+    how far apart the others usually are is measured. All that it is told counts as life: stop
+    telling it while something goes on that should wake again. Before `FEWEST` blocks the
+    threshold is infinite: nothing wakes.
+
+    Args:
+        wakes_per_hour: the budget.
+        merge: seconds within which scores are one wake.
+        memory: hours, counting blocks with scores.
+
+    Attributes:
+        threshold: to be reached by a score that wakes.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    KEPT = ("threshold", "peaks", "told", "block", "peak", "gap")
+
+    def __init__(self, wakes_per_hour: float, *, merge: float = 1.0, memory: float = 2.0):
+        blocks = memory * 3600 / merge if merge >= 1e-6 else inf
+        self.chance = wakes_per_hour * merge / 3600
+        if not (0 < self.chance < 1 and FEWEST <= blocks <= MOST):
+            raise InputError(
+                f"{wakes_per_hour} wakes an hour, merged over {merge} s, from {memory} hours: more "
+                f"than none, less than one a merge, and a memory of {FEWEST} to {MOST} merges"
+            )
+        self.merge = round(merge * 1e6)
+        self.peaks = np.zeros(int(blocks))
+        self._forget()
+
+    def _forget(self) -> None:
+        self.threshold, self.told, self.block, self.peak, self.gap = inf, 0, -1, -inf, 0.0
+
+    def update(self, score: float, t_us: int) -> float:
+        """Take note of a score at a time >= 0, and return the threshold.
+
+        Raises:
+            NotFinite: the score is NaN or infinite. Nothing was changed.
+        """
+        if not isfinite(score):
+            raise NotFinite(f"a score of {score} at {t_us} us; see what the detector was given")
+        if self._note(float(score), int(t_us) // self.merge):
+            self._set()
+        return self.threshold
+
+    def _note(self, score: float, block: int) -> bool:
+        """Whether that begins a new block."""
+        begins = block > self.block
+        if begins:
+            self._close(block)
+        self.peak = max(self.peak, score)
+        return begins
+
+    def _close(self, following: int) -> None:
+        if self.block >= 0:
+            self.peaks[self.told % len(self.peaks)] = self.peak
+            self.told += 1
+            # The logarithm, so that a pause of hours is one long gap and no usual one.
+            self.gap += (log(following - self.block) - self.gap) / min(self.told, len(self.peaks))
+        self.block, self.peak = following, -inf
+
+    def _set(self) -> None:
+        if self.told >= FEWEST:
+            chance = min(self.chance * exp(self.gap), 0.5)
+            self.threshold = exceeded(self.peaks[: self.told], chance)
+
+    def fit(self, scores: Iterable[float], seconds: float) -> float:
+        """Begin anew from scores of normal life, evenly spread over so many seconds.
+
+        Raises:
+            InputError: too short a life.
+            NotFinite: a score is NaN or infinite.
+        """
+        scores = np.asarray(scores, np.float64)
+        if not np.isfinite(scores).all():
+            raise NotFinite("scores are not finite; see what the detector was given")
+        self._forget()
+        apart = seconds * 1e6 / max(len(scores), 1)
+        for i, score in enumerate(scores.tolist()):
+            self._note(score, int(i * apart) // self.merge)
+        self._close(self.block + max(1, round(exp(self.gap))))
+        self._set()
+        self.block = -1  # its clock is not that of what comes next
+        if self.threshold == inf:
+            raise InputError(f"{seconds} s are less than {FEWEST} times {self.merge / 1e6} s")
+        return self.threshold

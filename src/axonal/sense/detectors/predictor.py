@@ -1,0 +1,116 @@
+"""A spiking predictor: adaptive neurons remember, a read-out guesses x, its error is novel."""
+
+import numba
+import numpy as np
+
+from ...core.errors import InputError
+from .base import Spiking, Standard
+
+FAR = 8.0  # standard deviations at which inputs are cut off
+BETA, RHO, KAPPA = 0.8, 0.98, 1.5  # decay of membranes and adaptation, and its strength
+
+
+@numba.njit(cache=True, nogil=True)
+def advance(current, v, a, trace, ticks):
+    """`ticks` steps of adaptive neurons at constant currents, by the equations of `Predictor`.
+
+    Args:
+        current: [N].
+        v, a, trace: membranes, adaptation and traces of spikes, [N]; changed.
+        ticks: steps.
+
+    Returns:
+        the number of spikes.
+    """
+    fired = 0
+    for _ in range(ticks):
+        for i in range(len(v)):
+            v[i] = BETA * v[i] + (1 - BETA) * current[i]
+            s = v[i] >= 1 + KAPPA * a[i]
+            v[i] -= s
+            a[i] = RHO * a[i] + (1 - RHO) * s
+            trace[i] = BETA * trace[i] + (1 - BETA) * s
+            fired += s
+    return fired
+
+
+class Predictor(Spiking):
+    """A layer of adaptive neurons with an online read-out; it scores what it can't predict.
+
+    Inputs u are x, standardised by a running mean and deviation. The neurons (leaky
+    integrate-and-fire with adaptive thresholds, Bellec et al. 2018, arXiv 1803.09574) run `ticks`
+    steps on each, with random fixed A and b, the same from one x to the next:
+
+        h_i = beta v_i + (1 - beta) (b_i + sum_j A_ij u_j)
+        s_i = [h_i >= 1 + kappa a_i],  v_i = h_i - s_i,  a_i <- rho a_i + (1 - rho) s_i
+
+    From p, the traces of spikes, u and 1, the read-out W p guesses the next u, and the normalised
+    delta rule (Widrow and Hoff 1960) corrects it: W += rate (u - W p) p' / (1 + |p|^2). The
+    novelty is max_j |u_j - guess_j|; `base.Alarm` scores it.
+
+    Args:
+        neurons: of the layer.
+        ticks: steps of the layer for one x.
+        rate: of learning, in (0, 2).
+        seed: of the random weights.
+        rest, floor: of the alarm, in steps and in deviations.
+        memory: steps over which mean, deviation and the usual novelty are forgotten.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    KEPT = (*Spiking.KEPT, "standard", "into", "bias", "v", "a", "trace", "weights", "seen")
+
+    def __init__(
+        self,
+        *,
+        neurons: int = 64,
+        ticks: int = 4,
+        rate: float = 0.05,
+        seed: int = 0,
+        rest: float = 75.0,
+        floor: float = 0.01,
+        memory: float = 2000.0,
+    ):
+        super().__init__(rest, floor, memory)
+        if neurons < 1 or ticks < 1 or not 0 < rate < 2:
+            raise InputError(f"{neurons} neurons, {ticks} ticks >= 1; rate {rate} in (0, 2)")
+        self.ticks, self.rate, self.seed = ticks, rate, seed
+        self.standard = Standard(memory, FAR)
+        self.v, self.a, self.trace = np.zeros((3, neurons))
+        self.into = self.weights = np.empty((0, 0))
+        self.bias = self.seen = np.empty(0)
+
+    def _begin(self, x: np.ndarray) -> None:
+        draw, neurons = np.random.default_rng(self.seed), len(self.v)
+        self.into = draw.normal(0, 2 / np.sqrt(len(x)), (neurons, len(x)))
+        self.bias = draw.uniform(-0.5, 1.5, neurons)
+        size = neurons + len(x) + 1
+        self.weights, self.seen = np.zeros((len(x), size)), np.zeros(size)
+
+    def _error(self, x: np.ndarray) -> np.ndarray:
+        return self.standard(x) - self.weights @ self.seen
+
+    def _measure(self, x: np.ndarray) -> float:
+        return float(np.abs(self._error(x)).max()) if self.alarm.steps else 0.0
+
+    def _adapt(self, x: np.ndarray) -> dict[str, float]:
+        if self.standard.steps:
+            step = self.rate / (1 + self.seen @ self.seen)
+            self.weights += np.outer(step * self._error(x), self.seen)
+        self.standard.learn(x)
+        u = self.standard(x)
+        fired = advance(self.bias + self.into @ u, self.v, self.a, self.trace, self.ticks)
+        self.seen = np.concatenate((self.trace, u, [1.0]))
+        dense, updates = self.into.size + 2 * self.weights.size, len(self.v) * self.ticks
+        return {  # dense: currents, guessing and correcting take graded values
+            "synops": dense,
+            "multiplies": dense,
+            "adds": dense + 4 * updates,
+            "weight_reads": dense,
+            "state_reads": 3 * updates,
+            "state_writes": 3 * updates + self.weights.size,
+            "spikes": fired,
+            "sites": updates,
+        }
