@@ -235,3 +235,15 @@ def test_a_classifier_averages_the_probability_of_its_target():
         Classifier(one.run, target=3).score_one(1.0)
     with pytest.raises(InputError):
         Classifier(one.run, target=1, windows=0)
+
+
+def test_a_floor_keeps_what_was_constant_from_being_strange_at_once():
+    plain, floored = Rate(), Rate(floor=1.0)
+    for one in (plain, floored):
+        for _ in range(50):
+            one.learn_one([0.0])
+    assert plain.score_one([0.5]) > 0.99 and floored.score_one([0.5]) < 0.2
+    assert Rate(floor=1.0).score_one([9.0]) == 0.0
+    rising = Rate(floor=1.0, rising=True)
+    rising.learn_one([0.0])
+    assert rising.score_one([-9.0]) == 0.0 and rising.score_one([9.0]) == 0.75

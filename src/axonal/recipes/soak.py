@@ -5,6 +5,7 @@ and once killed (SIGKILL) and started again while the broker restarts; then a se
 source. What counts: every event was watched or named as dropped, and each wake came once.
 """
 
+import getpass
 import json
 import os
 import shutil
@@ -91,6 +92,7 @@ class Broker:
             free.bind((self.host, 0))
             self.port = free.getsockname()[1]
         text = f"listener {self.port} {self.host}\nallow_anonymous true\nlog_type error\n"
+        text += f"user {getpass.getuser()}\n"  # else root's becomes another, who can't write there
         kept = f"persistence true\npersistence_location {folder.resolve()}/\n" if keeps else ""
         self.settings = files.write(folder / "mosquitto.conf", text + kept)
         self.process: subprocess.Popen | None = None
@@ -282,8 +284,11 @@ def disturbed(
     while rough.look():
         time.sleep(0.2)
     again = rough.end()
-    time.sleep(3.0)  # for ears that were cut off
-    whole, heard = ears.wakes("calm"), ears.wakes("rough")
+    whole = ears.wakes("calm")
+    for _ in range(300):  # ears that were cut off hear again in a while
+        if not set(whole) - set(heard := ears.wakes("rough")):
+            break
+        time.sleep(0.1)
     memory = np.array(calm.resident)
     half = len(memory) // 2
     return {

@@ -32,6 +32,9 @@ from . import timeline
 CONFIG = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
 EVENTS = """\
+[watch]
+learn = "calm"
+
 [[filter]]
 kind = "hot_pixel"
 
@@ -41,12 +44,16 @@ kind = "lif_trace"
 [window]
 seconds = 0.1
 grid = 4
+
+[[detector]]
+kind = "rate"
+floor = 1.0
+rising = true
+wakes_per_hour = 1.0
 """
 SAMPLES = """\
 [window]
 seconds = 0.1
-"""
-REST = """\
 
 [[detector]]
 kind = "evolving"
@@ -126,7 +133,7 @@ def read(what: str) -> tuple[Settings, str]:
         raise InputError(f"{what} holds nothing to watch")
     quoted = '"' + what.replace("\\", "\\\\").replace('"', '\\"') + '"'
     middle = SAMPLES if "value" in first.dtype.names else EVENTS
-    text = f"[source]\nurl = {quoted}\n\n{middle}{REST}"
+    text = f"[source]\nurl = {quoted}\n\n{middle}"
     return settings.parse(text, "default settings"), text
 
 

@@ -22,7 +22,11 @@ STATE = "state.safetensors"
 
 
 class Judge:
-    """A detector and its threshold: a fixed number, or a budget of false wakes that sets itself."""
+    """A detector and its threshold: a fixed number, or a budget of false wakes that sets itself.
+
+    A budget is told the odds s / (1 - s) of a score s: their tail has no end at 1, so that what is
+    extrapolated from few scores can still be reached.
+    """
 
     def __init__(self, name: str, detector: Detector, threshold: float | Budget):
         self.name, self.detector, self.limit = name, detector, threshold
@@ -32,7 +36,10 @@ class Judge:
     @property
     def threshold(self) -> float:
         """What a score has to reach now."""
-        return self.limit.threshold if isinstance(self.limit, Budget) else self.limit
+        if not isinstance(self.limit, Budget):
+            return self.limit
+        odds = self.limit.threshold
+        return odds / (1 + odds) if odds < np.inf else odds
 
     def score(self, x: np.ndarray) -> float:
         """The detector's score, remembered for `learn`."""
@@ -47,7 +54,7 @@ class Judge:
             return
         self.detector.learn_one(x)
         if isinstance(self.limit, Budget):
-            self.limit.update(asked, t_us)
+            self.limit.update(min(asked / max(1 - asked, 1e-9), 1e9), t_us)
 
     def state(self) -> State:
         limit = {"budget": self.limit.state()} if isinstance(self.limit, Budget) else {}
@@ -180,7 +187,7 @@ class Watch:
                 self.take(packet)
                 if seen is not None:
                     seen(self)
-            self._judge(self.windows.advance(self.tally.last_us + self.windows.period))
+            self._judge(self.windows.advance(self.tally.latest_us + self.windows.period))
             self._tell(self.cascade.finish(self.tally.last_us))
         finally:
             self.save()

@@ -93,21 +93,23 @@ class Online(Remembering):
 class Standard(Remembering):
     """A running mean and deviation: x as z, cut at +-`far`, and forgotten over `memory` steps.
 
+    Where less than `floor` was seen of a deviation, it is taken for `floor`.
+
     Raises:
-        InputError: `memory` is below one step.
+        InputError: `memory` is below one step, or `floor` below 0.
     """
 
     KEPT = ("steps", "mean", "variance")
 
-    def __init__(self, memory: float, far: float):
-        if not memory >= 1:
-            raise InputError(f"memory {memory} is one step or more")
-        self.memory, self.far = memory, far
+    def __init__(self, memory: float, far: float, floor: float = 0.0):
+        if not (memory >= 1 and floor >= 0):
+            raise InputError(f"memory {memory} is one step or more, and floor {floor} from 0")
+        self.memory, self.far, self.floor = memory, far, floor
         self.steps, self.mean, self.variance = 0, np.zeros(1), np.zeros(1)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """z [F] of x [F]; a feature that has been constant is far from any other value."""
-        least = 1e-9 * (1 + np.abs(self.mean))
+        """z [F] of x [F]; without a floor, what has been constant is far from any other value."""
+        least = np.maximum(1e-9 * (1 + np.abs(self.mean)), self.floor)
         z = (x - self.mean) / np.maximum(np.sqrt(self.variance), least)
         return np.clip(z, -self.far, self.far)
 

@@ -17,6 +17,8 @@ class Rate(Online):
     Args:
         memory: steps over which mean and deviation are forgotten.
         limit: the z that scores 0.5.
+        floor: the least deviation; 1 for counts of events, in whose units noise has that much.
+        rising: whether only what lies above the mean counts.
 
     Raises:
         InputError: an option is out of its range.
@@ -24,17 +26,25 @@ class Rate(Online):
 
     KEPT = (*Online.KEPT, "standard")
 
-    def __init__(self, *, memory: float = 10_000.0, limit: float = 3.0):
+    def __init__(
+        self,
+        *,
+        memory: float = 10_000.0,
+        limit: float = 3.0,
+        floor: float = 0.0,
+        rising: bool = False,
+    ):
         if not limit > 0:
             raise InputError(f"limit {limit} is no number above 0")
-        self.limit, self.standard = limit, Standard(memory, inf)
+        self.limit, self.standard, self.rising = limit, Standard(memory, inf, floor), rising
 
     def _begin(self, x: np.ndarray) -> None:
         """There is nothing to set up."""
 
     def _score(self, x: np.ndarray) -> float:
-        z = float(np.abs(self.standard(x)).max())
-        return z / (z + self.limit)
+        z = self.standard(x)
+        far = float((np.maximum(z, 0) if self.rising else np.abs(z)).max())
+        return far / (far + self.limit)
 
     def _learn(self, x: np.ndarray) -> None:
         self.standard.learn(x)
@@ -51,6 +61,7 @@ class Cusum(Online):
         slack: half the shift to be found, in deviations.
         memory: steps over which mean and deviation are forgotten.
         limit: the sum that scores 0.5.
+        floor: the least deviation, as of `Rate`.
 
     Raises:
         InputError: an option is out of its range.
@@ -58,10 +69,17 @@ class Cusum(Online):
 
     KEPT = (*Online.KEPT, "standard", "sums")
 
-    def __init__(self, *, slack: float = 0.5, memory: float = 10_000.0, limit: float = 5.0):
+    def __init__(
+        self,
+        *,
+        slack: float = 0.5,
+        memory: float = 10_000.0,
+        limit: float = 5.0,
+        floor: float = 0.0,
+    ):
         if not (slack >= 0 and limit > 0):
             raise InputError(f"slack {slack} is >= 0 and limit {limit} > 0")
-        self.slack, self.limit, self.standard = slack, limit, Standard(memory, limit)
+        self.slack, self.limit, self.standard = slack, limit, Standard(memory, limit, floor)
         self.sums = np.zeros((2, 1))
 
     def _begin(self, x: np.ndarray) -> None:

@@ -24,7 +24,9 @@ def exceeded(peaks: np.ndarray, chance: float) -> float:
 
     xi and sigma by probability-weighted moments (Hosking and Wallis 1987): with m the mean excess
     and w the mean of excess times its share of larger ones, xi = 2 - m / (m - 2 w), sigma =
-    m (1 - xi). A chance above `TAIL` is the empirical quantile. Ties stay below the level.
+    m (1 - xi), with xi from 0 to `STEEPEST`: few peaks, or ties among them, often look as if they
+    had an end, beyond which the next one then lies. A chance above `TAIL` is the empirical
+    quantile. Ties stay below the level.
 
     Args:
         peaks: [N] finite, at least `FEWEST`.
@@ -37,12 +39,11 @@ def exceeded(peaks: np.ndarray, chance: float) -> float:
     level, excess = ordered[count], ordered[:count] - ordered[count]
     mean = excess.mean()
     weighted = (excess * (np.arange(count) + 0.5) / count).mean()
-    if mean <= 2 * weighted:
-        return float(np.nextafter(ordered[0], inf))
-    shape = min(2 - mean / (mean - 2 * weighted), STEEPEST)
+    bend = mean - 2 * weighted
+    shape = min(max(2 - mean / bend, 0.0), STEEPEST) if bend > 0 else 0.0
     rarer = chance * len(ordered) / count
-    grown = -log(rarer) if abs(shape) < 1e-6 else (rarer**-shape - 1) / shape
-    return float(level + mean * (1 - shape) * grown)
+    grown = -log(rarer) if shape < 1e-6 else (rarer**-shape - 1) / shape
+    return float(max(level + mean * (1 - shape) * grown, np.nextafter(level, inf)))
 
 
 class Budget(Remembering):
