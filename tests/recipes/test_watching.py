@@ -14,6 +14,7 @@ SIDE = 24
 SETTINGS = """\
 [watch]
 name = "yard"
+learn = "calm"
 
 [source]
 url = "{path}"
@@ -30,7 +31,7 @@ grid = 2
 kind = "rate"
 floor = 1.0
 rising = true
-wakes_per_hour = 6
+threshold = 0.65
 
 [wake]
 postroll = 0.2
@@ -98,6 +99,7 @@ def test_without_settings_a_file_is_watched_by_default(tmp_path, capsys):
 
 def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, capsys):
     visited(tmp_path / "calm.npz", visits=(), seed=1)
+    yard.write_text(yard.read_text().replace("threshold = 0.65", "wakes_per_hour = 6"))
     out = tmp_path / "calibrated"
     run("watch", "calibrate", yard, tmp_path / "calm.npz", "--out", out, "--noise", "0.05")
     assert f"now run axonal watch {out}" in re.sub(r"\s+", " ", capsys.readouterr().err)
@@ -115,10 +117,10 @@ def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, ca
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('kind = "rate"', 'kind = "rat"', "line 15.*kind is one of .*network"),
-        ("wakes_per_hour = 6", "", "line 15.*as threshold or as wakes_per_hour"),
-        ("wakes_per_hour = 6", "wakes_per_hour = 0", "0.0 wakes an hour"),
-        ("threshold = 3.0", "tau = -1.0", "line 7.*tau"),
+        ('kind = "rate"', 'kind = "rat"', "line 16.*kind is one of .*network"),
+        ("threshold = 0.65", "", "line 16.*as threshold or as wakes_per_hour"),
+        ("threshold = 0.65", "wakes_per_hour = 0", "0.0 wakes an hour"),
+        ("threshold = 3.0", "tau = -1.0", "line 8.*tau"),
         ("yard.npz", "lawn.npz", "lawn.npz"),
         ("[model]", '[[sink]]\nkind = "pigeon"\n[model]', "kind is one of"),
     ],

