@@ -1,4 +1,6 @@
 import re
+import socket
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from axonal.core.errors import InputError
 from axonal.recipes import soak, timeline, watching
 from axonal.sense import checkpoint, settings
 from axonal.sense.formats import save
+from axonal.sense.sources import send
 from axonal.sense.stream import events
 
 SIDE = 24
@@ -172,3 +175,20 @@ def test_a_disturbed_day_is_the_undisturbed_one(tmp_path, monkeypatch):
     assert found["soak_events_lost"] == found["soak_missing_wakes"] == 0
     assert found["soak_duplicate_wakes"] == 0 and found["soak_wakes"] > 1
     assert found["soak_hours"] == pytest.approx(seconds / 3600, abs=0.01)
+
+
+def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
+    """What a service manager sends is heard as an interruption from the keyboard."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = yard.read_text().replace(str(tmp_path / "yard.npz"), f"udp://127.0.0.1:{port}")
+    text = text.replace("\n\n[[filter]]", f"\nwidth = {SIDE}\nheight = {SIDE}\n\n[[filter]]", 1)
+    live = soak.Command(tmp_path / "live.toml", text)
+    total, packet = 0, events([0], [1], [1], [1])
+    while not live.state.exists() and live.look():
+        packet["t"] += 50_000
+        total = send([packet], ("127.0.0.1", port), total, session=3)
+        time.sleep(0.02)
+    tally = live.end(terminate=True)
+    assert live.process.returncode == 130 and 1 <= tally["events_in"] <= total

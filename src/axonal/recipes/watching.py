@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,7 +199,7 @@ def watch(what: str, folder: Path, report: Path | None, live: bool = True) -> st
         raise InputError(f"{report} is no name for a page; let it end in .html")
     made = assemble(chosen, folder)
     try:
-        with _shown(made, live) as seen:
+        with _shown(made, live) as seen, _stoppable():
             made.run(seen)
     finally:
         if made.outbox is not None:
@@ -206,6 +208,19 @@ def watch(what: str, folder: Path, report: Path | None, live: bool = True) -> st
             files.write(report, timeline.page_of(made, chosen, text))
     said = [f"{timeline.verdict(made, chosen)} State, wakes and clips lie in {folder.resolve()}."]
     return " ".join([*said, *([f"The page is {report.resolve()}."] if report else [])])
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM, which ends services, is heard as an interruption from the keyboard is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

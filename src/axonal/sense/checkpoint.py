@@ -22,16 +22,7 @@ def write(path: Path, state: State) -> None:
         FileError: it can't be written; the file that was there stays.
     """
     arrays: dict[str, np.ndarray] = {}
-
-    def plain(value: Any, name: str) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v, f"{name}.{k}") for k, v in value.items()}
-        if isinstance(value, np.ndarray) and value.ndim:
-            arrays[name] = np.ascontiguousarray(value)
-            return {ARRAY: name}
-        return value.item() if isinstance(value, np.generic | np.ndarray) else value
-
-    header = {"state": json.dumps(plain(state, ""))}
+    header = {"state": json.dumps(_plain(state, "", arrays))}
     files.write(path, save(arrays, header))
 
 
@@ -49,6 +40,16 @@ def read(path: Path) -> State:
         return _filled(tree, arrays)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
         raise FileError(f"can't go on from {path}: {error}; remove it to begin anew") from error
+
+
+def _plain(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """`value` as JSON takes it; its arrays go into `arrays`."""
+    if isinstance(value, dict):
+        return {k: _plain(v, f"{name}.{k}", arrays) for k, v in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim:
+        arrays[name] = np.ascontiguousarray(value)
+        return {ARRAY: name}
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _filled(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
