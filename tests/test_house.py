@@ -33,3 +33,8 @@ def test_small_computers_need_no_torch(room):
     imports = "\n".join(f"import {n}" for n in names if n.startswith(f"axonal.{room}."))
     code = f"{imports}\nimport sys\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_a_stream_is_watched_without_torch():
+    code = "import axonal.recipes.watching, sys\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

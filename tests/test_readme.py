@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from axonal.recipes import readme
+from axonal.recipes import readme, watching
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -34,9 +34,16 @@ def test_every_figure_has_what_it_takes_to_make_it_again(path):
 
 def test_the_code_runs():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         exec(block, {})
+
+
+def test_its_settings_watch(tmp_path):
+    [text] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "watch.toml").write_text(text.replace("7200", "300"))
+    said = watching.watch(str(tmp_path / "watch.toml"), tmp_path / "state", None, live=False)
+    assert "in 5.0 min: a larger model would be called" in said
 
 
 def test_the_files_it_links_to_are_there():

@@ -374,6 +374,28 @@ def bench_convert(
         readme.renew(page, out)
 
 
+@bench.command(name="watch")
+def bench_watch(
+    *,
+    out: Path = Path("benchmarks/results"),
+    seed: int = 0,
+    rounds: int = 7,
+    hours: float = 24,
+) -> None:
+    """What an always-on front end reads, keeps, notices and saves; takes about half an hour.
+
+    Args:
+        out: folder for watch.json; the README's table is renewed if it is here.
+        seed: of noise, order, weights and the simulated day.
+        rounds: of timing, at least 3.
+        hours: of the simulated day.
+    """
+    from .recipes import readme, sensing
+
+    console.print(sensing.bench(out, seed, rounds, hours))
+    readme.renew(Path("README.md"), out)
+
+
 def main() -> None:
     """Run the command line; what went wrong is told in a sentence, with exit status 1."""
     try:

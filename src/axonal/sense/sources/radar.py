@@ -17,12 +17,13 @@ class Radar:
     4 pi r / wavelength (Richards, Fundamentals of Radar Signal Processing, 2014); its amplitude
     falls with r^2. Eight still reflectors and white noise come on top. A sample is the power, in
     dB, of the Hann-windowed spectrum in `bins` cells of c / (2 B). Whoever walks appears and
-    vanishes anywhere, at up to 1.5 m/s, one at a time, for 3 to 8 s with gaps of 10 s on average.
+    vanishes anywhere, at up to 1.5 m/s, one at a time, for 3 to 8 s.
 
     Args:
         seed: of everything; a frame is the same wherever iterating began.
         bandwidth_hz, carrier_hz: of the chirp.
         noise: standard deviation, where an echo from 1 m has the amplitude 1.
+        gap_s: from one walk to the next, on average.
 
     Attributes:
         intervals: [N, 2] microseconds, when somebody was there: the truth.
@@ -40,9 +41,10 @@ class Radar:
         bandwidth_hz: float = 1e9,
         carrier_hz: float = 60e9,
         noise: float = 0.05,
+        gap_s: float = 10.0,
     ):
         fine = 0 < duration_s <= 1e7 and 0 < rate <= 1e6 and 8 <= bins <= 4096
-        if not (fine and seed >= 0 and noise >= 0 and 0 < bandwidth_hz < carrier_hz):
+        if not (fine and seed >= 0 and noise >= 0 and gap_s > 0 and 0 < bandwidth_hz < carrier_hz):
             raise InputError("Radar: give seed >= 0, 8 to 4096 bins, positive durations and rates")
         self.width, self.height, self.dropped, self.position = bins, 1, 0, 0
         self._seed, self._rate, self._frames = seed, rate, int(duration_s * rate)
@@ -51,11 +53,11 @@ class Radar:
         rng = np.random.default_rng(seed)
         reach = bins * self._cell
         self._still = np.array([rng.uniform(0.1, 0.9, 8) * reach, rng.uniform(0.2, 1.0, 8)])
-        walks, t = [], rng.exponential(10.0)
+        walks, t = [], rng.exponential(gap_s)
         while t < duration_s:
             stay, r = rng.uniform(3, 8), rng.uniform(0.2, 0.8) * reach
             walks.append((t, min(t + stay, duration_s), r, rng.uniform(-1.5, 1.5)))
-            t += stay + rng.exponential(10.0)
+            t += stay + rng.exponential(gap_s)
         self._walks = np.array(walks).reshape(-1, 4)
         self.intervals = np.rint(self._walks[:, :2] * 1e6).astype(np.int64)
 
