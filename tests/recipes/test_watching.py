@@ -96,8 +96,10 @@ def test_without_settings_a_file_is_watched_by_default(tmp_path, capsys):
     (tmp_path / "pump.csv").write_text(
         "t_us,current\n" + "".join(f"{1000 * k},{k % 7}\n" for k in range(3000))
     )
-    run("watch", tmp_path / "pump.csv", "--state", tmp_path / "pump", "--quiet")
+    page = tmp_path / "pump.html"
+    run("watch", tmp_path / "pump.csv", "--state", tmp_path / "pump", "--quiet", "--report", page)
     assert "3 s" in capsys.readouterr().err
+    assert "synaptic operations a window, modelled at" in page.read_text()
 
 
 def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, capsys):

@@ -41,6 +41,7 @@ OFFERED = [
 ]
 LARGE = (346, 260)  # pixels of the sensor that speed is measured with
 PEER, DURATIONS = "dv-processing", (20, 2)  # ms: as our filters have, and its own default
+PEER_SPEED = f"Mev/s [{PEER}, {DURATIONS[0]} ms]"
 
 
 def figures(seed: int = 0, rounds: int = 7) -> Figures:

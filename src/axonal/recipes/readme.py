@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import FileError
-from . import codes
+from . import codes, sensing
 from .epochs import RIVALS
 from .neurons import MEMORY
 from .parts import table
@@ -390,4 +390,5 @@ TABLES = {
     "neurons": neurons,
     "nir": nir,
     "parity": parity,
+    "watch": sensing.page,
 }

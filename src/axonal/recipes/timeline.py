@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ..energy import svg
+from ..energy import price, svg
 from ..sense.settings import Settings
 from ..sense.wake import Wake
 from ..sense.watch import Timeline, Watch
@@ -67,6 +67,19 @@ def joules(made: Watch, chosen: Settings) -> str:
     )
 
 
+def own(made: Watch) -> str:
+    """What the spiking detectors' own work would cost, modelled; "" where none counts it."""
+    told = []
+    for judge in made.judges:
+        if (counts := getattr(judge.detector, "counts", None)) is not None and judge.latest >= 0:
+            cost = price.price(counts(), bits=32)
+            told.append(
+                f"{judge.name} does {counts().total('synops'):.1f} synaptic operations a "
+                f"window, modelled at {cost}"
+            )
+    return " ".join(told)
+
+
 def page_of(made: Watch, chosen: Settings, text: str) -> str:
     """The page: numbers, the timeline, wakes, what was asked, and the settings."""
     tally, total = made.tally, max(made.tally.windows, 1)
@@ -103,6 +116,7 @@ def page_of(made: Watch, chosen: Settings, text: str) -> str:
         more=max(tally.wakes - min(len(told), SHOWN), 0),
         steps=steps,
         model={"calls": f"{few:,.0f}", "share": share, "told": joules(made, chosen)},
+        own=own(made),
         delivered=_delivered(made),
         settings=text,
     )
