@@ -95,8 +95,8 @@ def _speed(f: Figures) -> list[str]:
     ]
     told = (
         f"Reading an hour of events takes {f['decode_hour_mb']:.1f} MB more than reading a tenth "
-        f"of a second. Events are equal to faery's, but for {100 * f['evt3_times_faery_holds']:.2f} "
-        "% of EVT3's times, which it holds where the format's document lets them go back."
+        f"of a second. Events are equal to faery's, but {100 * f['evt3_times_faery_holds']:.2f} % "
+        "of EVT3's times, which it holds where the format's document lets them go back."
     )
     head = ["million events a second, one core", "Axonal", "beside it"]
     return [*table(head, rows), "", told]
