@@ -4,7 +4,7 @@ import pytest
 from axonal.data.recordings import Recordings
 from axonal.recipes import digits, scenes
 from axonal.recipes.digits import Following, Scene
-from axonal.sense.filters import STCF
+from axonal.sense.filters import STCF, LIFTrace
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def crosses():
 def short(monkeypatch, crosses):
     """Quieter noise, and fewer filters."""
     monkeypatch.setattr(scenes, "RATES", (0.2, 1.0))
-    monkeypatch.setattr(digits, "CHAINS", ((digits.LIF, (0.2, 0.5, 1.0)), *[(STCF, (1.0,))] * 2))
+    monkeypatch.setattr(digits, "CHAINS", ((LIFTrace, (1.0,)), (STCF, (1.0,))))
     monkeypatch.setattr(digits, "nmnist", lambda split: crosses)
 
 
@@ -44,7 +44,7 @@ def test_the_threshold_follows_the_rate(short):
     rng = np.random.default_rng(0)
     passed = []
     for rate in (0.2, 5.0, 20.0):
-        follows = Following(digits.LIF, (0.2, 1.0, 5.0, 20.0), 0)
+        follows = Following(STCF, (0.2, 1.0, 5.0, 20.0), 0)
         assert follows.limits == sorted(follows.limits)
         parts = [scenes.poisson(rng, 5.0 * k, rate * 34**2) for k in range(4)]
         packet = scenes.in_order(np.concatenate(parts, 1))
@@ -54,7 +54,7 @@ def test_the_threshold_follows_the_rate(short):
 
 def test_kept_events_are_those_of_packets_cut_at_windows(short):
     packet, _ = Scene(None, 0).minute(0)
-    one, two = (Following(digits.LIF, (0.2, 1.0), 0) for _ in range(2))
+    one, two = (Following(STCF, (0.2, 1.0), 0) for _ in range(2))
     halves = np.split(packet, [np.searchsorted(packet["t"], 30_000_000)])
     assert (one(packet) == np.concatenate([two(half) for half in halves])).all()
 

@@ -17,6 +17,7 @@ from axonal.sense.filters import (
     TimeSurface,
     reference,
 )
+from axonal.sense.filters.inhibited import LEVELS
 from axonal.sense.stream import EVENT, events, samples
 
 LOW, HIGH = -(2**63), 2**63 - 1
@@ -75,7 +76,16 @@ def own_ages(packet, shape):
     return np.array(ages, float)
 
 
+def inhibited(packet, shape, radius, tau, limits):
+    scores, w, before = reference.lif(packet, shape, radius, tau), 0.0, 0.0
+    for e, now, _, _ in reference.walk(packet):
+        w, before = w * np.exp((before - now) / tau) + 1, now
+        scores[e] -= np.interp(w / (tau * 1e-6 * shape[0] * shape[1]), LEVELS, limits)
+    return scores
+
+
 DEFINITIONS = {
+    "inhibited_trace": (inhibited, ({}, {"radius": 1, "tau": 300.0, "passes": 1.0})),
     "lif_trace": (reference.lif, ({}, {"radius": 1, "tau": 300.0}, {"radius": 0, "tau": 1e6})),
     "time_surface": (reference.surface, ({}, {"radius": 3, "tau": 300.0})),
     "stcf": (
@@ -132,7 +142,7 @@ def test_silence_gives_silence_and_a_lonely_event_no_support(name):
     one = built(name)
     assert one(np.empty(0, EVENT)).shape == (0,) and one.score(np.empty(0, EVENT)).shape == (0,)
     kept = one(events([5], [3], [2], [1]))
-    assert kept.dtype == EVENT and len(kept) == (name not in CORRELATIONS)
+    assert kept.dtype == EVENT and len(kept) == (name not in (*CORRELATIONS, "inhibited_trace"))
 
 
 @NAMES
@@ -268,3 +278,10 @@ def test_a_moving_edge_stands_out_of_noise():
     for name in CORRELATIONS:
         scores = built(name, 64, 64).score(both[order])
         assert np.median(scores[signal]) > np.quantile(scores[~signal], 0.8), name
+
+
+@pytest.mark.parametrize("rate", [1.0, 7.0, 30.0])
+def test_an_inhibited_trace_lets_as_much_noise_through_at_any_rate(rate):
+    one = built("inhibited_trace", 32, 32, passes=0.2)
+    kept = one(noise(rate, 8, 32, 32, seed=1))
+    assert 0.07 < len(kept) / 8 / 32**2 < 0.5

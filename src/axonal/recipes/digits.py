@@ -13,8 +13,9 @@ import numpy as np
 from ..data.recordings import nmnist
 from ..sense.detectors import Budget
 from ..sense.features import Windows
-from ..sense.filters import STCF, HotPixel, LIFTrace
+from ..sense.filters import STCF, HotPixel, InhibitedTrace, LIFTrace
 from ..sense.filters.filters import Correlation
+from ..sense.filters.inhibited import LEVELS
 from ..sense.scorecard import score
 from ..sense.wake import Policy
 from .parts import Figures
@@ -24,11 +25,9 @@ from .waking import awake, by_chance, rarest, surprises
 PASSES = 0.05  # noise that a filter lets through, events a second and pixel
 WINDOW, GRID, BUDGET = 0.05, 4, 1.0  # seconds, cells a side, false wakes an hour
 POLICY, MERGE = Policy(postroll=0.2), 0.5  # seconds within which wakes are one
-LEVELS, WORST = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0), (20.0,)
-LIF = partial(LIFTrace, tau=5000.0)
+WORST = (20.0,)
 CHAINS = (  # filters, and the rates that their thresholds are found at
-    (LIF, LEVELS),
-    (LIF, WORST),
+    (partial(LIFTrace, tau=5000.0), WORST),
     (STCF, WORST),
     (STCF, LEVELS),
     (partial(STCF, k=6), WORST),
@@ -61,12 +60,22 @@ class Watched:
         return len(self.kept) * WINDOW
 
 
+class Inhibited:
+    """A filter for hot pixels and the LIF trace whose threshold follows the noise by itself."""
+
+    def __init__(self):
+        self.hot, self.lif = HotPixel(SIDE, SIDE), InhibitedTrace(SIDE, SIDE, passes=PASSES)
+
+    def __call__(self, packet: np.ndarray) -> np.ndarray:
+        """What is kept of a packet."""
+        return self.lif(self.hot(packet))
+
+
 class Following:
-    """A filter behind one for hot pixels, whose threshold follows the rate of all events.
+    """A filter behind one for hot pixels, with a threshold that follows the rate of all events.
 
     It is what passes `PASSES` events a second and pixel of noise of that rate, interpolated between
-    `levels`, at which it is found once, on noise alone; so with the LIF trace this is a layer of
-    neurons that all are inhibited by all. One level makes it a fixed threshold.
+    `levels`, at which it is found once, on noise alone. One level makes it a fixed threshold.
 
     Args:
         make: the filter.
@@ -93,7 +102,9 @@ class Following:
         return np.concatenate(kept)
 
 
-def watch(scene: Scene, minutes: int, filters: Sequence[Following]) -> list[Watched]:
+def watch(
+    scene: Scene, minutes: int, filters: Sequence[Callable[[np.ndarray], np.ndarray]]
+) -> list[Watched]:
     """So many minutes of a scene through each of the filters, in windows."""
     windows = [Windows(WINDOW, SIDE, SIDE, grid=GRID) for _ in filters]
     found, seen = [[] for _ in filters], []
@@ -138,7 +149,7 @@ def figures(seed: int = 0, minutes: int = 60) -> Figures:
         "digits_[K]_[figure]" of `Scorecard.figures` at a threshold set without labels; false wakes
         an hour on the scene without digits; recall if one woke at random for as long; "recall_at_
         budget" at the lowest threshold that keeps to the budget on the test itself, and of each
-        contrast. K: "lif", events behind the LIF trace whose threshold follows; "lif_fixed", its
+        contrast. K: "lif", events behind the inhibited LIF trace; "lif_fixed", behind one with a
         threshold for the worst noise; "evolving", an evolving network on the raster of "lif";
         "rate", all events; "stcf", STCF with its default k and a fixed threshold; "stcf_best",
         the STCF of `CHAINS` with the highest recall on this very test.
@@ -149,7 +160,11 @@ def figures(seed: int = 0, minutes: int = 60) -> Figures:
     lengths = max(minutes // 3, 1), minutes, max(minutes // 2, 1)
     shown = None, None, nmnist("test")
     scenes = [
-        watch(Scene(shown[i], seed + i), lengths[i], [Following(*how, seed) for how in CHAINS])
+        watch(
+            Scene(shown[i], seed + i),
+            lengths[i],
+            [Inhibited(), *(Following(*how, seed) for how in CHAINS)],
+        )
         for i in range(3)
     ]
     lif, fixed, *offered = zip(*scenes, strict=True)

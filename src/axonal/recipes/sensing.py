@@ -130,8 +130,9 @@ def _pair(f: Figures, name: str, first: str, second: str) -> str:
 
 
 CONTROLS = {
-    "lif": "LIF trace",
-    "evolving": "LIF trace, then the evolving network",
+    "lif": "**inhibited LIF trace + rate**",
+    "evolving": "the same, then the evolving network",
+    "lif_fixed": "LIF trace with one threshold + rate",
     "stcf_best": "the best of four STCF + rate",
     "stcf": "STCF + rate",
     "rate": "rate",

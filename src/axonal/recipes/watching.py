@@ -41,7 +41,7 @@ learn = "calm"
 kind = "hot_pixel"
 
 [[filter]]
-kind = "lif_trace"
+kind = "inhibited_trace"
 
 [window]
 seconds = 0.1

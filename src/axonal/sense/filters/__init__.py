@@ -1,6 +1,7 @@
 """Filters of events: each scores how much an event looks like signal, and keeps by a threshold."""
 
 from .filters import STCF, BackgroundActivity, HotPixel, LIFTrace, Refractory, TimeSurface
+from .inhibited import InhibitedTrace
 
 FILTERS = {  # by the name that a configuration calls them
     "hot_pixel": HotPixel,
@@ -9,6 +10,7 @@ FILTERS = {  # by the name that a configuration calls them
     "stcf": STCF,
     "time_surface": TimeSurface,
     "lif_trace": LIFTrace,
+    "inhibited_trace": InhibitedTrace,
 }
 
 __all__ = ["FILTERS", *sorted(one.__name__ for one in FILTERS.values())]

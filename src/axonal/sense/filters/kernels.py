@@ -131,3 +131,14 @@ def ages(packet, origin, base, times, out):
         out[e] = now - times[0, event.y, event.x]
         times[0, event.y, event.x] = now
     return base
+
+
+@njit(**OPTIONS)
+def pooled(packet, before, drive, tau, out):
+    """The leaky trace of all events after each, `drive` being what it was at `before`."""
+    for e in range(len(packet)):
+        t = packet[e].t
+        drive = drive * np.exp(-since(t, before) / tau) + 1
+        before = t
+        out[e] = drive
+    return drive
