@@ -195,19 +195,20 @@ def watch_stream(
 
     Args:
         what: a TOML file of settings, or a recording, wav or CSV, watched with default settings.
-        state: folder for state, wakes and clips; the name of the settings without .toml.
+        state: folder for state, wakes and clips; by default named like the settings or recording.
         report: an HTML page with the timeline and all wakes.
         quiet: without the live view.
     """
     from .recipes import watching
 
-    folder = state or (Path(what).with_suffix("") if what.endswith(".toml") else Path("watch"))
+    name = "watch" if ":" in what or what == "-" else Path(what).stem
+    folder = state or (Path(what).parent if what.endswith(".toml") else Path()) / name
     console.print(watching.watch(what, folder, report, live=not quiet))
 
 
 @watch.command(name="calibrate")
 def watch_calibrate(
-    what: str, sample: str, *, out: Path = Path("calibrated"), noise: float = 0.5
+    what: str, sample: str, *, out: Path = Path("calibrated"), noise: float = 0.05
 ) -> None:
     """Learn what is normal from a sample, and write settings that begin from there.
 

@@ -34,9 +34,6 @@ from . import timeline
 CONFIG = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
 EVENTS = """\
-[watch]
-learn = "calm"
-
 [[filter]]
 kind = "hot_pixel"
 
@@ -51,7 +48,7 @@ grid = 4
 kind = "rate"
 floor = 1.0
 rising = true
-wakes_per_hour = 1.0
+wakes_per_hour = 6.0
 """
 SAMPLES = """\
 [window]
@@ -59,7 +56,7 @@ seconds = 0.1
 
 [[detector]]
 kind = "evolving"
-wakes_per_hour = 1.0
+wakes_per_hour = 6.0
 """
 
 
@@ -302,7 +299,7 @@ def _thresholds(chosen: Settings, sample: str, noise: float) -> list[float | Non
     packet = np.concatenate(held) if held else np.empty(0, EVENT)
     found: list[float | None] = []
     for one in filters:
-        able = hasattr(one, "calibrate")
+        able = getattr(one, "calibrate", None) is not None
         found += [one.calibrate(packet, noise).threshold if able else None]
         packet = one(packet)
     return found

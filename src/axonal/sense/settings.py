@@ -27,6 +27,7 @@ from ..core.errors import FileError, InputError
 from .wake import Policy
 
 Table = Mapping[str, Any]
+LEARN = ("always", "calm", "never")
 LARGEST = 1 << 20  # bytes of a configuration
 
 
@@ -37,7 +38,9 @@ class General(Config):
     Attributes:
         name: of the stream, as sinks see it.
         checkpoint: seconds of the stream between two states on disk.
-        learn: when detectors learn: "always", or "calm": only while no wake is open.
+        learn: when detectors and budgets learn: "always", so that what happens often is normal and
+            wakes keep to the budget; "calm", only while no wake is open, which takes a calibration
+            or a quiet beginning; or "never", after a calibration.
         seed: of everything random.
     """
 
@@ -47,8 +50,8 @@ class General(Config):
     seed: int = 0
 
     def __post_init__(self):
-        if self.learn not in ("always", "calm") or not self.checkpoint > 0:
-            raise InputError('learn is "always" or "calm", and checkpoint a number of seconds')
+        if self.learn not in LEARN or not self.checkpoint > 0:
+            raise InputError(f"learn is one of {LEARN}, and checkpoint a number of seconds")
 
 
 @dataclass(frozen=True, kw_only=True)

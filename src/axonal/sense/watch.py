@@ -167,7 +167,7 @@ class Watch:
         steps = [Step(one.name, one.score, lambda one=one: one.threshold) for one in judges]
         self.cascade = Cascade(steps, policy, name, fingerprint)
         self.preroll = Preroll(policy.preroll)
-        self.folder, self.outbox, self.every, self.calm = folder, outbox, every, learn == "calm"
+        self.folder, self.outbox, self.every, self.when = folder, outbox, every, learn
         self.tally, self.timeline, self.wakes = Tally(), Timeline(), []
         self.pictures: dict[str, bytes] = {}
         self.fingerprint = fingerprint
@@ -231,8 +231,8 @@ class Watch:
             score = first.asked if first.asked is not None else float("nan")
             awake = self.cascade.awake
             self.timeline.add(window, score, first.threshold, awake)
-            for one in self.judges:
-                if not (self.calm and awake):
+            if self.when == "always" or (self.when == "calm" and not awake):
+                for one in self.judges:
                     one.learn(window.x, window.t_end_us)
             tally = self.tally
             tally.windows += 1

@@ -10,7 +10,9 @@ from .base import Remembering
 
 HOUR = 3_600_000_000  # microseconds
 TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that make one
-STEEPEST = 0.45  # of the shape: moments that the fit needs exist below 1/2
+# Of the shape: a normal tail of thousands looks like -0.2; the moments that the fit needs exist
+# below 1/2.
+FLATTEST, STEEPEST = -0.2, 0.45
 MOST = 1 << 20  # blocks that can be remembered
 
 
@@ -24,9 +26,10 @@ def exceeded(peaks: np.ndarray, chance: float) -> float:
 
     xi and sigma by probability-weighted moments (Hosking and Wallis 1987): with m the mean excess
     and w the mean of excess times its share of larger ones, xi = 2 - m / (m - 2 w), sigma =
-    m (1 - xi), with xi from 0 to `STEEPEST`: few peaks, or ties among them, often look as if they
-    had an end, beyond which the next one then lies. A chance above `TAIL` is the empirical
-    quantile. Ties stay below the level.
+    m (1 - xi). xi is taken a standard error higher, 1 / sqrt(peaks of the tail), from `FLATTEST`
+    to `STEEPEST`: few peaks, or ties among them, often look as if they had an end, beyond which
+    the next one then lies. A chance above `TAIL` is the empirical quantile. Ties stay below the
+    level.
 
     Args:
         peaks: [N] finite, at least `FEWEST`.
@@ -40,9 +43,10 @@ def exceeded(peaks: np.ndarray, chance: float) -> float:
     mean = excess.mean()
     weighted = (excess * (np.arange(count) + 0.5) / count).mean()
     bend = mean - 2 * weighted
-    shape = min(max(2 - mean / bend, 0.0), STEEPEST) if bend > 0 else 0.0
+    shape = 2 - mean / bend + count**-0.5 if bend > 0 else 0.0
+    shape = min(max(shape, FLATTEST), STEEPEST)
     rarer = chance * len(ordered) / count
-    grown = -log(rarer) if shape < 1e-6 else (rarer**-shape - 1) / shape
+    grown = -log(rarer) if abs(shape) < 1e-6 else (rarer**-shape - 1) / shape
     return float(max(level + mean * (1 - shape) * grown, np.nextafter(level, inf)))
 
 

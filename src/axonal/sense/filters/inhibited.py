@@ -43,6 +43,8 @@ class InhibitedTrace(LIFTrace):
         limits: of the scores of `LIFTrace` at `LEVELS`.
     """
 
+    calibrate = None  # it has done so itself
+
     tau: float = 5000.0
     threshold: float = 0.0
     passes: float = 0.05
