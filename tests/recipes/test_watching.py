@@ -4,9 +4,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from axonal.cli import app
 from axonal.core.errors import InputError
+from axonal.deploy.trace import trace
+from axonal.nn import LIF, Sequential
 from axonal.recipes import soak, timeline, watching
 from axonal.sense import checkpoint, settings
 from axonal.sense.formats import save
@@ -194,3 +197,30 @@ def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
         time.sleep(0.02)
     tally = live.end(terminate=True)
     assert live.process.returncode == 130 and 1 <= tally["events_in"] <= total
+
+
+def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    net = Sequential(torch.nn.Linear(4, 16), LIF(0.9), torch.nn.Linear(16, 3, bias=False))
+    graph = trace(net, torch.zeros(1, 1, 4))
+    monkeypatch.setattr("axonal.recipes.graphs.graph_of", lambda *_: graph)
+    visited(tmp_path / "yard.npz", seconds=20, visits=(5,))
+    text = SETTINGS.format(path=tmp_path / "yard.npz")
+    text = text.replace(
+        'kind = "rate"\nfloor = 1.0\nrising = true', 'kind = "network"\ngraph = "a"'
+    )
+    found = settings.parse(text.replace("threshold = 0.65", "target = 2\nthreshold = 0.65"))
+    made, again = (watching.assemble(found, tmp_path / name, quiet=True) for name in "ab")
+    drive = np.random.default_rng(0).random((40, 4)) * 8
+    first = [made.judges[0].score(x) for x in drive]
+    dense, _ = net(torch.from_numpy(drive[:, None]).float())
+    odds = torch.softmax(dense[:, 0].double(), -1)[:, 2]
+    np.testing.assert_allclose(first, odds.detach().numpy(), rtol=1e-4)
+    begun = [again.judges[0].score(x) for x in drive[:20]]
+    checkpoint.write(tmp_path / "state", again.judges[0].state())
+    other = watching.assemble(found, tmp_path / "c", quiet=True).judges[0]
+    other.restore(checkpoint.read(tmp_path / "state"))
+    assert begun + [other.score(x) for x in drive[20:]] == first
+    assert made.run().windows == 200
+    with pytest.raises(InputError, match="a window has 5 features"):
+        other.score(np.zeros(5))

@@ -278,3 +278,9 @@ def test_a_damaged_or_absurd_picture_is_refused(tmp_path, sides, capfd):
     with pytest.raises(FileError, match=r"0\.png"):
         Video(tmp_path)
     capfd.readouterr()  # the decoder's own words
+
+
+def test_pixels_can_be_told_as_a_configuration_does():
+    assert video.Simulator(4, 4, {"shot_hz": 1.0}).config == video.Pixels(shot_hz=1.0)
+    with pytest.raises(InputError, match="unexpected keyword argument 'shot'"):
+        video.Simulator(4, 4, {"shot": 1.0})

@@ -197,9 +197,10 @@ def _axes(start: float, whole: float, rate: float, score: float) -> Sequence[Mar
             y = bottom - share * (bottom - top)
             found += [
                 rule.format(LEFT, y, RIGHT),
-                text.format(LEFT - 8, y + 4, "end", svg.si(value)),
+                text.format(LEFT - 8, y + 4, "end", svg.si(value) if log else f"{value:g}"),
             ]
     for seconds in svg.ticks(0, whole * 1e-6, False, 10):
         at = LEFT + seconds / (whole * 1e-6) * (RIGHT - LEFT)
-        found.append(text.format(at, SCORES[1] + 20, "", lasting(seconds) if seconds else "0"))
+        name = lasting(seconds) if seconds else "0"
+        found.append(text.format(at, SCORES[1] + 20, "end" if at > RIGHT - 40 else "", name))
     return found

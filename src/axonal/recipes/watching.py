@@ -89,7 +89,7 @@ class Network(Classifier):
             raise InputError(f"{graph} has {len(made.inputs)} inputs, {len(made.outputs)} outputs")
         self.engine = Engine(made, threads=1)
         self.stream, self.input = self.engine.stream(), made.inputs[0]
-        self.shape = made.nodes[self.input].shape
+        self.shape = made.shapes[self.input]
         super().__init__(self._step, target, windows)
 
     def _step(self, x: np.ndarray) -> np.ndarray:
@@ -105,8 +105,8 @@ class Network(Classifier):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the detector stood that gave `state`."""
-        super().restore(state)
-        self.stream = self.engine.stream(dict(state["network"]))
+        super().restore({k: v for k, v in state.items() if k != "network"})
+        self.stream = self.engine.stream(dict(state.get("network", {})))
 
 
 DETECTING = {**DETECTORS, "network": Network}

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,7 @@ class Simulator(Memory):
 
     Args:
         width, height: of the frames.
-        pixels: how they are, or one of `PRESETS`.
+        pixels: how they are, as `Pixels` or as a mapping of its options, or one of `PRESETS`.
 
     Attributes:
         labels: [E] bool of the last packet: False for shot noise, and where the light alone,
@@ -88,11 +88,18 @@ class Simulator(Memory):
 
     _kept = "_pixels", "_fired", "_clock"
 
-    def __init__(self, width: int, height: int, pixels: Pixels | str = "clean"):
+    def __init__(
+        self, width: int, height: int, pixels: Pixels | Mapping[str, float] | str = "clean"
+    ):
         if not (1 <= width <= 65535 and 1 <= height <= 65535 and width * height <= LARGEST):
             raise InputError(f"Simulator: {width} x {height}; give 1 to {LARGEST:,} pixels")
         if isinstance(pixels, str) and pixels not in PRESETS:
             raise InputError(f"Simulator: no pixels {pixels!r}; there are {', '.join(PRESETS)}")
+        if isinstance(pixels, Mapping):  # of a configuration
+            try:
+                pixels = Pixels(**pixels)
+            except TypeError as error:
+                raise InputError(f"Simulator: pixels: {error}") from error
         self.config = PRESETS[pixels] if isinstance(pixels, str) else pixels
         self.width, self.height, size = width, height, width * height
         draws = np.random.default_rng(self.config.seed).normal(size=(2, size))
@@ -211,7 +218,7 @@ class Video:
     def __init__(
         self,
         frames: str | Path | int,
-        pixels: Pixels | str = "clean",
+        pixels: Pixels | Mapping[str, float] | str = "clean",
         fps: float = 0.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ):
