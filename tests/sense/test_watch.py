@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
+from axonal.sense import checkpoint
 from axonal.sense.features import Window, Windows
 from axonal.sense.filters import LIFTrace
 from axonal.sense.outbox import Outbox
@@ -215,3 +216,20 @@ def test_a_timeline_keeps_what_was_greatest_and_all_counts(count):
     again = Timeline()
     again.restore(line.state())
     np.testing.assert_array_equal(again.spans, line.spans)
+
+
+def test_a_full_disk_is_told_and_does_not_end_a_watch(tmp_path, monkeypatch, caplog):
+    straight, write = made(tmp_path / "a", np.array_split(stream(), 20)), checkpoint.write
+    straight.run()
+    failed = []
+
+    def full(path, state):
+        if len(failed) < 5:
+            failed.append(path)
+            raise FileError(f"can't write {path}: No space left on device")
+        write(path, state)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    watch = made(tmp_path / "b", np.array_split(stream(), 20), every=1.0)
+    assert vars(watch.run()) == vars(straight.tally) and told(watch) == told(straight)
+    assert caplog.text.count("No space left") == 5 and (tmp_path / "b" / STATE).exists()

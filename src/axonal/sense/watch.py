@@ -1,5 +1,6 @@
 """The watch: a source, what filters and judges it, and who hears of it, in one loop."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import FileError, InputError
 from . import checkpoint
 from .clip import Preroll, picture
 from .detectors import Budget
@@ -19,6 +20,7 @@ from .wake import Cascade, Policy, Step, Wake
 POINTS = 1024  # of a timeline
 PICTURED, LARGEST = 24, 320  # clips that are drawn, and pixels of a side
 STATE = "state.safetensors"
+LOG = logging.getLogger(__name__)
 
 
 class Judge:
@@ -212,7 +214,11 @@ class Watch:
             self._judge(self.windows.advance(now))
         last = self.tally.last_us
         if self.saved_us is None or last - self.saved_us >= self.every * 1e6:
-            self.save()
+            try:
+                self.save()
+            except FileError as error:  # a full disk must not end a watch
+                LOG.error("the state was not saved, a kill would lose what came since: %s", error)
+                self.saved_us = last
 
     def _new(self, packet: np.ndarray) -> np.ndarray:
         """The packet less what an earlier run has seen of it, where a source cut it up."""
