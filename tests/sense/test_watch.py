@@ -233,3 +233,16 @@ def test_a_full_disk_is_told_and_does_not_end_a_watch(tmp_path, monkeypatch, cap
     watch = made(tmp_path / "b", np.array_split(stream(), 20), every=1.0)
     assert vars(watch.run()) == vars(straight.tally) and told(watch) == told(straight)
     assert caplog.text.count("No space left") == 5 and (tmp_path / "b" / STATE).exists()
+
+
+def test_sinks_that_publish_counts_get_them(tmp_path):
+    class Told(Callback):
+        def stats(self, values):
+            counts.append(dict(values))
+
+    counts = []
+    watch = made(tmp_path, np.array_split(stream(), 20), every=1.0)
+    watch.outbox = Outbox(tmp_path / "outbox", {"told": Told(lambda event, clip: None)})
+    tally = watch.run()
+    watch.outbox.close()
+    assert len(counts) > 3 and counts[-1] == vars(tally)

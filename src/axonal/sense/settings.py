@@ -41,13 +41,11 @@ class General(Config):
         learn: when detectors and budgets learn: "always", so that what happens often is normal and
             wakes keep to the budget; "calm", only while no wake is open, which takes a calibration
             or a quiet beginning; or "never", after a calibration.
-        seed: of everything random.
     """
 
     name: str = "watch"
     checkpoint: float = 60.0
     learn: str = "always"
-    seed: int = 0
 
     def __post_init__(self):
         if self.learn not in LEARN or not self.checkpoint > 0:

@@ -310,7 +310,11 @@ class Watch:
                 self.source.since(self.tally.latest_us)
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state, and tell the counts to sinks that publish them."""
+        if self.outbox is not None:
+            for sink in self.outbox.sinks.values():
+                if hasattr(sink, "stats"):
+                    sink.stats(vars(self.tally))
         checkpoint.write(self.folder / STATE, self.state())
         self.saved_us = self.tally.last_us
 
