@@ -121,6 +121,7 @@ class Windows:
         return np.stack([mean, spread], 1).ravel()
 
     def state(self) -> State:
+        """The window that is open."""
         current = -(1 << 62) if self.current is None else self.current
         counts = {"n_in": self.n_in, "n_out": self.n_out, "channels": self.channels}
         return counts | {
@@ -130,6 +131,7 @@ class Windows:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
         self.current = int(state["current"]) if state["open"] else None
         self.sums = np.array(state["sums"], np.float64)
         self.n_in, self.n_out, self.channels = (

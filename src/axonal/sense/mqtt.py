@@ -66,7 +66,7 @@ class Mqtt:
         self.client.will_set(f"{prefix}/available", "offline", qos=1, retain=True)
         self.client.on_connect, self.client.on_disconnect = self._connected, self._lost
         self.client.on_publish = self._acknowledged
-        self.client.reconnect_delay_set(reconnect, 30 * reconnect)  # type: ignore[arg-type]
+        self.client.reconnect_delay_set(reconnect, 30 * reconnect)
         self.client.connect_async(host, port)
         self.client.loop_start()
 

@@ -43,6 +43,10 @@ class Source(Protocol):
         dropped: events that are known to be lost: overwritten in a full queue, cut off by a
             damaged file, or missing between two numbered datagrams.
         position: where to go on after a restart; `seek(position)` before iterating does.
+
+    A source may have more, which a watch then uses: `now`, how late it is in the stream (us) while
+    nothing comes; `since(t_us)`, after a restart, that its rows come after t_us; `status`, in
+    words; and, if it remembers more than `position`, `state` and `restore` of a `Stage`.
     """
 
     width: int

@@ -1,6 +1,7 @@
 """The watch: a source, what filters and judges it, and who hears of it, in one loop."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,12 @@ class Judge:
             self.limit.update(min(asked / max(1 - asked, 1e-9), 1e9), t_us)
 
     def state(self) -> State:
+        """What the detector, and a budget, remember."""
         limit = {"budget": self.limit.state()} if isinstance(self.limit, Budget) else {}
         return {"detector": self.detector.state(), **limit}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; raises InputError where it is of another detector."""
         self.detector.restore(state["detector"])
         if isinstance(self.limit, Budget):
             self.limit.restore(state["budget"])
@@ -100,9 +103,11 @@ class Timeline:
         self.count, self.width = POINTS // 2, 2 * self.width
 
     def state(self) -> State:
+        """The spans, and how full they are."""
         return {"spans": self.spans.copy(), "at": [self.count, self.width, self.inside]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
         self.spans = np.array(state["spans"], np.float64)
         self.count, self.width, self.inside = map(int, state["at"])
 
@@ -147,7 +152,7 @@ class Watch:
     Attributes:
         tally: counts; `tally.dropped` is what the source has named as lost, over all runs.
         timeline: of rates, scores and wakes, bounded.
-        wakes: the last messages, at most 1,000.
+        wakes: the last messages.
         pictures: PNGs of the last `PICTURED` clips, by the id of their wake.
     """
 
@@ -170,7 +175,8 @@ class Watch:
         self.cascade = Cascade(steps, policy, name, fingerprint)
         self.preroll = Preroll(policy.preroll)
         self.folder, self.outbox, self.every, self.when = folder, outbox, every, learn
-        self.tally, self.timeline, self.wakes = Tally(), Timeline(), []
+        self.tally, self.timeline = Tally(), Timeline()
+        self.wakes: deque[Wake] = deque(maxlen=1000)
         self.pictures: dict[str, bytes] = {}
         self.fingerprint = fingerprint
         self.before = 0  # dropped in earlier runs
@@ -254,7 +260,7 @@ class Watch:
             if wake.type == "new":
                 self.tally.wakes += 1
                 clip = self.preroll.clip(wake.t_wake_us)
-            self.wakes = [*self.wakes, wake][-1000:]
+            self.wakes.append(wake)
             if clip is not None and len(clip):
                 self._draw(wake.id, clip)
             if self.outbox is not None:
@@ -276,6 +282,7 @@ class Watch:
         return found | ({"source": self.source} if hasattr(self.source, "state") else {})
 
     def state(self) -> State:
+        """What a restart needs: of every part, of the source, and the counts."""
         states = {name: part.state() for name, part in self.parts().items()}
         about = {"position": self.position, "taken": self.taken, "tally": vars(self.tally).copy()}
         return {**states, "watch": about, "fingerprint": self.fingerprint}
