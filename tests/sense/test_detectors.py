@@ -4,17 +4,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError, NotFinite
-from axonal.sense.detectors import DETECTORS, Classifier, Cusum, Evolving, Rate, detector
+from axonal.sense.detectors import DETECTORS, Classifier, Cusum, Evolving, Rate
 from axonal.sense.detectors.base import Alarm
 from axonal.sense.detectors.evolving import FREE, first_spike, resonate
 from axonal.sense.detectors.predictor import BETA, KAPPA, RHO, advance
+from axonal.sense.settings import made
 
 SMALL = {"trees": {"window": 20, "height": 4}, "evolving": {"neurons": 8, "memory": 300.0}}
 NAMES = sorted(DETECTORS)
 
 
 def make(name):
-    return detector(name, **SMALL.get(name, {}))
+    return DETECTORS[name](**SMALL.get(name, {}))
 
 
 def wave(count, features=3, seed=0):
@@ -87,7 +88,7 @@ def test_what_is_strange_scores_high(name):
 @pytest.mark.parametrize("name", ["evolving", "predictor", "rate", "trees"])
 def test_a_new_mean_is_strange_and_then_usual(name):
     options = {"rate": {"memory": 50.0}, "predictor": {"memory": 50.0}} | SMALL
-    one, rows = detector(name, **options.get(name, {})), wave(600)
+    one, rows = DETECTORS[name](**options.get(name, {})), wave(600)
     calm = scores_of(one, rows).mean()
     shifted = scores_of(one, rows + 5)
     assert shifted[:3].max() > max(0.3, calm)
@@ -114,10 +115,10 @@ def test_a_state_of_another_kind_is_refused(name):
 
 
 def test_names_and_options_are_checked():
-    with pytest.raises(InputError, match="no detector 'nose'; there are"):
-        detector("nose")
-    with pytest.raises(InputError, match=r"detector rate: .*smell"):
-        detector("rate", smell=1)
+    with pytest.raises(InputError, match=r"detector: kind is one of rate, cusum.*not 'nose'"):
+        made("detector", DETECTORS, {"kind": "nose"})
+    with pytest.raises(InputError, match=r"detector: 'rate' has no option 'smell'; it takes"):
+        made("detector", DETECTORS, {"kind": "rate", "smell": 1})
     wrong = [
         ("evolving", {"vigilance": 1.0}), ("evolving", {"neurons": 0}),
         ("evolving", {"spans": [-1.0]}), ("evolving", {"rest": 0.5}),
@@ -126,7 +127,7 @@ def test_names_and_options_are_checked():
     ]  # fmt: skip
     for name, options in wrong:
         with pytest.raises(InputError):
-            detector(name, **options)
+            DETECTORS[name](**options)
     with pytest.raises(InputError, match="2 spans for 3 features"):
         Evolving(spans=(0, 1)).learn_one([1.0, 2.0, 3.0])
 
@@ -201,7 +202,7 @@ def test_adaptive_neurons_follow_their_equations():
 
 
 def test_the_predictor_learns_what_comes_next():
-    one, rows = detector("predictor", rate=0.3), wave(1500, features=1)
+    one, rows = DETECTORS["predictor"](rate=0.3), wave(1500, features=1)
     errors = []
     for x in rows:
         errors.append(one._measure(x))

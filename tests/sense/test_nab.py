@@ -6,7 +6,49 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
-from axonal.sense.nab import PROFILES, Profile, Series, optimum, read, score, sweep, worth
+from axonal.sense.nab import (
+    PROFILES,
+    Profile,
+    Series,
+    normalised,
+    optimum,
+    read,
+    score,
+    sweep,
+    worth,
+)
+
+# Numenta's HTM as published in github.com/numenta/NAB: the rows of results/numenta whose anomaly
+# score reaches 0.5421876907348634, and what numenta_standard_scores.csv says each file earns.
+# Name: (rows of the file, windows, rows of detections after the probation, raw score).
+HTM = {
+    "artificialWithAnomaly/art_increase_spike_density.csv": (
+        4032, [(1805, 2207)], [2006], 0.86067182427
+    ),
+    "realAWSCloudwatch/ec2_cpu_utilization_77c1ca.csv": (
+        4032, [(1765, 2167)], [1826, 1886, 1983, 2265, 2287], 0.855433474186
+    ),
+    "realAdExchange/exchange-2_cpc_results.csv": (
+        1624, [(244, 406)], [325, 1037, 1042, 1483], 0.53195803375
+    ),
+    "realAdExchange/exchange-2_cpm_results.csv": (
+        1624, [(565, 645), (934, 1014)], [355, 605, 876, 974, 1013], 1.50824342415
+    ),
+    "realAdExchange/exchange-3_cpm_results.csv": (
+        1538, [(1045, 1197)], [1121, 1445], 0.752161591569
+    ),
+    "realTraffic/occupancy_6005.csv": (2380, [(1645, 1883)], [1764], 0.861272490375),
+    "realTraffic/speed_7578.csv": (
+        1127, [(303, 331), (740, 768), (909, 937), (945, 973)],
+        [276, 317, 673, 752, 753, 923, 959, 1124], 3.19572468045
+    ),
+}  # fmt: skip
+# Of all 58 files, in config/thresholds.json and results/final_results.json.
+HTM_TOTALS = {
+    "standard": (46.634450197137596, 70.10105611943965),
+    "reward_low_FP_rate": (30.431072517124093, 63.11684160219828),
+    "reward_low_FN_rate": (26.634450197137568, 74.3202443095115),
+}
 
 
 def series(count, windows, name="real/a.csv"):
@@ -75,6 +117,22 @@ def test_places_in_and_behind_a_window():
     assert at(100) == 1 and at(119) == pytest.approx(place(-1 / 20) / place(-1))
     assert at(120) == pytest.approx(place(1 / 19)) and at(180) == -1
     assert series(20_000, []).probation == 750
+
+
+@pytest.mark.parametrize("name", HTM)
+def test_published_detections_earn_what_nab_published(name):
+    count, windows, detected, published = HTM[name]
+    found = np.zeros(count)
+    found[detected] = 1
+    _, (_, raw, _) = sweep([series(count, windows, name)], [found])
+    assert raw == pytest.approx(published, abs=1e-11)
+
+
+@pytest.mark.parametrize("name", HTM_TOTALS)
+def test_published_totals_make_the_published_scores(name):
+    raw, published = HTM_TOTALS[name]
+    corpus = [series(200, [(row, row) for row in range(50, 166)])]  # as many windows as NAB's 58
+    assert normalised(raw, corpus, PROFILES[name]) == pytest.approx(published, abs=1e-9)
 
 
 def test_scores_that_do_not_fit_are_refused():

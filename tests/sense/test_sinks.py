@@ -22,7 +22,8 @@ from axonal.core.errors import InputError, MissingExtra
 from axonal.sense.clip import LARGEST, picture, summary
 from axonal.sense.mqtt import Mqtt
 from axonal.sense.outbox import Outbox, Refused, Retry
-from axonal.sense.sinks import ANSWER, SINKS, Callback, Chat, Command, Webhook, sink
+from axonal.sense.settings import made
+from axonal.sense.sinks import ANSWER, SINKS, Callback, Chat, Command, Webhook
 from axonal.sense.stream import events, samples
 from axonal.sense.wake import Wake
 
@@ -225,7 +226,7 @@ def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
             yield b" "
 
     server.answers.put((200, {}, drip()))
-    one.web.timeout = 0.2
+    one.timeout = 0.2
     with pytest.raises(Retry, match="longer than"):
         one.send(event(), None)
     one.close()
@@ -355,6 +356,10 @@ def test_mqtt_with_a_wrong_password_says_so(broker, monkeypatch):
     with pytest.raises(Retry, match=r"(?i)not authorized"):
         one.send(event(), None)
     one.close()
+
+
+def sink(table):
+    return made("sink", SINKS, table)
 
 
 def test_sinks_from_tables(monkeypatch):

@@ -99,9 +99,10 @@ def test_standard_input(monkeypatch, tmp_path):
         ("udp://", SIZE, "names no host"),
         ("udp://127.0.0.1:99999", SIZE, "[Pp]ort"),
         ("camera:front", {}, "invalid literal"),
-        ("radar:1", {"colour": 3}, "unexpected keyword argument 'colour'"),
+        ("radar:1", {"colour": 3}, "no option 'colour'; it takes seed"),
         ("udp://127.0.0.1:0", {}, "give width and height"),
-        ("radar:1", {"encoder": {"kind": "morse"}}, "there are cochlea, population, send_on_delta"),
+        ("udp://127.0.0.1:0", {"widht": 3}, "unexpected keyword argument 'widht'"),
+        ("radar:1", {"encoder": {"kind": "morse"}}, "one of cochlea, population, send_on_delta"),
         ("radar:1", {"encoder": {"kind": "cochlea"}}, "missing a required argument: 'rate'"),
     ],
 )

@@ -32,8 +32,18 @@ def sampled(values, t=None):
     return packet
 
 
+class Told(Live):
+    """A source without a peer."""
+
+    def _poll(self):
+        return None
+
+    def _release(self):
+        pass
+
+
 def eyes(**options):
-    return Live(width=100, height=100, **options)
+    return Told(width=100, height=100, **options)
 
 
 def taken(live, frames):
@@ -150,13 +160,13 @@ JUNK = st.one_of(
 
 @given(st.lists(JUNK, max_size=20), st.sampled_from([0, 1, 2]))
 def test_garbage_never_raises(junk, channels):
-    live = Live(channels=channels, clock=lambda: 0) if channels else eyes()
+    live = Told(channels=channels, clock=lambda: 0) if channels else eyes()
     rows = taken(live, junk)
     assert rows.dtype == live._dtype and (np.diff(rows["t"]) >= 0).all()
     assert live.dropped >= 0
     if channels:
         assert np.isfinite(rows["value"]).all()
-    stream = Live(channels=channels, clock=lambda: 0) if channels else eyes()
+    stream = Told(channels=channels, clock=lambda: 0) if channels else eyes()
     for part in junk:
         stream.feed(part)
     stream.feed(b"", ended=True)
@@ -184,7 +194,7 @@ def test_a_stream_is_picked_up_after_garbage():
 
 
 def test_text_is_read_by_line():
-    live = Live(channels=2, clock=lambda: 5_000_000)
+    live = Told(channels=2, clock=lambda: 5_000_000)
     text = (
         b"t,a,b\nAccel\n10,1,2\n20,1.5,-2e3\r\n\n15,1,2\n30,nan,1\n30,1e39,1\n[40, 1, 2]\n7,8\n1\n"
     )
@@ -195,14 +205,14 @@ def test_text_is_read_by_line():
 
 
 def test_text_and_frames_may_mix():
-    live = Live(channels=1)
+    live = Told(channels=1)
     rows = np.concatenate(live.feed(b"1,5\n" + encode(sampled([[6.0]], [2]))[0] + b"3,7"))
     assert rows["value"].ravel().tolist() == [5, 6]
     assert live.feed(b"", ended=True)[0]["value"].ravel().tolist() == [7]
 
 
 def test_a_line_without_end_is_bounded():
-    live = Live(channels=1)
+    live = Told(channels=1)
     for _ in range(40):
         live.feed(b"1" * (1 << 16))
     assert len(live._buffer) <= (1 << 20) + (1 << 16) and live.refused >= 1
@@ -211,7 +221,7 @@ def test_a_line_without_end_is_bounded():
 @pytest.mark.parametrize("wrong", [{}, {"width": 70000, "height": 1}, {"channels": 256}])
 def test_a_live_source_needs_a_size(wrong):
     with pytest.raises(InputError, match="channels"):
-        Live(**wrong)
+        Told(**wrong)
 
 
 def test_udp():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
+from axonal.sense import checkpoint
 from axonal.sense import clip as clips
 from axonal.sense.clip import Preroll
 from axonal.sense.stream import events, samples
@@ -77,12 +78,14 @@ def test_events_begin_once_and_end_once_in_order(found, policy, spacing):
 
 
 @given(scores, policies, gaps, st.integers(0, 59))
-def test_restored_goes_on_as_the_first_would(found, policy, spacing, cut):
+def test_restored_goes_on_as_the_first_would(tmp_path_factory, found, policy, spacing, cut):
     t, cut = times(spacing), min(cut, len(found))
     straight, first, second = cascade(policy), cascade(policy), cascade(policy)
     whole = run(straight, found, t)
     begun = run(first, found[:cut], t)
-    second.restore({k: np.asarray(v) for k, v in first.state().items()})
+    path = tmp_path_factory.getbasetemp() / "cascade"
+    checkpoint.write(path, first.state())
+    second.restore(checkpoint.read(path))
     # repr: a score of NaN equals itself
     assert repr(begun + run(second, found[cut:], t[cut:])) == repr(whole)
     assert repr(second.state()) == repr(straight.state())
@@ -150,7 +153,7 @@ def test_what_makes_no_sense_is_refused():
     one.step(5, 0.0)
     with pytest.raises(InputError, match="at 5 us after one at 5"):
         one.step(5, 0.0)
-    with pytest.raises(InputError, match="another cascade"):
+    with pytest.raises(InputError, match="Cascade: the state's calls"):
         Cascade([Step("a", float, 0.5)], Policy()).restore(one.state())
     with pytest.raises(InputError, match="needs a step"):
         Cascade([], Policy())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core import hearing
 from ..core.errors import FileError
 from .images import check_split, root
 
@@ -158,19 +159,16 @@ def cochlea(
     """The logarithm of the power in bands of hearing, [T, channels], `hop` seconds a step.
 
     Gammatone filters of fourth order (Patterson et al. 1992), |H(f)|^2 = (1 + ((f - c) / b)^2)^-4,
-    with centres c evenly spaced in equivalent rectangular bandwidths and b = 1.019 ERB(c)
-    (Glasberg and Moore 1990), on the spectrum of Hann windows of two and a half hops. Scaled by
-    the signal's own root mean square; power below `floor` counts as `floor`.
+    with centres c and widths b of `core.hearing`, on the spectrum of Hann windows of two and a half
+    hops. Scaled by the signal's own root mean square; power below `floor` counts as `floor`.
     """
     width, step = round(2.5 * hop * rate), round(hop * rate)
     padded = np.pad(signal / (np.sqrt(np.mean(signal**2)) + 1e-9), (0, width))
     windows = np.lib.stride_tricks.sliding_window_view(padded, width)[::step]
     power = np.abs(np.fft.rfft(windows * np.hanning(width), 512)) ** 2 / width
     f = np.fft.rfftfreq(512, 1 / rate)
-    low, high = (21.4 * np.log10(1 + 0.00437 * edge) for edge in (80.0, 0.47 * rate))
-    centre = (10 ** (np.linspace(low, high, channels) / 21.4) - 1) / 0.00437
-    band = 1.019 * 24.7 * (0.00437 * centre + 1)
-    gain = (1 + ((f[:, None] - centre) / band) ** 2) ** -4.0
+    centre = hearing.centres(80.0, 0.47 * rate, channels)
+    gain = (1 + ((f[:, None] - centre) / hearing.bandwidths(centre)) ** 2) ** -4.0
     return np.log(np.maximum(power @ (gain / gain.sum(0)), floor)).astype(np.float32)
 
 

@@ -60,15 +60,10 @@ class Watched:
         return len(self.kept) * WINDOW
 
 
-class Inhibited:
-    """A filter for hot pixels and the LIF trace whose threshold follows the noise by itself."""
-
-    def __init__(self):
-        self.hot, self.lif = HotPixel(SIDE, SIDE), InhibitedTrace(SIDE, SIDE, passes=PASSES)
-
-    def __call__(self, packet: np.ndarray) -> np.ndarray:
-        """What is kept of a packet."""
-        return self.lif(self.hot(packet))
+def inhibited() -> Callable[[np.ndarray], np.ndarray]:
+    """A filter for hot pixels, then the LIF trace whose threshold follows the noise by itself."""
+    hot, lif = HotPixel(SIDE, SIDE), InhibitedTrace(SIDE, SIDE, passes=PASSES)
+    return lambda packet: lif(hot(packet))
 
 
 class Following:
@@ -163,7 +158,7 @@ def figures(seed: int = 0, minutes: int = 60) -> Figures:
         watch(
             Scene(shown[i], seed + i),
             lengths[i],
-            [Inhibited(), *(Following(*how, seed) for how in CHAINS)],
+            [inhibited(), *(Following(*how, seed) for how in CHAINS)],
         )
         for i in range(3)
     ]

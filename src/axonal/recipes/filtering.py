@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import FileError, InputError
+from ..core.errors import InputError
 from ..core.extras import require
-from ..data.images import root
 from ..sense.filters import FILTERS, STCF, BackgroundActivity, LIFTrace, TimeSurface
 from ..sense.stream import events
 from .contest import contest, spread
 from .parts import Figures, table
+from .waking import arrays
 
 CLIPS = "sensor/dvs128_clips/dvs128_clips.npz"
 SIDE, LASTS = 128, 1_450_000  # pixels and microseconds of a clip
@@ -82,12 +82,8 @@ def clips() -> list[np.ndarray]:
     Raises:
         FileError: they are missing or damaged.
     """
-    path = root() / CLIPS
-    try:
-        with np.load(path) as file:
-            return np.split(events(*(file[name] for name in "txyp")), file["offsets"][1:-1])
-    except (OSError, ValueError, KeyError) as error:
-        raise FileError(f"can't read {path} ({error}); see that AXONAL_DATA has it") from error
+    found = arrays(CLIPS, (*"txyp", "offsets"))
+    return np.split(events(*(found[name] for name in "txyp")), found["offsets"][1:-1])
 
 
 def noisy(clip: np.ndarray, end: int, rate: int, seed: Sequence[int]) -> tuple[np.ndarray, ...]:

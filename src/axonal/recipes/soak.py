@@ -27,7 +27,7 @@ from ..core.extras import require
 from ..sense import checkpoint
 from ..sense.formats import save
 from ..sense.sources import encode
-from ..sense.stream import EVENT
+from ..sense.stream import events
 from ..sense.watch import STATE
 
 SIDE = 64  # pixels of the simulated camera, squared
@@ -175,9 +175,7 @@ def day(seconds: int, seed: int) -> Iterator[np.ndarray]:
             found.append((t, x, SIDE // 2 + draw.integers(0, 6, len(t))))
         t, x, y = (np.concatenate(column) for column in zip(*found, strict=True))
         order = np.argsort(t, kind="stable")
-        packet = np.zeros(len(t), EVENT)
-        packet["t"], packet["x"], packet["y"] = t[order] + k * 1_000_000, x[order], y[order]
-        yield packet
+        yield events(t[order] + k * 1_000_000, x[order], y[order], np.zeros(len(t)))
 
 
 class Command:
@@ -319,8 +317,7 @@ def flood(folder: Path, broker: Broker, seed: int, seconds: int = 5) -> dict[str
     live = Command(folder / "flood.toml", text)
     draw, total, took = np.random.default_rng(seed), 0, 1.0
     place = draw.integers(0, SIDE**2, FLOOD // 10)
-    packet = np.zeros(len(place), EVENT)
-    packet["x"], packet["y"] = place % SIDE, place // SIDE
+    packet = events(np.zeros(len(place)), place % SIDE, place // SIDE, np.zeros(len(place)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
 
         def send(count: int) -> None:

@@ -9,7 +9,7 @@ from ..core.errors import FileError
 from ..data.images import root
 from ..data.recordings import FSDD, read_wav
 from ..sense.sources.sound import Cochlea
-from ..sense.stream import samples
+from ..sense.stream import sampled
 from .waking import arrays
 
 WAKEWORDS = "sensor/wakewords/wakewords_16k.npz"
@@ -189,11 +189,9 @@ class Ear:
 
     def __call__(self, signal: np.ndarray) -> np.ndarray:
         """Signals of whole steps."""
-        packet = np.empty(len(signal), samples(1))
-        packet["t"] = (self.heard + np.arange(len(signal))) * 1_000_000 // RATE
-        packet["value"][:, 0] = signal
         begun, self.heard = self.heard, self.heard + len(signal)
-        sent = self.cochlea.encode(packet)
+        times = np.arange(begun, self.heard) * 1_000_000 // RATE
+        sent = self.cochlea.encode(sampled(times, signal[:, None]))
         t = sent["t"] // round(STEP * 1e6) - round(begun / RATE / STEP)
         place = (t * 2 + sent["p"]) * CHANNELS + sent["x"]
         steps = round(len(signal) / RATE / STEP)

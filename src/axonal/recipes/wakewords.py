@@ -14,6 +14,7 @@ import numpy as np
 from ..deploy.engine import Engine
 from ..deploy.graph import Graph
 from ..sense.detectors import Budget, Classifier
+from ..sense.detectors.budget import odds
 from ..sense.scorecard import Scorecard, score
 from ..sense.wake import Policy
 from .listening import WINDOW, listener
@@ -34,7 +35,7 @@ class Heard:
 
     Attributes:
         ends_us: of the windows.
-        scores: of the network, in log odds, whose tail has no end; `loud`, the power's logarithm.
+        scores: of the network, in log odds; `loud`, the power's logarithm.
         spans: when a wake word was said, and `noisy`, how many dB above the noise.
         seconds: of the stream; `events`, `synops`, a second.
     """
@@ -71,7 +72,7 @@ def hear(graph: Graph, said: Voices, minutes: int, seed: int, every: float = np.
         frames = ear(signal)
         events += float(frames.sum())
         sure = [judge.score_one(x) for x in frames.reshape(len(frames) // WINDOW, -1)]
-        scores.append(np.log(sure) - np.log1p(-np.array(sure)))
+        scores.append(np.log(odds(np.array(sure))))
         loud.append(np.log(np.square(signal).reshape(len(frames) // WINDOW, -1).mean(1)))
     told = np.concatenate(scores)
     ends = (np.arange(len(told)) + 1) * round(WINDOW * STEP * 1e6)

@@ -7,13 +7,14 @@ import numpy as np
 
 from ..core.errors import FileError
 from ..data.images import root
-from ..sense.detectors import detector
+from ..sense.detectors import Evolving
+from ..sense.detectors.budget import odds
 from ..sense.scorecard import Interval, Scorecard, random_wakes, score
 from ..sense.wake import Cascade, Policy, Step
 
 
-def arrays(name: str) -> dict[str, np.ndarray]:
-    """What a file under $AXONAL_DATA holds.
+def arrays(name: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """What a file under $AXONAL_DATA holds: the arrays of these names, or all.
 
     Raises:
         FileError: it is missing or damaged.
@@ -21,22 +22,22 @@ def arrays(name: str) -> dict[str, np.ndarray]:
     path = root() / name
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file}
-    except (OSError, ValueError) as error:
+            return {key: file[key] for key in names or file}
+    except (OSError, ValueError, KeyError) as error:
         raise FileError(f"can't use {path}: {error}; put it there, under $AXONAL_DATA") from error
 
 
 def surprises(x: np.ndarray, learned: int) -> np.ndarray:
     """What an evolving network says to x [T, F], of which it learns the first: [T].
 
-    As -ln(1 - score), whose tail has no end that the extrapolation of a budget could pass.
+    As ln(1 + odds), see `budget.odds`.
     """
-    judge, scores = detector("evolving", rest=1.0), np.zeros(len(x))
+    judge, scores = Evolving(rest=1.0), np.zeros(len(x))
     for t, row in enumerate(x):
         scores[t] = judge.score_one(row)
         if t < learned:
             judge.learn_one(row)
-    return -np.log1p(-scores)
+    return np.log1p(odds(scores))
 
 
 def awake(ends_us: np.ndarray, scores: np.ndarray, limit: float, policy: Policy) -> list[Interval]:

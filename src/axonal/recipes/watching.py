@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..sense.outbox import Outbox
 from ..sense.settings import THRESHOLDS, Settings
 from ..sense.sinks import SINKS
 from ..sense.sources import open_source
-from ..sense.stream import EVENT, State
+from ..sense.stream import EVENT, Source, State, channels_of
 from ..sense.watch import STATE, Judge, Watch
 from . import timeline
 
@@ -123,15 +123,12 @@ def read(what: str) -> tuple[Settings, str]:
     """
     if what.endswith(".toml"):
         return settings.read(what), Path(what).read_text()
-    source = open_source(what)
-    try:
+    with closing(open_source(what)) as source:
         first = next(iter(source), None)
-    finally:
-        source.close()
     if first is None:
         raise InputError(f"{what} holds nothing to watch")
     quoted = '"' + what.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    middle = SAMPLES if "value" in first.dtype.names else EVENTS
+    middle = SAMPLES if channels_of(first) else EVENTS
     text = f"[source]\nurl = {quoted}\n\n{middle}"
     return settings.parse(text, "default settings"), text
 
@@ -150,15 +147,14 @@ def assemble(chosen: Settings, folder: Path, quiet: bool = False) -> Watch:
     """
     options = dict(chosen.source)
     source = open_source(options.pop("url"), **options)
-    size = source.width, source.height
     sinks = {
         f"{table.get('kind')}-{i}": chosen.build("sink", i, SINKS)
         for i, table in enumerate(() if quiet else chosen.sink)
     }
     return Watch(
         source,
-        [chosen.build("filter", i, FILTERS, *size) for i in range(len(chosen.filter))],
-        Windows(chosen.window.seconds, *size, chosen.window.grid),
+        _filters(chosen, source),
+        Windows(chosen.window.seconds, source.width, source.height, chosen.window.grid),
         [_judge(chosen, i) for i in range(len(chosen.detector))],
         chosen.wake,
         chosen.watch.name,
@@ -168,6 +164,11 @@ def assemble(chosen: Settings, folder: Path, quiet: bool = False) -> Watch:
         chosen.watch.learn,
         chosen.fingerprint(),
     )
+
+
+def _filters(chosen: Settings, source: Source) -> list[Any]:
+    size = source.width, source.height
+    return [chosen.build("filter", i, FILTERS, *size) for i in range(len(chosen.filter))]
 
 
 def _judge(chosen: Settings, index: int) -> Judge:
@@ -284,18 +285,13 @@ def calibrate(what: str, sample: str, folder: Path, noise: float) -> str:
 
 def _thresholds(chosen: Settings, sample: str, noise: float) -> list[float | None]:
     """Of each filter that can be calibrated the threshold, given what those before it leave."""
-    source = open_source(sample)
-    size = source.width, source.height
-    filters = [chosen.build("filter", i, FILTERS, *size) for i in range(len(chosen.filter))]
-    if not filters:
-        source.close()
-        return []
     held, count = [], 0
-    for packet in source:
-        held, count = [*held, packet], count + len(packet)
-        if count >= SAMPLE:
-            break
-    source.close()
+    with closing(open_source(sample)) as source:
+        filters = _filters(chosen, source)
+        for packet in source if filters else ():
+            held, count = [*held, packet], count + len(packet)
+            if count >= SAMPLE:
+                break
     packet = np.concatenate(held) if held else np.empty(0, EVENT)
     found: list[float | None] = []
     for one in filters:

@@ -10,13 +10,14 @@ from safetensors.numpy import load, save
 
 from ..core import files
 from ..core.errors import FileError
-from .stream import State
+from .stream import State, columns, rows
 
 ARRAY = "array"  # a leaf {ARRAY: name} of the JSON stands for the array of that name
+PACKET = "packet"  # {PACKET: its columns} for a packet
 
 
 def write(path: Path, state: State) -> None:
-    """Write `state`, nested dictionaries of arrays, numbers, strings and lists of them.
+    """Write `state`, nested dictionaries of arrays, packets, numbers, strings and lists.
 
     Raises:
         FileError: it can't be written; the file that was there stays.
@@ -46,6 +47,8 @@ def _plain(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """`value` as JSON takes it; its arrays go into `arrays`."""
     if isinstance(value, dict):
         return {k: _plain(v, f"{name}.{k}", arrays) for k, v in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        return {PACKET: _plain(columns(value), name, arrays)}
     if isinstance(value, np.ndarray) and value.ndim:
         arrays[name] = np.ascontiguousarray(value)
         return {ARRAY: name}
@@ -57,4 +60,5 @@ def _filled(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
         return tree
     if set(tree) == {ARRAY}:
         return arrays[tree[ARRAY]]
-    return {k: _filled(v, arrays) for k, v in tree.items()}
+    found = {k: _filled(v, arrays) for k, v in tree.items()}
+    return rows(found[PACKET]) if set(found) == {PACKET} else found

@@ -1,4 +1,4 @@
-"""Clips: the rows around a wake, kept, taken apart for files, told in words and drawn."""
+"""Clips: the rows around a wake, kept, told in words and drawn."""
 
 import math
 from collections import deque
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import png
 from ..core.errors import InputError
-from .stream import State
+from .stream import State, channels_of
 
 LARGEST = 1024  # pixels of a picture's side, unless told
 LANE = 64  # pixels of a channel's height, unless told
@@ -54,29 +54,15 @@ class Preroll:
         return rows[begin : np.searchsorted(rows["t"], t_us, "right")].copy()
 
     def state(self) -> State:
-        """The rows as columns."""
-        return columns(np.concatenate(list(self.chunks))) if self.chunks else {}
+        """The rows."""
+        return {"rows": np.concatenate(list(self.chunks))} if self.chunks else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.chunks.clear()
         self.held = 0
         if state:
-            self.add(rows(state))
-
-
-def columns(packet: np.ndarray) -> dict[str, np.ndarray]:
-    """A packet as a plain array a field, as files take it."""
-    return {name: packet[name].copy() for name in packet.dtype.names or ()}
-
-
-def rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The packet that `columns` took apart."""
-    kinds = [(name, value.dtype, value.shape[1:]) for name, value in found.items()]
-    packet = np.empty(len(found["t"]), np.dtype(kinds, align=True))
-    for name, value in found.items():
-        packet[name] = value
-    return packet
+            self.add(state["rows"])
 
 
 def summary(event: Mapping[str, Any], clip: np.ndarray | None) -> str:
@@ -95,7 +81,7 @@ def summary(event: Mapping[str, Any], clip: np.ndarray | None) -> str:
     told.append(f"The clip has {len(clip)} rows in {seconds:.3f} s, up to the wake.")
     tenths = np.bincount(_place(clip["t"], 10), minlength=10)
     told.append(f"Rows in each tenth of it: {tenths.tolist()}.")
-    if "value" not in (clip.dtype.names or ()):
+    if not channels_of(clip):
         share, x, y = np.mean(clip["p"] != 0), clip["x"], clip["y"]
         told.append(f"{share:.0%} are ON; x {x.min()} to {x.max()}, mean {x.mean():.0f};")
         told.append(f"y {y.min()} to {y.max()}, mean {y.mean():.0f} (0 is the top).")
@@ -127,8 +113,7 @@ def picture(clip: np.ndarray, width: int | None = None, height: int | None = Non
     """
     if not len(clip) or any(n is not None and n < 1 for n in (width, height)):
         raise InputError("picture: it needs a clip with rows, a width and a height")
-    if "value" in (clip.dtype.names or ()):
-        channels = clip["value"].shape[1]
+    if channels := channels_of(clip):
         return png.encode(_strips(clip, width or LARGEST, height or min(LARGEST, LANE * channels)))
     x, y = clip["x"].astype(np.int64), clip["y"].astype(np.int64)
     wide, high = int(x.max()) + 1, int(y.max()) + 1

@@ -1,13 +1,12 @@
 """Windows of time, and the few numbers that a detector sees of each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..core.errors import InputError
-from .stream import State
+from .stream import Remembering, channels_of
 
 REST = 3 / 8
 LONGEST_GAP = 1000  # windows of silence that are told one by one; a longer gap is one jump
@@ -29,7 +28,7 @@ class Window:
     n_out: int
 
 
-class Windows:
+class Windows(Remembering):
     """Cuts packets into windows and counts what is in them.
 
     Features of events, of each cell of a `grid` x `grid` raster over the sensor (at most one cell a
@@ -41,6 +40,8 @@ class Windows:
     A window closes when something later arrives, or when `advance` says how late it is. More than
     `LONGEST_GAP` windows without anything are jumped over, so that a leap of time costs nothing.
     """
+
+    KEPT = ("n_in", "n_out", "channels", "current", "open", "sums")
 
     def __init__(self, seconds: float, width: int, height: int, grid: int = 4):
         if not 0 <= seconds < 1e6 or not 1 <= grid <= 256:
@@ -55,7 +56,7 @@ class Windows:
         self.column = np.arange(width) * columns // width
         self.row = np.arange(height) * rows // height * columns
         self.cells = columns * rows
-        self.current: int | None = None  # number of the window that is open
+        self.current, self.open = 0, False  # number of the window that is open, if one is
         self.channels = 0  # of samples; 0 of events
         self._clear(0)
 
@@ -66,7 +67,7 @@ class Windows:
         """The windows that `packet` closes; `kept` is what the filters left of it."""
         if not len(packet):
             return
-        self.channels = packet["value"].shape[1] if "value" in packet.dtype.names else 0
+        self.channels = channels_of(packet)
         if not self.period:
             if not self.channels:
                 raise InputError("windows of 0 s are for samples; give events a length of window")
@@ -85,7 +86,7 @@ class Windows:
 
     def advance(self, t_us: int) -> Iterator[Window]:
         """The windows that end by `t_us`, in which nothing more will arrive."""
-        if self.period and self.current is not None:
+        if self.period and self.open:
             yield from self._close(t_us // self.period)
 
     def _rows(self, packet: np.ndarray) -> Iterator[Window]:
@@ -94,8 +95,8 @@ class Windows:
             yield Window(t, t, row["value"].astype(np.float64), 1, 1)
 
     def _close(self, number: int) -> Iterator[Window]:
-        if self.current is None:
-            self.current = number
+        if not self.open:
+            self.current, self.open = number, True
         while self.current < number:
             if number - self.current > LONGEST_GAP and not self.n_in:
                 self.current = number
@@ -119,21 +120,3 @@ class Windows:
         mean, square = np.split(self.sums / max(self.n_out, 1), 2)
         spread = np.sqrt(np.maximum(square - mean**2, 0))
         return np.stack([mean, spread], 1).ravel()
-
-    def state(self) -> State:
-        """The window that is open."""
-        current = -(1 << 62) if self.current is None else self.current
-        counts = {"n_in": self.n_in, "n_out": self.n_out, "channels": self.channels}
-        return counts | {
-            "current": current,
-            "open": self.current is not None,
-            "sums": self.sums.copy(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.current = int(state["current"]) if state["open"] else None
-        self.sums = np.array(state["sums"], np.float64)
-        self.n_in, self.n_out, self.channels = (
-            int(state[name]) for name in ("n_in", "n_out", "channels")
-        )

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..core import files
 from ..core.errors import AxonalError, FileError, InputError
-from .clip import columns, rows
 from .journal import Journal, store
+from .stream import columns, rows
 from .wake import Wake
 
 Event = Mapping[str, Any]  # a CloudEvent, as `Wake.cloudevent` makes it

@@ -17,6 +17,7 @@ import json
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..core.errors import FileError, InputError
 from .wake import Policy
 
 Table = Mapping[str, Any]
+Makers = Mapping[str, Callable[..., Any]]
 LEARN = ("always", "calm", "never")
 LARGEST = 1 << 20  # bytes of a configuration
 
@@ -114,33 +116,20 @@ class Settings:
         self,
         section: str,
         index: int,
-        makers: Mapping[str, Callable],
+        makers: Makers,
         *first: Any,
         but: Sequence[str] = (),
     ) -> Any:
-        """What the table [[section]] number `index` describes: makers[kind](*first, **options).
+        """What the table [[section]] number `index` describes, see `made`.
 
         Options named in `but` are for someone else.
 
         Raises:
-            InputError: an unknown kind or option, or one that its maker refuses; with the line.
+            InputError: as `made`; with the line.
         """
         table = {k: v for k, v in getattr(self, section)[index].items() if k not in but}
         where = self.origin.get((section, index), f"[{section}] {index + 1}")
-        kind = table.pop("kind", None)
-        if kind not in makers:
-            names = ", ".join(sorted(makers))
-            raise InputError(f"{where}: kind is one of {names}, not {kind!r}")
-        maker = makers[kind]
-        known = list(inspect.signature(maker).parameters)[len(first) :]
-        for name in table:
-            if name not in known:
-                takes = ", ".join(known) or "no options"
-                raise InputError(f"{where}: {kind!r} has no option {name!r}; it takes {takes}")
-        try:
-            return maker(*first, **table)
-        except (InputError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: {error}") from error
+        return made(where, makers, table, *first)
 
     def fingerprint(self) -> str:
         """A name for what makes scores: windows, filters, detectors; not their thresholds."""
@@ -160,6 +149,37 @@ class Settings:
                 lines += [f"[[{section}]]" if listed else f"[{section}]"]
                 lines += [f"{name} = {_toml(value)}" for name, value in plain.items()] + [""]
         return "\n".join(lines)
+
+
+def made(where: str, makers: Makers, table: Table, *first: Any) -> Any:
+    """What a table of a kind and its options describes: makers[kind](*first, **options).
+
+    Args:
+        where: what a message begins with.
+        makers: by kind.
+        table: "kind" and options.
+        first: what the maker is given before them.
+
+    Raises:
+        InputError: an unknown kind or option, or one that its maker refuses. FileError,
+            MissingExtra: as the maker.
+    """
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if kind not in makers:
+        raise InputError(f"{where}: kind is one of {', '.join(makers)}, not {kind!r}")
+    maker, takes = makers[kind], inspect.signature(makers[kind])
+    known = list(takes.parameters.values())[len(first) :]
+    names = [one.name for one in known if one.kind != one.VAR_KEYWORD]
+    odd = [name for name in options if name not in names]
+    if odd and len(names) == len(known):  # else it passes others on
+        told = ", ".join(names) or "no options"
+        raise InputError(f"{where}: {kind!r} has no option {odd[0]!r}; it takes {told}")
+    try:
+        takes.bind(*first, **options)
+        return maker(*first, **options)
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def read(path: str | Path) -> Settings:
@@ -193,8 +213,8 @@ def parse(text: str, name: str = "configuration") -> Settings:
     lines = _lines(text)
 
     def at(section: str, index: int = 0, key: str | None = None) -> str:
-        found = lines.get((section, index, key)) or lines.get((section, index, None), 1)
-        return f"{name}, line {found}"
+        line = lines.get((section, index, key)) or lines.get((section, index, None), 1)
+        return f"{name}, line {line}"
 
     allowed = [*CLOSED, "source", *LISTS]
     for section, table in tree.items():
@@ -205,14 +225,13 @@ def parse(text: str, name: str = "configuration") -> Settings:
             raise InputError(
                 f"{at(section)}: write {f'[[{section}]]' if listed else f'[{section}]'}"
             )
-    closed = {}
+    found: dict[str, Any] = {section: tuple(tree.get(section, ())) for section in LISTS}
     for section, config in CLOSED.items():
-        closed[section] = _closed(config, tree.get(section, {}), lambda k, s=section: at(s, 0, k))
+        found[section] = _closed(config, tree.get(section, {}), lambda k, s=section: at(s, 0, k))
     if "url" not in tree.get("source", {}):
         raise InputError(f'{at("source")}: [source] needs url = "..."')
-    lists = {section: tuple(tree.get(section, ())) for section in LISTS}
-    origin = {(s, i): f"{at(s, i)}: [[{s}]]" for s in LISTS for i in range(len(lists[s]))}
-    return Settings(**closed, source=tree["source"], **lists, origin=origin)
+    origin = {(s, i): f"{at(s, i)}: [[{s}]]" for s in LISTS for i in range(len(found[s]))}
+    return Settings(**found, source=tree["source"], origin=origin)
 
 
 def _closed(config: type[Config], table: Table, at: Callable[[str | None], str]) -> Any:
@@ -242,13 +261,13 @@ def _toml(value: Any) -> str:
 def _lines(text: str) -> dict[tuple[str, int, str | None], int]:
     """The line of each table, (section, index, None), and of each key in it."""
     found: dict[tuple[str, int, str | None], int] = {}
-    section, counts = "", dict.fromkeys(LISTS, 0)
+    section, counts = "", Counter[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\[?\s*([\w-]+)", line):
             section = header[1]
-            counts[section] = counts.get(section, 0) + 1
+            counts[section] += 1
             found[section, counts[section] - 1, None] = number
         elif key := re.match(r"\s*([\w-]+)\s*=", line):
-            index = max(counts.get(section, 0) - 1, 0)
+            index = max(counts[section] - 1, 0)
             found.setdefault((section, index, key[1]), number)
     return found

@@ -24,7 +24,7 @@ PROMPT = (
 )
 
 
-class Callback:
+class Callback(Sink):
     """Calls `function(event, clip)`; whatever it raises is tried again, but for `Refused`."""
 
     def __init__(self, function: Callable[[Event, np.ndarray | None], Any]):
@@ -33,11 +33,8 @@ class Callback:
     def send(self, event: Event, clip: np.ndarray | None) -> None:
         self.function(event, clip)
 
-    def close(self) -> None:
-        pass
 
-
-class Command:
+class Command(Sink):
     """Runs a program, without a shell, with the event as JSON on its standard input.
 
     Args:
@@ -64,11 +61,8 @@ class Command:
         if done.returncode:
             raise Retry(f"{self.argv[0]} ended with status {done.returncode}")
 
-    def close(self) -> None:
-        pass
 
-
-class _Web:
+class _Web(Sink):
     """Posts JSON to one address; what comes back is bounded in bytes and in time."""
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout: float):
@@ -104,6 +98,9 @@ class _Web:
             raise Retry(f"{self.url}: {error!r}") from error
         return body[:most]
 
+    def close(self) -> None:
+        self.client.close()
+
     def _judge(self, status: int, after: str) -> None:
         if 200 <= status < 300:
             return
@@ -112,7 +109,7 @@ class _Web:
         raise Refused(f"{self.url} answers {status}")
 
 
-class Webhook:
+class Webhook(_Web):
     """Posts the event as a CloudEvent in structured mode (CloudEvents' HTTP binding 1.0).
 
     The id is also sent as `Idempotency-Key`. A status of 408, 425, 429 or 5xx is tried again, after
@@ -129,17 +126,14 @@ class Webhook:
 
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, timeout: float = 10.0):
         fixed = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-        self.web = _Web(url, {**fixed, **(headers or {})}, timeout)
+        super().__init__(url, {**fixed, **(headers or {})}, timeout)
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
         """Raises Retry, Refused: as the class says."""
-        self.web.post(event, {"Idempotency-Key": event["id"]}, 0)
-
-    def close(self) -> None:
-        self.web.client.close()
+        self.post(event, {"Idempotency-Key": event["id"]}, 0)
 
 
-class Chat:
+class Chat(_Web):
     """Shows new events to a model behind an OpenAI-compatible chat endpoint, and keeps its answer.
 
     The model gets `clip.summary` and `clip.picture`.
@@ -169,7 +163,7 @@ class Chat:
     ):
         key = {"Authorization": f"Bearer {secret(key_env)}"} if key_env else {}
         headers = {"Content-Type": "application/json", **key}
-        self.web = _Web(base_url.rstrip("/") + "/chat/completions", headers, timeout)
+        super().__init__(base_url.rstrip("/") + "/chat/completions", headers, timeout)
         self.asked = {"model": model, "max_tokens": max_tokens}
         self.prompt, self.answers = prompt, Path(answers)
 
@@ -183,17 +177,14 @@ class Chat:
             parts.append({"type": "image_url", "image_url": {"url": url}})
         roles = {"system": self.prompt, "user": parts}
         messages = [{"role": role, "content": content} for role, content in roles.items()]
-        body = self.web.post({**self.asked, "messages": messages}, {}, ANSWER)
+        body = self.post({**self.asked, "messages": messages}, {}, ANSWER)
         try:
             text = json.loads(body)["choices"][0]["message"]["content"]
             line = {"id": event["id"], "model": self.asked["model"], "text": str(text)}
             with open(self.answers, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise Retry(f"{self.web.url}: no answer that can be kept: {error!r}") from error
-
-    def close(self) -> None:
-        self.web.client.close()
+            raise Retry(f"{self.url}: no answer that can be kept: {error!r}") from error
 
 
 SINKS: dict[str, Callable[..., Sink]] = {
@@ -202,23 +193,6 @@ SINKS: dict[str, Callable[..., Sink]] = {
     "mqtt": Mqtt,
     "chat": Chat,
 }
-
-
-def sink(config: Mapping[str, Any]) -> Sink:
-    """The sink that a table {"kind": ..., **options} describes.
-
-    Raises:
-        InputError: an unknown kind or option, or one that the sink refuses.
-        MissingExtra: what the kind needs is not installed.
-    """
-    options = dict(config)
-    kind = options.pop("kind", None)
-    if kind not in SINKS:
-        raise InputError(f"sink: kind is one of {', '.join(SINKS)}, not {kind!r}")
-    try:
-        return SINKS[kind](**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"sink {kind!r}: {error}") from error
 
 
 def _seconds(after: str) -> float:

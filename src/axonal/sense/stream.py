@@ -6,6 +6,7 @@ time, pre-roll, replay and counting what was dropped are written once, for both.
 """
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +15,19 @@ from ..core.errors import InputError
 
 # Aligned: 16 bytes an event, so that a field is read with one load.
 EVENT = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.uint8)], align=True)
-State = dict[str, Any]  # arrays, numbers and strings: what a file of checkpoints can hold
+State = dict[str, Any]  # arrays, packets, numbers and strings: what a checkpoint can hold
 
 
 def samples(channels: int) -> np.dtype:
     """The type of a packet of samples: t, and value [channels] float32."""
     return np.dtype([("t", np.int64), ("value", np.float32, (channels,))], align=True)
+
+
+def sampled(t: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A packet of samples: values [N, C] at the times t [N]."""
+    packet = np.empty(len(t), samples(values.shape[1]))
+    packet["t"], packet["value"] = t, values
+    return packet
 
 
 def events(t, x, y, p) -> np.ndarray:
@@ -32,6 +40,25 @@ def events(t, x, y, p) -> np.ndarray:
         raise InputError("events: t, x, y and p differ in length")
     packet = np.empty(len(t), EVENT)
     packet["t"], packet["x"], packet["y"], packet["p"] = t, x, y, p
+    return packet
+
+
+def channels_of(packet: np.ndarray) -> int:
+    """How many channels its samples have; 0 where it holds events."""
+    return packet["value"].shape[1] if "value" in (packet.dtype.names or ()) else 0
+
+
+def columns(packet: np.ndarray) -> dict[str, np.ndarray]:
+    """A packet as a plain array a field, as files take it."""
+    return {name: packet[name].copy() for name in packet.dtype.names or ()}
+
+
+def rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The packet that `columns` took apart."""
+    kinds = [(name, value.dtype, value.shape[1:]) for name, value in found.items()]
+    packet = np.empty(len(found["t"]), np.dtype(kinds, align=True))
+    for name, value in found.items():
+        packet[name] = value
     return packet
 
 
@@ -51,8 +78,10 @@ class Source(Protocol):
 
     width: int
     height: int
-    dropped: int
     position: int
+
+    @property
+    def dropped(self) -> int: ...
 
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
@@ -71,6 +100,53 @@ class Stage(Protocol):
     def state(self) -> State: ...
 
     def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Remembering:
+    """A `Stage` whose state is the attributes that `KEPT` names.
+
+    They are arrays, packets, numbers, lists, and stages. An array keeps its type and its shape, but
+    that an axis may be empty as yet; packets have any length.
+    """
+
+    KEPT: tuple[str, ...] = ()
+
+    def state(self) -> State:
+        """All that a restart needs, beside the options."""
+        now = {name: getattr(self, name) for name in self.KEPT}
+        return {k: v.state() if hasattr(v, "state") else copy(v) for k, v in now.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where the object stood that gave `state`; it must have had the same options.
+
+        Raises:
+            InputError: the state is of another kind or size. Nothing was changed, but in stages
+                that are part of this one.
+        """
+        name = type(self).__name__
+        if set(state) != set(self.KEPT):
+            raise InputError(
+                f"{name}: a state has {', '.join(self.KEPT)}, not {', '.join(map(str, state))}; "
+                f"begin anew, or use the {name} that wrote it"
+            )
+        found = {}
+        for key, value in state.items():
+            kept = getattr(self, key)
+            if hasattr(kept, "state"):
+                kept.restore(value)
+            elif not isinstance(kept, np.ndarray):
+                found[key] = type(kept)(value)
+            elif _fits(array := np.array(value), kept):
+                found[key] = array
+            else:
+                raise InputError(f"{name}: the state's {key} doesn't fit: it has another size")
+        vars(self).update(found)
+
+
+def _fits(value: np.ndarray, kept: np.ndarray) -> bool:
+    sides = zip(value.shape, kept.shape, strict=False)
+    same = value.ndim == kept.ndim and all(a == b or 0 in (a, b) for a, b in sides)
+    return value.dtype == kept.dtype and (same or kept.dtype.names is not None)
 
 
 class Filter(Stage, Protocol):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.config import Config
 from ..core.errors import InputError
-from .stream import State
+from .stream import Remembering
 
 FAILED = "detector failed"  # the reason of a wake that no score was found for
 SHARED = "id", "t_start_us", "t_wake_us", "score", "threshold", "n_events_in", "n_events_out"
@@ -138,7 +138,7 @@ class Step:
 
 
 @dataclass
-class _Now:
+class _Now(Remembering):
     """What a cascade remembers, of the event or the run that may become one."""
 
     last_us: int = NEVER
@@ -159,7 +159,10 @@ class _Now:
     failures: int = 0
 
 
-class Cascade:
+_Now.KEPT = tuple(_Now.__dataclass_fields__)
+
+
+class Cascade(Remembering):
     """Steps with early exit, and the policy that turns their answers into events.
 
     A step is asked only when the one before it has reached its threshold; between events, while
@@ -179,6 +182,8 @@ class Cascade:
     Raises:
         InputError: no steps.
     """
+
+    KEPT = ("calls", "now")
 
     def __init__(
         self, steps: Sequence[Step], policy: Policy, source: str = "watch", fingerprint: str = ""
@@ -240,22 +245,6 @@ class Cascade:
         """The end of the stream at t_us: ends the event that is open."""
         self.now.run = 0
         return self._end(max(t_us, self.now.last_us), "finished") if self.now.open else []
-
-    def state(self) -> State:
-        """What it remembers."""
-        return {**asdict(self.now), "calls": self.calls.copy()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave.
-
-        Raises:
-            InputError: the state is of another cascade.
-        """
-        types = {name: type(value) for name, value in asdict(_Now()).items()}
-        if set(state) != {*types, "calls"} or len(state["calls"]) != len(self.steps):
-            raise InputError("Cascade: the state is of another cascade; remove it to begin anew")
-        self.calls = np.array(state["calls"], np.int64)
-        self.now = _Now(**{name: kind(state[name]) for name, kind in types.items()})
 
     def _ask(self, x: Any, t_us: int) -> tuple[bool, float, float, str]:
         """Whether all steps have reached their thresholds; the last one's score and threshold."""

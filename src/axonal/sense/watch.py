@@ -13,9 +13,10 @@ from ..core.errors import FileError, InputError
 from . import checkpoint
 from .clip import Preroll, picture
 from .detectors import Budget
+from .detectors.budget import odds
 from .features import Window, Windows
 from .outbox import Outbox
-from .stream import Detector, Filter, Source, State
+from .stream import Detector, Filter, Remembering, Source, State
 from .wake import Cascade, Policy, Step, Wake
 
 POINTS = 1024  # of a timeline
@@ -24,15 +25,15 @@ STATE = "state.safetensors"
 LOG = logging.getLogger(__name__)
 
 
-class Judge:
+class Judge(Remembering):
     """A detector and its threshold: a fixed number, or a budget of false wakes that sets itself.
 
-    A budget is told the odds s / (1 - s) of a score s: their tail has no end at 1, so that what is
-    extrapolated from few scores can still be reached.
+    A budget is told the `odds` of scores.
     """
 
     def __init__(self, name: str, detector: Detector, threshold: float | Budget):
         self.name, self.detector, self.limit = name, detector, threshold
+        self.KEPT = ("detector", "limit") if isinstance(threshold, Budget) else ("detector",)
         self.asked: float | None = None  # the score of this window, if this judge was asked
         self.latest = float("nan")
 
@@ -41,8 +42,8 @@ class Judge:
         """What a score has to reach now."""
         if not isinstance(self.limit, Budget):
             return self.limit
-        odds = self.limit.threshold
-        return odds / (1 + odds) if odds < np.inf else odds
+        limit = self.limit.threshold
+        return limit / (1 + limit) if limit < np.inf else limit
 
     def score(self, x: np.ndarray) -> float:
         """The detector's score, remembered for `learn`."""
@@ -57,26 +58,17 @@ class Judge:
             return
         self.detector.learn_one(x)
         if isinstance(self.limit, Budget):
-            self.limit.update(min(asked / max(1 - asked, 1e-9), 1e9), t_us)
-
-    def state(self) -> State:
-        """What the detector, and a budget, remember."""
-        limit = {"budget": self.limit.state()} if isinstance(self.limit, Budget) else {}
-        return {"detector": self.detector.state(), **limit}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave; raises InputError where it is of another detector."""
-        self.detector.restore(state["detector"])
-        if isinstance(self.limit, Budget):
-            self.limit.restore(state["budget"])
+            self.limit.update(float(odds(asked)), t_us)
 
 
-class Timeline:
+class Timeline(Remembering):
     """What a watch saw, in at most `POINTS` spans; when they are full, neighbours become one.
 
     Each span: its first t (us), events in, events out, greatest score, greatest threshold, and
     whether a wake was open.
     """
+
+    KEPT = ("spans", "count", "width", "inside")
 
     def __init__(self):
         self.spans = np.zeros((POINTS, 6))
@@ -101,15 +93,6 @@ class Timeline:
         merged = [a[:, :1], a[:, 1:3] + b[:, 1:3], np.maximum(a[:, 3:], b[:, 3:])]
         self.spans[: POINTS // 2], self.spans[POINTS // 2 :] = np.concatenate(merged, 1), 0
         self.count, self.width = POINTS // 2, 2 * self.width
-
-    def state(self) -> State:
-        """The spans, and how full they are."""
-        return {"spans": self.spans.copy(), "at": [self.count, self.width, self.inside]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        self.spans = np.array(state["spans"], np.float64)
-        self.count, self.width, self.inside = map(int, state["at"])
 
 
 @dataclass
@@ -313,15 +296,15 @@ class Watch:
             self.before = self.tally.dropped
             self.position, self.skip = about["position"], about["taken"]
             self.source.seek(self.position)
-            if hasattr(self.source, "since"):
-                self.source.since(self.tally.latest_us)
+            if (since := getattr(self.source, "since", None)) is not None:
+                since(self.tally.latest_us)
 
     def save(self) -> None:
         """Write the state, and tell the counts to sinks that publish them."""
         if self.outbox is not None:
             for sink in self.outbox.sinks.values():
-                if hasattr(sink, "stats"):
-                    sink.stats(vars(self.tally))
+                if (stats := getattr(sink, "stats", None)) is not None:
+                    stats(vars(self.tally))
         checkpoint.write(self.folder / STATE, self.state())
         self.saved_us = self.tally.last_us
 

@@ -6,9 +6,7 @@ what drifts. `Budget` makes a threshold of the scores.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from ...core.errors import InputError
 from ..stream import Detector
 from .baselines import Cusum, HalfSpaceTrees, Rate
 from .budget import Budget
@@ -17,7 +15,7 @@ from .evolving import Evolving
 from .predictor import Predictor
 
 __all__ = ["DETECTORS", "Budget", "Classifier", "Cusum", "Evolving", "HalfSpaceTrees",
-           "Predictor", "Rate", "detector"]  # fmt: skip
+           "Predictor", "Rate"]  # fmt: skip
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = {
     "rate": Rate,
@@ -26,18 +24,3 @@ DETECTORS: Mapping[str, Callable[..., Detector]] = {
     "evolving": Evolving,
     "predictor": Predictor,
 }
-
-
-def detector(name: str, **options: Any) -> Detector:
-    """A new detector by its name in `DETECTORS`, with that class's options.
-
-    Raises:
-        InputError: there is no such detector or option, or an option is out of its range.
-        MissingExtra: "trees" without River.
-    """
-    if name not in DETECTORS:
-        raise InputError(f"no detector {name!r}; there are {', '.join(DETECTORS)}")
-    try:
-        return DETECTORS[name](**options)
-    except TypeError as error:
-        raise InputError(f"detector {name}: {error}") from error

@@ -1,14 +1,15 @@
-"""What detectors share: reading x, remembering, and the neuron that turns novelty into a score."""
+"""What detectors share: reading x, and the neuron that turns novelty into a score."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import exp, log1p, sqrt
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from ...core.errors import InputError, NotFinite
 from ...core.meter import FIELDS, Counts
-from ..stream import State
+from ..stream import Remembering
 
 
 def vector(x: Any, features: int = 0) -> np.ndarray:
@@ -36,41 +37,20 @@ def vector(x: Any, features: int = 0) -> np.ndarray:
     return found
 
 
-class Remembering:
-    """State as the attributes that `KEPT` names: arrays, numbers, and others that remember."""
-
-    KEPT: ClassVar[tuple[str, ...]] = ()
-
-    def state(self) -> State:
-        """All that a restart needs, beside the options."""
-        now = {name: getattr(self, name) for name in self.KEPT}
-        return {k: v.state() if isinstance(v, Remembering) else np.copy(v) for k, v in now.items()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where the object stood that gave `state`; it must have had the same options.
-
-        Raises:
-            InputError: the state is of another kind.
-        """
-        if set(state) != set(self.KEPT):
-            raise InputError(
-                f"{type(self).__name__}: a state has {', '.join(self.KEPT)}, not "
-                f"{', '.join(map(str, state))}; begin anew, or use the detector that wrote it"
-            )
-        for name, value in state.items():
-            kept = getattr(self, name)
-            if isinstance(kept, Remembering):
-                kept.restore(value)
-            else:
-                array = np.array(value)
-                setattr(self, name, array if isinstance(kept, np.ndarray) else type(kept)(array))
-
-
-class Online(Remembering):
+class Online(Remembering, ABC):
     """Base of detectors that learn: `_begin(x)` once, `_score(x)` and `_learn(x)` of x [F]."""
 
     KEPT = ("features",)
     features = 0  # F, once it is known
+
+    @abstractmethod
+    def _begin(self, x: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def _score(self, x: np.ndarray) -> float: ...
+
+    @abstractmethod
+    def _learn(self, x: np.ndarray) -> None: ...
 
     def score_one(self, x: Any) -> float:
         """How strange x is, in [0, 1]; 0 before anything was learned. Nothing changes.
@@ -105,16 +85,20 @@ class Standard(Remembering):
         if not (memory >= 1 and floor >= 0):
             raise InputError(f"memory {memory} is one step or more, and floor {floor} from 0")
         self.memory, self.far, self.floor = memory, far, floor
-        self.steps, self.mean, self.variance = 0, np.zeros(1), np.zeros(1)
+        self.steps, self.mean, self.variance = 0, np.empty(0), np.empty(0)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """z [F] of x [F]; without a floor, what has been constant is far from any other value."""
+        """z [F] of x [F], 0 as yet; without a floor, all is far from what has been constant."""
+        if not self.steps:
+            return np.zeros(len(x))
         least = np.maximum(1e-9 * (1 + np.abs(self.mean)), self.floor)
         z = (x - self.mean) / np.maximum(np.sqrt(self.variance), least)
         return np.clip(z, -self.far, self.far)
 
     def learn(self, x: np.ndarray) -> None:
         """One step with x [F]."""
+        if not self.steps:
+            self.mean, self.variance = x.copy(), np.zeros(len(x))
         self.steps += 1
         pace = max(1 / self.steps, 1 / self.memory)
         away = x - self.mean
@@ -172,6 +156,12 @@ class Spiking(Online):
 
     def __init__(self, rest: float, floor: float, memory: float):
         self.alarm, self.work = Alarm(rest, floor, memory), np.zeros(len(FIELDS))
+
+    @abstractmethod
+    def _measure(self, x: np.ndarray) -> float: ...
+
+    @abstractmethod
+    def _adapt(self, x: np.ndarray) -> Mapping[str, float]: ...
 
     def _score(self, x: np.ndarray) -> float:
         return self.alarm.score(self._measure(x))

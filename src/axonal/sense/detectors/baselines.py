@@ -80,11 +80,10 @@ class Cusum(Online):
         if not (slack >= 0 and limit > 0):
             raise InputError(f"slack {slack} is >= 0 and limit {limit} > 0")
         self.slack, self.limit, self.standard = slack, limit, Standard(memory, limit, floor)
-        self.sums = np.zeros((2, 1))
+        self.sums = np.empty((2, 0))
 
     def _begin(self, x: np.ndarray) -> None:
         self.sums = np.zeros((2, len(x)))
-        self.standard.mean = x.copy()  # so that the first z is 0
 
     def _next(self, x: np.ndarray) -> np.ndarray:
         z = self.standard(x)
@@ -142,11 +141,7 @@ class HalfSpaceTrees(Online):
         self.least, self.most = np.minimum(self.least, x), np.maximum(self.most, x)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where the detector stood that gave `state`; it must have had the same options.
-
-        Raises:
-            InputError: the state is of another detector.
-        """
+        """As `Remembering.restore`, and learns the rows again."""
         super().restore(state)
         self.model = type(self.model)(**self.options)
         for row in self.rows[: self.count].tolist():

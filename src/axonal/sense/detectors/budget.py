@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from math import ceil, exp, inf, isfinite, log
+from typing import Any
 
 import numpy as np
 
 from ...core.errors import InputError, NotFinite
-from .base import Remembering
+from ..stream import Remembering
 
 HOUR = 3_600_000_000  # microseconds
 TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that make one
@@ -14,6 +15,16 @@ TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that 
 # below 1/2.
 FLATTEST, STEEPEST = -0.2, 0.45
 MOST = 1 << 20  # blocks that can be remembered
+SURE = 1e9  # odds of a score of 1
+
+
+def odds(score: Any) -> Any:
+    """s / (1 - s) of scores in [0, 1], to be told to a `Budget`; at most `SURE`.
+
+    The tail of odds, and of their logarithm, has no end at 1: what is extrapolated from few scores
+    can still be reached.
+    """
+    return np.minimum(score / np.maximum(1 - score, 1 / SURE), SURE)
 
 
 def exceeded(peaks: np.ndarray, chance: float) -> float:

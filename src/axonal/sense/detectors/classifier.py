@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from .base import Remembering, vector
+from ..stream import Remembering
+from .base import vector
 
 
 class Classifier(Remembering):
@@ -30,7 +31,7 @@ class Classifier(Remembering):
         if windows < 1 or target < 0:
             raise InputError(f"target {target} is >= 0, and {windows} windows are at least one")
         self.run, self.target, self.windows = run, target, windows
-        self.recent = np.empty(0)
+        self.recent: list[float] = []
 
     def score_one(self, x: Any) -> float:
         """The mean probability of the target over the last windows, this one included.
@@ -43,9 +44,9 @@ class Classifier(Remembering):
         if len(scores) <= self.target:
             raise InputError(f"the network has {len(scores)} classes, the target is {self.target}")
         odds = np.exp(scores - scores.max())
-        latest = odds[self.target] / odds.sum()
-        self.recent = np.append(self.recent, latest)[-self.windows :]
-        return float(self.recent.mean())
+        latest = float(odds[self.target] / odds.sum())
+        self.recent = [*self.recent, latest][-self.windows :]
+        return float(np.mean(self.recent))
 
     def learn_one(self, x: Any) -> None:
         """Nothing."""

@@ -13,4 +13,5 @@ FILTERS = {  # by the name that a configuration calls them
     "inhibited_trace": InhibitedTrace,
 }
 
-__all__ = ["FILTERS", *sorted(one.__name__ for one in FILTERS.values())]
+__all__ = ["FILTERS", "STCF", "BackgroundActivity", "HotPixel", "InhibitedTrace", "LIFTrace",
+           "Refractory", "TimeSurface"]  # fmt: skip

@@ -1,21 +1,21 @@
 """The filters: what each scores, and by which threshold it keeps. Times are in microseconds."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import EVENT, State
+from ..stream import EVENT, Remembering
 from . import kernels
 
 SIDE = 1 << 16  # the pixels that an event's uint16 can tell
 
 
 @dataclass(eq=False)
-class PixelFilter:
+class PixelFilter(Remembering):
     """Base of all: a `stream.Filter` with one map of numbers a pixel, and the clock of its events.
 
     A subclass names its kernel, which of its fields that takes, and the number of a pixel that has
@@ -24,11 +24,13 @@ class PixelFilter:
     Attributes:
         width, height: of the sensor, in pixels.
         threshold: the least score that is kept.
+        map, base, clock: what it remembers, see `kernels`.
 
     Raises:
         InputError: an option is out of its range.
     """
 
+    KEPT = ("threshold", "base", "map", "clock")
     kernel: ClassVar[Callable]
     takes: ClassVar[tuple[str, ...]] = ("tau",)
     silent: ClassVar = np.float32(0)
@@ -48,9 +50,9 @@ class PixelFilter:
         if not 0 < getattr(self, "tau", 1) < math.inf or math.isnan(self.threshold):
             raise InputError("tau is a number of microseconds above 0, and threshold a number")
         high, wide = (side + 2 * self.radius for side in (self.height, self.width))
-        self._map = np.full((self.planes, high, wide), self.silent)
-        self._base = 0.0  # of traces, see `kernels`
-        self._clock = np.empty(0, np.int64)  # t of the first and of the last event
+        self.map = np.full((self.planes, high, wide), self.silent)
+        self.base, self.threshold = 0.0, float(self.threshold)
+        self.clock = np.empty(0, np.int64)  # t of the first and of the last event
 
     def __call__(self, packet: np.ndarray) -> np.ndarray:
         """The events of a packet whose `score` reaches the threshold."""
@@ -70,7 +72,7 @@ class PixelFilter:
         packet, scores = np.ascontiguousarray(packet), np.empty(len(packet), np.float32)
         if not len(packet):
             return scores
-        first, before = (self._clock if self._clock.size else packet["t"][[0, 0]]).tolist()
+        first, before = (self.clock if self.clock.size else packet["t"][[0, 0]]).tolist()
         if (e := kernels.misfit(packet, self.width, self.height, before)) >= 0:
             t, x, y, _ = packet[e].tolist()
             raise InputError(
@@ -79,26 +81,9 @@ class PixelFilter:
                 "filter's size, or sort events by t"
             )
         options = [getattr(self, name) for name in self.takes]
-        self._base = self.kernel(packet, first, self._base, self._map, *options, scores)
-        self._clock = np.array([first, packet["t"][-1]])
+        self.base = self.kernel(packet, first, self.base, self.map, *options, scores)
+        self.clock = np.array([first, packet["t"][-1]])
         return scores
-
-    def state(self) -> State:
-        """What it remembers, and its threshold."""
-        arrays = {"map": self._map.copy(), "clock": self._clock.copy()}
-        return {"threshold": float(self.threshold), "base": self._base, **arrays}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the filter did that gave `state`, whose options were the same.
-
-        Raises:
-            InputError: its map has another size. Nothing was changed.
-        """
-        found = np.array(state["map"], self._map.dtype)
-        if found.shape != self._map.shape:
-            raise InputError("the state is of a filter of another size, radius or kind; use that")
-        self._map, self._clock = found, np.array(state["clock"], np.int64)
-        self.threshold, self._base = float(state["threshold"]), float(state["base"])
 
 
 @dataclass(eq=False, kw_only=True)

@@ -1,6 +1,6 @@
 """Files as sources of packets: one reader a format, told by the content before the name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import InputError
 from . import series, tables, text, words
-from .reading import Content, File, Options, told
+from .reading import Damage, File, Options, told
 from .writing import save
 
 __all__ = ["FORMATS", "File", "Format", "Options", "open_file", "save"]
@@ -19,12 +19,15 @@ class Format:
     """How a kind of file is read and told.
 
     Attributes:
-        read: what is in a file, from its path, its first `words.HEAD` bytes, and the options.
+        read: takes the path of a file, its first `words.HEAD` bytes, the options, and what to call
+            with rows that are lost and the reason. It first yields the size of the camera (None
+            where the file doesn't say) and the channels of samples (0 where there are events),
+            then blocks, see `reading.Block`.
         recognise: whether these first bytes are of this format.
         suffixes: ends of the names of files that can't be told by their content.
     """
 
-    read: Callable[[Path, bytes, Options], Content]
+    read: Callable[[Path, bytes, Options, Damage], Iterator[Any]]
     recognise: Callable[[bytes], bool] = lambda head: False
     suffixes: tuple[str, ...] = ()
 
@@ -72,19 +75,14 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
         FileError: the file can't be read, or what it announces can't be.
         MissingExtra: a package that its format needs is not installed.
     """
-    path = Path(path)
-    try:
-        chosen = Options(**options)
-    except TypeError as error:
-        known = ", ".join(Options.__dataclass_fields__)
-        raise InputError(f"open_file: {error}; its options are {known}") from error
+    path, chosen = Path(path), Options.from_dict(options)
     with told(path):
         with path.open("rb") as file:
             head = file.read(words.HEAD)
         name = format or _recognised(path, head)
-        if name not in FORMATS:
+        if name is None or name not in FORMATS:
             raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")
-        return File(path, FORMATS[name].read(path, head, chosen), chosen)
+        return File(path, partial(FORMATS[name].read, path, head, chosen), chosen)
 
 
 def _recognised(path: Path, head: bytes) -> str | None:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 
+from ...core.config import Config
 from ...core.errors import AxonalError, FileError, InputError
-from ..stream import EVENT, samples
+from ..stream import EVENT, events
 
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # in microseconds
 NO_TIME = np.iinfo(np.int64).min  # where a row has none
@@ -23,7 +25,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Config):
     """How to read a file.
 
     Attributes:
@@ -56,23 +58,13 @@ class Options:
             raise InputError(f"rate {self.rate} is not in [1e-6, 1e6] rows a second")
 
 
-@dataclass(frozen=True)
-class Content:
-    """What a reader found.
-
-    Attributes:
-        size: of the camera; None where the file doesn't say.
-        blocks: the rows, in blocks as they come.
-        channels: of samples; 0 where there are events.
-    """
-
-    size: Size | None
-    blocks: Callable[[Damage], Iterator[Block]]
-    channels: int = 0
-
-
 class File:
     """A source (see `stream.Source`) that reads a file; made by `open_file`.
+
+    Args:
+        path: of the file.
+        read: begins to read it, as `formats.Format.read` does.
+        options: how.
 
     Attributes:
         dropped: rows that could not be read, so far; an end within a record counts as one.
@@ -81,13 +73,14 @@ class File:
             speed, so that every decoder goes on exactly, with all it counted.
     """
 
-    def __init__(self, path: Path, content: Content, options: Options):
-        size = (content.channels, 1) if content.channels else options.size or content.size
+    def __init__(self, path: Path, read: Callable[[Damage], Iterator[Any]], options: Options):
+        self.path, self.options, self._read = path, options, read
+        size, channels = next(read(self._damage))
+        size = (channels, 1) if channels else options.size or size
         if not size:
             raise InputError("it doesn't say how large the camera is; pass size=(W, H)")
-        if not (content.channels or all(1 <= side <= SIDE for side in size)):
+        if not (channels or all(1 <= side <= SIDE for side in size)):
             raise ValueError(f"it says that the camera has {size[0]} x {size[1]} pixels")
-        self.path, self.content, self.options = path, content, options
         self.width, self.height = size
         self._run: Generator[np.ndarray] | None = None
         self.seek(0)
@@ -121,7 +114,9 @@ class File:
     def _packets(self) -> Generator[np.ndarray]:
         skip, last = self.position, -FAR
         with told(self.path):
-            for block, where in self.content.blocks(self._damage):
+            found = self._read(self._damage)
+            next(found)
+            for block, where in found:
                 rows, last = self._sifted(block, last, where)
                 begin = min(skip, len(rows))
                 skip -= begin
@@ -233,17 +228,7 @@ def microseconds(values: np.ndarray, unit: str | None) -> np.ndarray:
     return t
 
 
-def samples_of(t: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rows of values [N, C] at the times t [N]."""
-    packet = np.empty(len(t), samples(values.shape[1]))
-    packet["t"], packet["value"] = t, values
-    return packet
-
-
 def events_of(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """Events from columns of any numbers; a place that is none becomes LOST, outside of all."""
-    packet = np.empty(len(t), EVENT)
-    packet["t"], packet["p"] = t, p > 0
-    for name, column in (("x", x), ("y", y)):
-        packet[name] = np.where((column >= 0) & (column < LOST), column, LOST)
-    return packet
+    x, y = (np.where((side >= 0) & (side < LOST), side, LOST) for side in (x, y))
+    return events(t, x, y, p > 0)

@@ -5,13 +5,14 @@ import math
 import wave
 import zlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...core.errors import InputError
-from .reading import Block, Content, Damage, Options, samples_of
+from ..stream import sampled
+from .reading import Damage, Options
 from .tables import numbered
 
 CHANNELS, VALUES = 1024, 1 << 20  # of sound, of a record
@@ -20,21 +21,16 @@ IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 def _packet(first: int, rate: float, values: np.ndarray) -> np.ndarray:
     """Rows at so many a second, of which the first is number `first`; values [N, C]."""
-    return samples_of(np.arange(first, first + len(values)) * 1e6 / rate, values)
+    return sampled(np.arange(first, first + len(values)) * 1e6 / rate, values)
 
 
-def wav(path: Path, head: bytes, options: Options) -> Content:
+def wav(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """Sound, in [-1, 1): whole numbers of 8 to 32 bits."""
     with wave.open(str(path)) as file:
         channels, width, rate = file.getparams()[:3]
-    if channels > CHANNELS or width > 4 or rate < 1:
-        raise ValueError(f"it has {channels} channels of {width} bytes at {rate} Hz")
-    return Content(None, partial(_wav, path, options), channels)
-
-
-def _wav(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
-    with wave.open(str(path)) as file:
-        channels, width, rate = file.getparams()[:3]
+        if channels > CHANNELS or width > 4 or rate < 1:
+            raise ValueError(f"it has {channels} channels of {width} bytes at {rate} Hz")
+        yield None, channels
         step, at = max(1, options.packet // channels), 0
         while raw := file.readframes(step):
             whole = len(raw) // (channels * width)
@@ -49,7 +45,7 @@ def _wav(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
             damage(file.getnframes() - at, f"frame {at}: the end, of {file.getnframes()} announced")
 
 
-def idx(path: Path, head: bytes, options: Options) -> Content:
+def idx(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """MNIST's format, packed by gzip or not: one row a record, its numbers the channels.
 
     There are no times in it: `Options.rate` says how many records are one second.
@@ -59,7 +55,20 @@ def idx(path: Path, head: bytes, options: Options) -> Content:
     shape = idx_shape(head)
     if not shape or math.prod(shape[1:]) > VALUES:
         raise ValueError(f"byte 0: no IDX header of records of at most {VALUES} numbers")
-    return Content(None, partial(_idx, path, head, options), math.prod(shape[1:]))
+    rows, channels = shape[0], math.prod(shape[1:])
+    yield None, channels
+    record = np.dtype((IDX_TYPES[_plain(head)[2]], (channels,)))
+    step = max(1, options.packet // channels)
+    with (gzip.open if head[:2] == b"\x1f\x8b" else open)(path, "rb") as file:
+        file.read(4 + 4 * len(shape))
+        for at in range(0, rows, step):
+            count = min(step, rows - at)
+            raw = file.read(count * record.itemsize)
+            values = np.frombuffer(raw, record, len(raw) // record.itemsize)
+            yield _packet(at, options.rate, values), numbered(at)
+            if len(values) < count:
+                damage(rows - at - len(values), f"row {at + len(values)}: the end, of {rows} rows")
+                return
 
 
 def idx_shape(head: bytes) -> tuple[int, ...] | None:
@@ -78,19 +87,3 @@ def _plain(head: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(head, 2048)
     except zlib.error:
         return b""
-
-
-def _idx(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Block]:
-    rows, *shape = idx_shape(head) or ()
-    record = np.dtype((IDX_TYPES[_plain(head)[2]], (math.prod(shape),)))
-    step = max(1, options.packet // math.prod(shape))
-    with (gzip.open if head[:2] == b"\x1f\x8b" else open)(path, "rb") as file:
-        file.read(4 + 4 * (1 + len(shape)))
-        for at in range(0, rows, step):
-            count = min(step, rows - at)
-            raw = file.read(count * record.itemsize)
-            values = np.frombuffer(raw, record, len(raw) // record.itemsize)
-            yield _packet(at, options.rate or 1, values), numbered(at)
-            if len(values) < count:
-                damage(rows - at - len(values), f"row {at + len(values)}: the end, of {rows} rows")
-                return

@@ -7,14 +7,14 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...core.extras import require
-from .reading import Block, Content, Damage, Options, events_of, microseconds, samples_of
+from ..stream import sampled
+from .reading import Damage, Options, events_of, microseconds
 
 SPELLED = {
     "t": ("t", "ts", "time", "times", "timestamp", "timestamps", "date", "datetime"),
@@ -54,7 +54,7 @@ def rows_of(columns: Columns, unit: str | None) -> np.ndarray:
     t = microseconds(found["t"], unit)
     if "value" not in found:
         return events_of(t, found["x"], found["y"], found["p"])
-    return samples_of(t, found["value"].reshape(len(t), -1))
+    return sampled(t, found["value"].reshape(len(t), -1))
 
 
 def numbered(first: int) -> Callable[[int], str]:
@@ -99,48 +99,37 @@ def _members(path: Path, stack: ExitStack) -> dict[str, _Member]:
     return {field_of(name) or "events": _Member(archive, names[name], stack) for name in chosen}
 
 
-def npz(path: Path, head: bytes, options: Options) -> Content:
+def npz(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """NumPy's archive of t, x, y, p (or one structured array `events`), and perhaps `width` and
     `height`; or of t and value [N, C]. Whole times are microseconds. Nothing is unpickled.
     """
     with ExitStack() as stack:
         found = _members(path, stack)
-        size = [int(found[s].read(1)[s][0]) for s in ("width", "height") if s in found]
+        sides = [found.pop(side) for side in ("width", "height") if side in found]
+        size = [int(side.read(1)[side.name][0]) for side in sides]
         value = found.get("value")
         channels = value.row // value.dtype.itemsize if value else 0
-    pair = (size[0], size[1]) if len(size) == 2 else None
-    return Content(pair, partial(_npz, path, options), channels)
-
-
-def _npz(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
-    with ExitStack() as stack:
-        found = _members(path, stack)
-        columns = [found[name] for name in found if name not in ("width", "height")]
-        lengths = {column.shape[:1] for column in columns}
+        yield tuple(size) if len(size) == 2 else None, channels
+        lengths = {column.shape[:1] for column in found.values()}
         if len(lengths) != 1 or () in lengths:
             raise ValueError("its columns differ in length, or there are none")
 
         def read(begin: int, end: int) -> Columns:
-            return {n: c for column in columns for n, c in column.read(end - begin).items()}
+            return {n: c for column in found.values() for n, c in column.read(end - begin).items()}
 
-        yield from _tables(lengths.pop()[0], sum(c.row for c in columns), read, options)
+        row = sum(column.row for column in found.values())
+        yield from _tables(lengths.pop()[0], row, read, options)
 
 
-def hdf5(path: Path, head: bytes, options: Options) -> Content:
+def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """DSEC's /events/{x, y, t, p} and /t_offset, or MVSEC's /davis/left/events [N, 4].
 
     https://dsec.ifi.uzh.ch/data-format and https://daniilidis-group.github.io/mvsec
     """
     h5py = require("h5py", "events")
     with h5py.File(path, "r") as file:
-        size = MVSEC if "davis" in file else DSEC
-    return Content(size, partial(_hdf5, path, options))
-
-
-def _hdf5(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
-    h5py = require("h5py", "events")
-    with h5py.File(path, "r") as file:
         if "davis" in file:
+            yield MVSEC, 0
             data = _dataset(h5py, file, "davis/left/events", 2)
             names = ("x", "y", "t", "p")
             if data.shape[1] != len(names):
@@ -151,6 +140,7 @@ def _hdf5(path: Path, options: Options, damage: Damage) -> Iterator[Block]:
 
             yield from _tables(len(data), data.dtype.itemsize * 4, read, options, "s")
             return
+        yield DSEC, 0
         columns = {name: _dataset(h5py, file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
         offset = _dataset(h5py, file, "t_offset", 0)[()] if "t_offset" in file else 0
         if len(lengths := {len(column) for column in columns.values()}) > 1:
@@ -191,7 +181,7 @@ def _dataset(h5py: Any, file: Any, name: str, axes: int) -> Any:
     return data
 
 
-def aedat4(path: Path, head: bytes, options: Options) -> Content:
+def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """AEDAT 4's first stream of events, through dv-processing.
 
     That loops without end in some damaged files, so it works in a process of its own, which is
@@ -201,13 +191,8 @@ def aedat4(path: Path, head: bytes, options: Options) -> Content:
     if path.suffix != ".aedat4":
         raise ValueError("dv-processing reads it only under a name that ends with .aedat4")
     with _aedat4_process(path) as read:
-        width, height = read(2)
-    return Content((int(width), int(height)), partial(_aedat4, path))
-
-
-def _aedat4(path: Path, damage: Damage) -> Iterator[Block]:
-    with _aedat4_process(path) as read:
-        read(2)
+        width, height = read(2).tolist()
+        yield (width, height), 0
         row = 0
         while len(count := read(1, last=True)):
             if not 0 <= (rows := int(count[0])) <= ROW:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from ...core.errors import InputError
-from .reading import FAR, UNITS, Block, Content, Damage, Options, events_of, samples_of
+from ..stream import sampled
+from .reading import FAR, UNITS, Damage, Options, events_of
 from .tables import field_of
 
 LINE = 1 << 16  # characters of a line, at most
@@ -25,12 +25,14 @@ Line = tuple[int, list[str]]  # its number, from 1 on, and its cells
 
 @dataclass(frozen=True)
 class _Plan:
-    """How many cells a line has, which is the time, its unit (None: a date), which are read."""
+    """How many cells a line has, which is the time, its unit (None: a date), which are read, and
+    whether these are x, y, p."""
 
     cells: int
     time: int
     unit: str | None
     chosen: list[int]
+    events: bool
 
     def row(self, cells: list[str]) -> tuple[int, list[float]]:
         """The time in microseconds, and the numbers.
@@ -47,7 +49,7 @@ class _Plan:
         return round(t), values
 
 
-def csv(path: Path, head: bytes, options: Options) -> Content:
+def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """A table with a header: a column of times beside x, y, p, or beside columns of numbers.
 
     A time is a date in ISO 8601 (in UTC if it doesn't say), or a number in the unit that the
@@ -55,31 +57,13 @@ def csv(path: Path, head: bytes, options: Options) -> Content:
     semicolons or tabs.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [cells for _, cells in itertools.islice(_lines(file), 2)]
-    names = [re.fullmatch(HEADER, name.lower()) for name in rows[0]]
-    fields = {field_of(name[1]): i for i, name in enumerate(names) if name}
-    if "t" not in fields or len(rows[0]) != len(rows[-1]):
-        raise ValueError("line 1: no header with a column of times, as t, time or timestamp")
-    time, first = fields["t"], rows[-1]
-    unit = options.unit or (names[time] or "  ")[2]
-    if dated := first[time].strip()[4:5] == "-":
-        unit = None
-    elif not unit:
-        raise InputError("the unit of times isn't stated; pass unit='s', 'ms', 'us' or 'ns'")
-    events = [fields[name] for name in "xyp"] if {"x", "y", "p"} <= set(fields) else []
-    numbers = [i for i, cell in enumerate(first) if i != time and _is_number(cell)]
-    if not 1 <= len(numbers) <= COLUMNS:
-        raise ValueError(f"line 2: {len(numbers)} numbers beside the time, not 1 to {COLUMNS}")
-    plan = _Plan(len(first), time, None if dated else unit, events or numbers)
-    blocks = partial(_csv, path, options.packet, plan, bool(events))
-    return Content(None, blocks, 0 if events else len(numbers))
-
-
-def _csv(path: Path, packet: int, plan: _Plan, events: bool, damage: Damage) -> Iterator[Block]:
-    width = len(plan.chosen)
-    step = packet if events else max(1, packet // width)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = itertools.islice(_lines(file), 1, None)
+        lines = _lines(file)
+        top = list(itertools.islice(lines, 2))
+        plan = _planned(top[0][1], top[-1][1], options.unit)
+        width = len(plan.chosen)
+        yield None, 0 if plan.events else width
+        lines = itertools.chain(top[1:], lines)
+        step = options.packet if plan.events else max(1, options.packet // width)
         while part := list(itertools.islice(lines, step)):
             numbers, times, rows = [], [], []
             for number, cells in part:
@@ -92,8 +76,27 @@ def _csv(path: Path, packet: int, plan: _Plan, events: bool, damage: Damage) -> 
                 times.append(t)
                 rows.append(values)
             t, values = np.array(times, np.int64), np.array(rows).reshape(-1, width)
-            found = events_of(t, *values.T) if events else samples_of(t, values)
+            found = events_of(t, *values.T) if plan.events else sampled(t, values)
             yield found, numbers.__getitem__
+
+
+def _planned(head: list[str], first: list[str], unit: str | None) -> _Plan:
+    """What the header and the first row below it say; `unit` is what the caller says of times."""
+    names = [re.fullmatch(HEADER, name.lower()) for name in head]
+    fields = {field_of(name[1]): i for i, name in enumerate(names) if name}
+    if "t" not in fields or len(head) != len(first):
+        raise ValueError("line 1: no header with a column of times, as t, time or timestamp")
+    time = fields["t"]
+    unit = unit or (names[time] or "  ")[2]
+    if first[time].strip()[4:5] == "-":
+        unit = None
+    elif not unit:
+        raise InputError("the unit of times isn't stated; pass unit='s', 'ms', 'us' or 'ns'")
+    events = [fields[name] for name in "xyp"] if {"x", "y", "p"} <= set(fields) else []
+    numbers = [i for i, cell in enumerate(first) if i != time and _is_number(cell)]
+    if not 1 <= len(numbers) <= COLUMNS:
+        raise ValueError(f"line 2: {len(numbers)} numbers beside the time, not 1 to {COLUMNS}")
+    return _Plan(len(first), time, unit, events or numbers, bool(events))
 
 
 def _lines(file: IO[str]) -> Iterator[Line]:

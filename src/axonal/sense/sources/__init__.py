@@ -4,7 +4,6 @@
 gives it its pace, `Encoded` turns its samples into events.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...core.errors import InputError
+from ..formats import open_file
+from ..settings import made
 from ..stream import Source
 from .network import Live, Mqtt, Stdin, Tcp, Udp
 from .queue import Buffered
@@ -51,14 +52,11 @@ def open_source(
         InputError: no such scheme or encoder, a malformed address, an unknown option, or what the
             class raises. FileError, MissingExtra: as the class.
     """
-    coder = None if encoder is None else _encoder(dict(encoder))
     scheme, _, rest = url.partition(":")
     if url == "-":
         make, found = Stdin, {}
     elif Path(url).exists() or not re.fullmatch("[a-z][a-z0-9]+:.*", url):
-        from ..formats import open_file
-
-        make, found = open_file, {"path": url}
+        scheme, make, found = "path", open_file, {"path": url}
     elif scheme in SCHEMES:
         make, read = SCHEMES[scheme]
         try:
@@ -67,27 +65,13 @@ def open_source(
             raise InputError(f"{url}: {error}; write it as `open_source` says") from error
     else:
         raise InputError(f"{url}: no such source; there are a path, - and {', '.join(SCHEMES)}")
-    source = _made(url, make, found | options)
+    coder = None if encoder is None else made("encoder", ENCODERS, encoder)
+    source = made("source", {scheme: make}, {"kind": scheme, **found, **options})
     if isinstance(source, Live) or scheme == "camera":
         source = Buffered(source, buffer, "wait" if url == "-" else "drop")
     if speed is not None:
         source = Replay(source, speed)
     return source if coder is None else Encoded(source, coder)
-
-
-def _encoder(table: dict[str, Any]) -> Any:
-    kind = table.pop("kind", None)
-    if kind not in ENCODERS:
-        raise InputError(f"no encoder {kind!r}; there are {', '.join(ENCODERS)}")
-    return _made(kind, ENCODERS[kind], table)
-
-
-def _made(name: str, make: Callable[..., Any], options: dict[str, Any]) -> Any:
-    try:
-        inspect.signature(make).bind(**options)
-    except TypeError as error:
-        raise InputError(f"{name}: {error}; it takes {inspect.signature(make)}") from error
-    return make(**options)
 
 
 def _address(rest: str, port: int = 0) -> dict[str, Any]:
@@ -110,24 +94,6 @@ SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] =
     "radar": (Radar, lambda rest: {"seed": int(rest or 0)}),
 }
 
-__all__ = [
-    "ENCODERS",
-    "SCHEMES",
-    "Buffered",
-    "Cochlea",
-    "Encoded",
-    "Mqtt",
-    "Pixels",
-    "Population",
-    "Radar",
-    "Replay",
-    "SendOnDelta",
-    "Simulator",
-    "Stdin",
-    "Tcp",
-    "Udp",
-    "Video",
-    "encode",
-    "open_source",
-    "send",
-]
+__all__ = ["ENCODERS", "SCHEMES", "Buffered", "Cochlea", "Encoded", "Mqtt", "Pixels", "Population",
+           "Radar", "Replay", "SendOnDelta", "Simulator", "Stdin", "Tcp", "Udp", "Video", "encode",
+           "open_source", "send"]  # fmt: skip

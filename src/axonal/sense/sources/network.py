@@ -11,9 +11,11 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,7 +34,7 @@ LAG_US = 500_000  # what may still be on its way
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 
-class Live:
+class Live(ABC):
     """What sources share that wait for a peer.
 
     One sender at a time: a new session takes over, and its clock, if it was set back, is shifted
@@ -112,10 +114,11 @@ class Live:
         with self._lock:
             self._release()
 
+    @abstractmethod
     def _poll(self) -> list[np.ndarray] | None:
         """What arrives within POLL_S; None at the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _release(self) -> None:
         """Lets the peer go."""
 
@@ -196,19 +199,29 @@ class Live:
         return t, values
 
 
-class Udp(Live):
-    """Datagrams to `host`:`port`; port 0 takes a free one, told in `address`.
+class Listening(Live):
+    """A socket of this `KIND` at `host`:`port`; port 0 takes a free one, told in `address`.
 
     Raises:
         InputError: as `Live`, or the address can't be had.
     """
 
+    KIND: ClassVar[socket.SocketKind]
+
     def __init__(self, host: str = "127.0.0.1", port: int = 0, **options):
         super().__init__(**options)
-        self._socket = _bound(host, port, socket.SOCK_DGRAM)
+        self._socket = _bound(host, port, self.KIND)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)  # or what is allowed
         self.address = self._socket.getsockname()[:2]
+
+    def _release(self) -> None:
+        self._socket.close()
+
+
+class Udp(Listening):
+    """Datagrams from whoever sends some, see `Listening`."""
+
+    KIND = socket.SOCK_DGRAM
 
     def _poll(self) -> list[np.ndarray]:
         packets = []
@@ -219,25 +232,15 @@ class Udp(Live):
         self.status = "receiving" if packets else "waiting"
         return packets
 
-    def _release(self) -> None:
-        self._socket.close()
 
-
-class Tcp(Live):
-    """A stream from whoever connects to `host`:`port`, one peer at a time.
+class Tcp(Listening):
+    """A stream from whoever connects, one peer at a time, see `Listening`.
 
     A peer that has died may not say so: the newest connection takes the place of the one before.
-
-    Raises:
-        InputError: as `Udp`.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, **options):
-        super().__init__(**options)
-        self._socket = _bound(host, port, socket.SOCK_STREAM)
-        self.address = self._socket.getsockname()[:2]
-        self._socket.setblocking(False)
-        self._peer: socket.socket | None = None
+    KIND = socket.SOCK_STREAM
+    _peer: socket.socket | None = None
 
     def _poll(self) -> list[np.ndarray]:
         packets = []
@@ -265,7 +268,7 @@ class Tcp(Live):
 
     def _release(self) -> None:
         self._hang_up()
-        self._socket.close()
+        super()._release()
 
 
 class Stdin(Live):
@@ -284,6 +287,9 @@ class Stdin(Live):
         data = os.read(self._file, CHUNK)
         self._ended, self.status = not data, "receiving" if data else "ended"
         return self.feed(data, self._ended)
+
+    def _release(self) -> None:
+        """Whose file it is closes it."""
 
 
 class Mqtt(Live):
@@ -353,6 +359,7 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         if kind == socket.SOCK_STREAM:
             return socket.create_server(address, family=family)
         found = socket.socket(family, kind)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)  # or what is allowed
         try:
             found.bind(address)
         except OSError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ..stream import Source
-from .memory import Wrapped
+from .wrapped import Wrapped
 
 SMALL = 4096  # events: packets that wait are joined up to here, so that tiny ones cost no memory
 IDLE_S = 0.1  # of silence, after which an empty packet tells the reader of a live source
@@ -69,7 +69,7 @@ class Buffered(Wrapped):
         packet: np.ndarray | None = None
         try:
             while (taken := self._take()) is not None:
-                if len(taken):
+                if taken:
                     packet, self.position, _ = taken
                     yield packet
                 elif packet is not None and self.now is not None:
@@ -108,7 +108,7 @@ class Buffered(Wrapped):
                 self._ended = True
                 self._changed.notify_all()
 
-    def _take(self) -> tuple | None:
+    def _take(self) -> tuple[np.ndarray, int, int] | tuple[()] | None:
         """The oldest packet, nothing after a silence, or None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._ended or self._closed, IDLE_S)
@@ -152,8 +152,8 @@ class Buffered(Wrapped):
         self._lost += over + excess
         self._held -= excess
         while excess:
-            oldest, *then = self._queue.popleft()
+            oldest, after, lost = self._queue.popleft()
             if len(oldest) > excess:
-                self._queue.appendleft((oldest[excess:], *then))
+                self._queue.appendleft((oldest[excess:], after, lost))
             excess -= min(excess, len(oldest))
         return packet

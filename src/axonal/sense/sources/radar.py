@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import samples
+from ..stream import sampled
 
 LIGHT = 299_792_458.0
 
@@ -63,9 +63,8 @@ class Radar:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         while self.position < self._frames and not self._closed:
-            packet = np.empty(1, samples(self.width))
-            packet["t"] = round(self.position / self._rate * 1e6)
-            packet["value"] = self._profile(self.position)
+            t = np.array([round(self.position / self._rate * 1e6)])
+            packet = sampled(t, self._profile(self.position)[None])
             self.position += 1
             yield packet
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ..stream import Source
-from .memory import Wrapped
+from .wrapped import Wrapped
 
 INTERVAL_S = 0.02  # packets are cut here, so that their first events don't wait for their last
 

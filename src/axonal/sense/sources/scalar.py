@@ -1,21 +1,20 @@
 """Samples into events: send-on-delta, and populations of receptive fields."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numba
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import EVENT, Source, State, events
-from .memory import Memory, Wrapped
+from ..stream import EVENT, Remembering, Source, channels_of, events
+from .wrapped import Wrapped
 
 BURST = 256  # events that one sample may send a channel, however far it jumped
 CELLS = 1 << 16  # values that are looked at together
 
 
-class SendOnDelta(Memory):
+class SendOnDelta(Remembering):
     """An event for each threshold that a value has moved by since it last sent.
 
     x is the channel, p whether it went up (Miskowicz 2006, Sensors 6:49, in whole thresholds).
@@ -29,7 +28,7 @@ class SendOnDelta(Memory):
         InputError: one that is not positive and finite.
     """
 
-    _kept: tuple[str, ...] = ("_start", "_level")
+    KEPT = ("_start", "_level")
 
     def __init__(self, thresholds):
         self._thresholds = np.atleast_1d(np.asarray(thresholds, np.float64))
@@ -81,7 +80,7 @@ def _cross(values, thresholds, start, level, out):
     return count
 
 
-class Population:
+class Population(Remembering):
     """Each value as the latencies of a row of neurons, sooner the nearer it is to their centre.
 
     Gaussian receptive fields (Bohte et al. 2002, Neurocomputing 48:17): neuron k of a channel
@@ -96,6 +95,8 @@ class Population:
     Raises:
         InputError: numbers out of range.
     """
+
+    KEPT = ("_waiting",)
 
     def __init__(self, centres, width: float, window_us: int = 10_000, least: float = 0.05):
         self.centres = np.atleast_2d(np.asarray(centres, np.float64))
@@ -129,14 +130,6 @@ class Population:
         found, self._waiting = self._waiting, self._waiting[:0]
         return found
 
-    def state(self) -> State:
-        """The events that wait, by column."""
-        return {name: self._waiting[name].copy() for name in "txyp"}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on as the one did that `state` is from."""
-        self._waiting = events(*(state[name] for name in "txyp"))
-
     def _answers(self, t: np.ndarray, values: np.ndarray) -> np.ndarray:
         far = (values[:, :, None] - self.centres) / self._width
         answer = np.exp(-0.5 * far**2)
@@ -145,12 +138,14 @@ class Population:
         return events(t[row] + late, x, y, np.ones(len(x)))
 
 
-class Encoded(Wrapped):
+class Encoded(Wrapped, Remembering):
     """A source of samples as the events of its encoder; after a restart both are needed.
 
     An encoder has `encode(packet)`, `flush()` for what waits at the end, `state`, `restore`, and
     the `width` and `height` of its events.
     """
+
+    KEPT = ("encoder",)
 
     def __init__(self, source: Source, encoder: SendOnDelta | Population):
         super().__init__(source)
@@ -162,14 +157,6 @@ class Encoded(Wrapped):
             yield found
         yield self.encoder.flush()
 
-    def state(self) -> State:
-        """The encoder's."""
-        return self.encoder.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on as the one did that `state` is from."""
-        self.encoder.restore(state)
-
 
 def checked(packet: np.ndarray, channels: int) -> np.ndarray:
     """A packet's values [T, channels].
@@ -177,7 +164,7 @@ def checked(packet: np.ndarray, channels: int) -> np.ndarray:
     Raises:
         InputError: other channels, or a value that is not finite.
     """
-    if "value" not in (packet.dtype.names or ()) or packet["value"].shape[1:] != (channels,):
+    if channels_of(packet) != channels:
         raise InputError(f"{packet.dtype} are no samples of {channels} channels")
     if not (fine := np.isfinite(packet["value"]).all(1)).all():
         row = int(np.argmin(fine))

@@ -5,6 +5,7 @@ import math
 import numba
 import numpy as np
 
+from ...core import hearing
 from ...core.errors import InputError
 from .scalar import CELLS, SendOnDelta, checked
 
@@ -15,10 +16,9 @@ class Cochlea(SendOnDelta):
     """Samples in [-1, 1] to events: x the channel, low to high, y the microphone, p louder.
 
     Gammatone filters of fourth order as a cascade of complex one-pole filters (Hohmann 2002, Acta
-    Acustica 88:433), 1 at their centres, which are evenly spaced in equivalent rectangular
-    bandwidths, b = 1.019 ERB (Glasberg and Moore 1990, Hear. Res. 47:103); half-wave rectified,
-    squared, smoothed over `tau_s`; an event for each `threshold` that the energy's natural
-    logarithm moves. Samples are taken as evenly spaced.
+    Acustica 88:433), 1 at their centres, which are those of `core.hearing`, as are their widths;
+    half-wave rectified, squared, smoothed over `tau_s`; an event for each `threshold` that the
+    energy's natural logarithm moves. Samples are taken as evenly spaced.
 
     Args:
         rate: samples a second.
@@ -30,7 +30,7 @@ class Cochlea(SendOnDelta):
         InputError: numbers out of range.
     """
 
-    _kept = (*SendOnDelta._kept, "_real", "_imaginary", "_energy")
+    KEPT = (*SendOnDelta.KEPT, "_real", "_imaginary", "_energy")
 
     def __init__(
         self,
@@ -58,9 +58,8 @@ class Cochlea(SendOnDelta):
         neurons = channels * microphones
         super().__init__(np.full(neurons, threshold))
         self.width, self.height = channels, microphones
-        scale = np.linspace(_erbs(low), _erbs(high), channels)
-        self.centres = (10 ** (scale / 21.4) - 1) / 0.00437
-        damping = 2 * np.pi * 1.019 * 24.7 * (0.00437 * self.centres + 1) / rate
+        self.centres = hearing.centres(low, high, channels)
+        damping = 2 * np.pi * hearing.bandwidths(self.centres) / rate
         turn = 2 * np.pi * self.centres / rate
         self._poles = np.exp(-damping) * np.array([np.cos(turn), np.sin(turn)])
         self._gain = 2 * (1 - np.exp(-damping)) ** 4
@@ -79,14 +78,10 @@ class Cochlea(SendOnDelta):
         for i in range(0, len(packet), rows):
             part = values[i : i + rows]
             loud = np.empty((len(part), neurons))
-            memory = self._real, self._imaginary, self._energy
-            _filter(part, *self._poles, self._gain, self._smooth, *memory, loud)
+            (real, imaginary), memory = self._poles, (self._real, self._imaginary, self._energy)
+            _filter(part, real, imaginary, self._gain, self._smooth, *memory, loud)
             parts.append(self._send(packet["t"][i : i + rows], loud))
         return np.concatenate(parts)
-
-
-def _erbs(frequency: float) -> float:
-    return 21.4 * math.log10(1 + 0.00437 * frequency)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

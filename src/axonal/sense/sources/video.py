@@ -11,10 +11,10 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from ...core.config import Config
 from ...core.errors import FileError, InputError
 from ...core.extras import require
-from ..stream import EVENT, events
-from .memory import Memory
+from ..stream import EVENT, Remembering, events
 
 LARGEST = 1 << 24  # pixels
 LATEST = 1 << 60  # microseconds
@@ -27,7 +27,7 @@ SHARE = (LEVELS + 20) / np.float32(275)  # of full light, never 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pixels:
+class Pixels(Config):
     """How a camera's pixels are; v2e's defaults.
 
     Attributes:
@@ -67,7 +67,7 @@ PRESETS = {
 }
 
 
-class Simulator(Memory):
+class Simulator(Remembering):
     """Frames to events by v2e's model (Hu, Liu and Delbruck 2021, CVPR Workshops, 1312).
 
     The low-passed logarithm of the light (linear up to 20) is compared with what the pixel sent
@@ -86,7 +86,7 @@ class Simulator(Memory):
         InputError: more than 2^24 pixels or 65,535 in a row, or no such preset.
     """
 
-    _kept = "_pixels", "_fired", "_clock"
+    KEPT = "_pixels", "_fired", "_clock"
 
     def __init__(
         self, width: int, height: int, pixels: Pixels | Mapping[str, float] | str = "clean"
@@ -96,10 +96,7 @@ class Simulator(Memory):
         if isinstance(pixels, str) and pixels not in PRESETS:
             raise InputError(f"Simulator: no pixels {pixels!r}; there are {', '.join(PRESETS)}")
         if isinstance(pixels, Mapping):  # of a configuration
-            try:
-                pixels = Pixels(**pixels)
-            except TypeError as error:
-                raise InputError(f"Simulator: pixels: {error}") from error
+            pixels = Pixels.from_dict(dict(pixels))
         self.config = PRESETS[pixels] if isinstance(pixels, str) else pixels
         self.width, self.height, size = width, height, width * height
         draws = np.random.default_rng(self.config.seed).normal(size=(2, size))

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import EVENT, samples
+from ..stream import EVENT, channels_of, samples
 
 MAGIC = b"AX\x01"
 HEADER = struct.Struct("<3sBHHQq")
@@ -44,7 +44,7 @@ def encode(
     Raises:
         InputError: more than 255 channels.
     """
-    channels = 0 if packet.dtype == EVENT else packet.dtype["value"].shape[0]
+    channels = channels_of(packet)
     if channels > 255:
         raise InputError(f"encode: {channels} channels; a frame holds at most 255")
     row, t, frames, start = _row(channels), packet["t"], [], 0
@@ -55,7 +55,7 @@ def encode(
         piece = packet[start : min(start + most, int(reach))]
         rows = np.empty(len(piece), row)
         rows["dt"] = piece["t"] - first
-        for name in row.names[1:]:
+        for name in (row.names or ())[1:]:
             rows[name] = piece[name]
         head = HEADER.pack(MAGIC, channels, len(rows), session, total + start, first)
         frames.append(head + rows.tobytes())
@@ -102,6 +102,6 @@ def decode(frame: bytes) -> tuple[int, int, np.ndarray] | None:
         return None
     packet = np.empty(count, samples(channels) if channels else EVENT)
     packet["t"] = rows["dt"] + np.int64(t)
-    for name in rows.dtype.names[1:]:
+    for name in (rows.dtype.names or ())[1:]:
         packet[name] = rows[name]
     return session, total, packet
