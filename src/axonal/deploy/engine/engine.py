@@ -12,7 +12,7 @@ from ...core.meter import FIELDS, Counts
 from ..graph import Delay, Graph, Neurons
 from . import kernels, printed
 from .stages import Stage, Staged, split
-from .tables import DELAY, WEIGHTS, Tables
+from .tables import DELAY, WEIGHTS, Tables, blank
 from .values import KEPT, State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
@@ -255,9 +255,9 @@ class Stream:
     ) -> tuple[np.ndarray, np.ndarray]:
         layout = self.tables.layouts[name]
         columns = events.t, events.address, events.value
-        to, of, ordered = kernels.arrange(*columns, layout.address, starts)
+        to, of, ordered = kernels.arrange(*columns, *layout.grid, starts)
         if not ordered:
-            to, of, _ = kernels.arrange(*_merged(events), layout.address, starts)
+            to, of, _ = kernels.arrange(*_merged(events), *layout.grid, starts)
         return to, of
 
     def _taken(self, steps: int) -> dict[str, Events]:
@@ -297,10 +297,10 @@ def _blank(tables: Tables) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ..
     """A stream's memory and rings before the first step, of neurons that rest at zero."""
     totals = tables.totals
     memory = (
-        np.zeros(totals["at"], np.float32),
+        blank(totals["at"], np.float32),
         np.ones(totals["mark"], np.uint8),  # every cell is looked at once
         np.full(totals["mark"], -1, np.int64),
-        np.zeros(max(1, totals["state"]), np.float32),
+        blank(max(1, totals["state"]), np.float32),
         np.zeros(totals["at"], np.int64),
         np.zeros(totals["at"], np.float32),
         np.zeros(len(tables.nodes), np.int64),

@@ -1,43 +1,21 @@
 """Compiled pieces of the engine: how events of one node reach the accumulators of another.
 
 Memory is a few flat pools and two tables of records (see `tables`). A node's values lie in cells,
-the channels of one place side by side: address = cell x width + channel. Scattering marks the
-cells it reaches, which are those that fire afterwards looks at. Every function takes a range of
-cells, the part of a thread; a part adds what falls into its own cells, in the order of the
-events, so that sums are the same for any number of threads.
+the channels of one place side by side: address = cell x width + channel. Events come in the order
+of their addresses. Scattering marks the cells it reaches, which are those that fire afterwards
+looks at. Every function takes a range of cells, the part of a thread; a part adds what falls into
+its own cells, in an order that does not depend on the parts, so that sums are the same for any
+number of threads.
 """
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit
+
+from .vectors import emit, weigh
 
 DENSE, CONV, SPARSE, COPY = range(4)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
-
-
-def widened(x: Any) -> Any:
-    """A weight as float32: a bfloat16's bits, which are the upper half of one, or a number."""
-    return np.float32(x)
-
-
-def _bits(context: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
-
-_float_of: Any = intrinsic(_bits)
-
-
-@overload(widened)
-def _widened(x):
-    if x is types.uint16:
-        return lambda x: _float_of(np.uint32(x) << np.uint32(16))
-    return lambda x: np.float32(x)
+ROWS = 8  # of a dense map's weights that are read at once: memory brings them side by side
 
 
 @njit(**OPTIONS)
@@ -47,134 +25,127 @@ def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, ac
     Returns:
         The synaptic operations done: a weight for each event, by its size if it is a spike.
     """
-    if edge.op == DENSE:
-        return _dense(edge, first, last, width, idx, val, count, weights, acc, mark)
-    if edge.op == CONV and edge.rows:
-        return _rows(edge, first, last, idx, val, count, weights, acc, mark)
-    if edge.op == CONV:
-        return _taps(edge, first, last, idx, val, count, weights, acc, mark)
-    return _sparse(edge, first, last, width, idx, val, count, consts, ints, acc, mark)
-
-
-@njit(fastmath={"contract"}, **OPTIONS)
-def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
-    outputs, offset, spiking, scale = edge.outputs, edge.weights, edge.spiking, edge.scale
-    lo, hi = first * width, min(last * width, outputs)
-    if not count or hi <= lo:
-        return 0.0
-    sums, work, size = acc[lo:hi], 0.0, hi - lo
-    for e in range(0, count - 3, 4):  # four at once keep more of memory's lines busy
-        a, b = offset + lo + idx[e] * outputs, offset + lo + idx[e + 1] * outputs
-        c, d = offset + lo + idx[e + 2] * outputs, offset + lo + idx[e + 3] * outputs
-        w, x, y, z = val[e] * scale, val[e + 1] * scale, val[e + 2] * scale, val[e + 3] * scale
-        of_a, of_b = weights[a : a + size], weights[b : b + size]
-        of_c, of_d = weights[c : c + size], weights[d : d + size]
-        for n in range(size):
-            sums[n] += (w * widened(of_a[n]) + x * widened(of_b[n])) + (
-                y * widened(of_c[n]) + z * widened(of_d[n])
-            )
-    for e in range(count - count % 4, count):
-        begin, value = offset + lo + idx[e] * outputs, val[e] * scale
-        factors = weights[begin : begin + size]
-        for n in range(size):
-            sums[n] += value * widened(factors[n])
+    if edge.op == SPARSE:
+        return _sparse(edge, first, last, width, idx, val, count, consts, ints, acc, mark)
+    size, scaled = np.ones(count), val[:count]
     for e in range(count):
-        work += abs(val[e]) if spiking else 1.0
+        size[e] = abs(val[e]) if edge.spiking else 1.0
+    if edge.scale != np.float32(1.0):
+        scaled = val[:count] * edge.scale
+    if edge.op == DENSE:
+        return _dense(edge, first, last, width, idx, scaled, size, weights, acc, mark)
+    return _conv(edge, first, last, idx, scaled, size, weights, acc, mark)
+
+
+@njit(**OPTIONS)
+def _dense(edge, first, last, width, idx, val, size, weights, acc, mark):
+    count, begin, end = len(val), first * width, min(last * width, edge.outputs)
+    if not count or end <= begin:
+        return 0.0
+    for e in range(0, count, ROWS):
+        part, row = (e, min(e + ROWS, count)), (edge.weights + begin, edge.outputs)
+        weigh(acc, (begin, end - begin), weights, row, (idx, val), part)
     mark[first:last] = 1
-    return work * (hi - lo)
+    return size.sum() * (end - begin)
 
 
-@njit(fastmath={"contract"}, **OPTIONS)
-def _rows(edge, first, last, idx, val, count, weights, acc, mark):
-    """A convolution whose taps of a row lie side by side in weights and accumulators alike."""
+@njit(**OPTIONS)
+def _conv(edge, first, last, idx, val, size, weights, acc, mark):
+    """A convolution, by rows of outputs and of taps, whose weights and sums then stay in cache.
+
+    All events of a cell pass while the sums that they reach are in registers: those of all the
+    taps of a row, which lie side by side in weights and accumulators alike, or, with strides,
+    dilations along a row or groups, of one tap.
+    """
     # The fields as locals: the compiler must think that writing to `acc` may change a record.
     top, bottom = first // edge.wide_out, -(-last // edge.wide_out)
     inputs, outputs, wide, wide_out = edge.inputs, edge.outputs, edge.wide, edge.wide_out
     taps_y, taps_x, pad_y, pad_x = edge.taps_y, edge.taps_x, edge.pad_y, edge.pad_x
-    stride, dilate, spiking, offset = edge.stride_y, edge.dilate_y, edge.spiking, edge.weights
-    scale = edge.scale
+    stride_y, dilate_y, row = edge.stride_y, edge.dilate_y, edge.taps_x * edge.group
+    high, begin, plain = edge.high, edge.weights, edge.plain
+    cells, begins, starts, sizes = _grouped(idx, size, inputs, wide, high)
     work = 0.0
-    for e in range(count):
-        cell, value = idx[e] // inputs, val[e] * scale
-        row = (idx[e] - cell * inputs) * taps_y
-        y = cell // wide
-        left = cell - y * wide + pad_x - taps_x + 1
-        skip = max(0, -left)
-        places = min(taps_x, wide_out - left) - skip
-        if places <= 0:
-            continue
-        taps = 0
+    for down in range(top, bottom):
         for k in range(taps_y):
-            down = y + pad_y - k * dilate
-            if stride > 1:
-                if down % stride:
-                    continue
-                down //= stride
-            if top <= down < bottom:
-                to = down * wide_out + left + skip
-                begin = offset + ((row + k) * taps_x + skip) * outputs
-                sums = acc[to * outputs : (to + places) * outputs]
-                factors = weights[begin : begin + places * outputs]
-                for n in range(len(sums)):
-                    sums[n] += value * widened(factors[n])
-                for c in range(to, to + places):
-                    mark[c] = 1
-                taps += places
-        work += taps * (abs(val[e]) if spiking else 1.0)
-    return work * outputs
-
-
-@njit(fastmath={"contract"}, **OPTIONS)
-def _taps(edge, first, last, idx, val, count, weights, acc, mark):
-    """Any convolution, tap by tap: with strides and dilations along a row, and groups."""
-    top, bottom = first // edge.wide_out, -(-last // edge.wide_out)
-    outputs, wide_out, group = edge.outputs, edge.wide_out, edge.group
-    taps_y, taps_x, first_weight = edge.taps_y, edge.taps_x, edge.weights
-    stride_y, stride_x, dilate_y, dilate_x = (
-        edge.stride_y,
-        edge.stride_x,
-        edge.dilate_y,
-        edge.dilate_x,
-    )
-    work = 0.0
-    for e in range(count):
-        cell, value = idx[e] // edge.inputs, val[e] * edge.scale
-        channel = idx[e] - cell * edge.inputs
-        y, x = cell // edge.wide + edge.pad_y, cell % edge.wide + edge.pad_x
-        offset = channel // edge.per_group * group
-        taps = 0
-        for k in range(taps_y):
-            down = (y - k * dilate_y) // stride_y
-            if down * stride_y != y - k * dilate_y or not top <= down < bottom:
+            y = down * stride_y - pad_y + k * dilate_y
+            if not 0 <= y < high:
                 continue
-            for j in range(taps_x):
-                right = (x - (taps_x - 1 - j) * dilate_x) // stride_x
-                if right * stride_x != x - (taps_x - 1 - j) * dilate_x:
+            for g in range(starts[y], starts[y + 1]):
+                a, b, left = begins[g], begins[g + 1], cells[g] - y * wide + pad_x - taps_x + 1
+                taps = begin + k * row - cells[g] * inputs * taps_y * row
+                if not plain:
+                    to = (down, cells[g] - y * wide + pad_x)
+                    work += _taps(edge, to, taps, idx, val, size, a, b, weights, acc, mark)
                     continue
-                if not 0 <= right < wide_out:
-                    continue
-                to = down * wide_out + right
-                begin = first_weight + ((channel * taps_y + k) * taps_x + j) * group
-                sums = acc[to * outputs + offset : to * outputs + offset + group]
-                factors = weights[begin : begin + group]
-                for n in range(len(sums)):
-                    sums[n] += value * widened(factors[n])
-                mark[to] = 1
-                taps += 1
-        work += taps * (abs(val[e]) if edge.spiking else 1.0)
-    return work * group
+                skip = max(0, -left)
+                places = min(taps_x, wide_out - left) - skip
+                if places > 0:
+                    to = down * wide_out + left + skip
+                    span, of = (to * outputs, places * outputs), taps + skip * outputs
+                    weigh(acc, span, weights, (of, taps_y * row), (idx, val), (a, b))
+                    mark[to : to + places] = 1
+                    work += places * sizes[g]
+    return work * edge.group
+
+
+@njit(**OPTIONS)
+def _taps(edge, to, taps, idx, val, size, begin, end, weights, acc, mark):
+    """The events of a cell, whose first output with no stride is `to`, over one row of taps."""
+    down, x = to
+    outputs, group, work = edge.outputs, edge.group, 0.0
+    for j in range(edge.taps_x):
+        right = (x - (edge.taps_x - 1 - j) * edge.dilate_x) // edge.stride_x
+        if right * edge.stride_x != x - (edge.taps_x - 1 - j) * edge.dilate_x:
+            continue
+        if not 0 <= right < edge.wide_out:
+            continue
+        cell, stride = down * edge.wide_out + right, edge.taps_y * edge.taps_x * group
+        mark[cell] = 1
+        row = taps + j * group, stride
+        if group == outputs:
+            weigh(acc, (cell * outputs, group), weights, row, (idx, val), (begin, end))
+        for e in range(begin, end):
+            if group < outputs:
+                of = cell * outputs + idx[e] % edge.inputs // edge.per_group * group
+                weigh(acc, (of, group), weights, row, (idx, val), (e, e + 1))
+            work += size[e]
+    return work
+
+
+@njit(**OPTIONS)
+def _grouped(idx, size, inputs, wide, high):
+    """The cells that have events, in order, and where the events of each begin; by row of cells,
+    where its cells begin; by cell, what its events count as."""
+    count = len(size)
+    cells, begins = np.empty(count, np.int64), np.empty(count + 1, np.int64)
+    starts, sizes = np.empty(high + 1, np.int64), np.empty(count)
+    found = row = end = 0
+    for e in range(count):
+        if idx[e] >= end:
+            cell = idx[e] // inputs
+            end = (cell + 1) * inputs
+            while row * wide <= cell:
+                starts[row] = found
+                row += 1
+            cells[found], begins[found], sizes[found] = cell, e, 0.0
+            found += 1
+        sizes[found - 1] += size[e]
+    begins[found] = count
+    starts[row:] = found
+    return cells, begins, starts, sizes
 
 
 @njit(**OPTIONS)
 def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
     lo, hi = first * width, last * width
+    starts, targets, cells, weight = edge.ints, edge.targets, edge.cells, edge.weights
     for e in range(count):
-        at = edge.ints + idx[e]
-        for k in range(ints[at], ints[at + 1]):
-            to = ints[edge.targets + k]
+        value = val[e]
+        for k in range(ints[starts + idx[e]], ints[starts + idx[e] + 1]):
+            to = ints[targets + k]
             if lo <= to < hi:
-                acc[to] += val[e] * weights[edge.weights + k]
-                mark[to // width] = 1
+                acc[to] += value * weights[weight + k]
+                mark[ints[cells + k]] = 1
     return 0.0
 
 
@@ -197,38 +168,28 @@ def relay(node, first, last, acc, mark, consts, rows, lit, idx, val):
         Where its events end.
     """
     width, at = node.width, first * node.width
-    for c in range(first, last):
-        lit[c] = 0
-        if node.lazy and not mark[c]:
+    lit[first:last] = 0
+    c = first
+    while c < last:
+        begin = c
+        while c < last and (mark[c] or not node.lazy):  # cells side by side, all at once
+            c += 1
+        base, size = begin * width, (c - begin) * width
+        c += c == begin
+        if not size:
             continue
-        base = c * width
-        sums = acc[base : base + width]
+        sums = acc[base : base + size]
         if node.bias >= 0:
-            bias = consts[node.bias + base : node.bias + base + width]
-            for n in range(width):
+            bias = consts[node.bias + base : node.bias + base + size]
+            for n in range(size):
                 sums[n] += bias[n]
         if node.copied:
-            lit[c] = 1
-            rows[base : base + width] = sums
+            lit[begin:c] = 1
+            rows[base : base + size] = sums
         if node.followed:
-            at = emit(sums, base, at, idx, val)
+            at = emit(sums, size, base, at, (idx, val))
         sums[:] = 0
-        mark[c] = 0
-    return at
-
-
-@njit(**OPTIONS)
-def emit(row, base, at, idx, val):
-    """Appends the entries of `row` that are not zero to the events; returns where they end."""
-    for begin in range(0, len(row), 64):  # most have none, which one pass over them shows
-        block = row[begin : begin + 64]
-        fired = 0
-        for n in range(len(block)):
-            fired += block[n] != 0
-        if fired:
-            for n in range(len(block)):
-                idx[at], val[at] = base + begin + n, block[n]
-                at += block[n] != 0
+        mark[begin:c] = 0
     return at
 
 
@@ -244,21 +205,43 @@ def join(idx, val, begin, ends):
 
 
 @njit(**OPTIONS)
-def arrange(t, place, value, address, starts):
-    """Addresses and values of a step's events, which begin at starts[t] and end at starts[t + 1].
+def arrange(t, place, value, cells, width, starts):
+    """Addresses and values of events, those of step t from starts[t] to starts[t + 1] - 1.
+
+    Events in order of time and place, channels first, become events in order of address.
 
     Returns:
-        They, and whether they are in order and no two share a step and a place.
+        They, and whether they were in order and no two shared a step and a place.
     """
-    to, of = np.empty(len(t), np.int64), np.empty(len(t), np.float32)
-    ordered = True
-    starts[:] = 0
-    for e in range(len(t)):
-        to[e], of[e] = address[place[e]], value[e]
-        ordered &= e == 0 or t[e] > t[e - 1] or (t[e] == t[e - 1] and place[e] > place[e - 1])
-        starts[t[e] + 1] += 1
-    for step in range(1, len(starts)):
-        starts[step] += starts[step - 1]
+    count, steps = len(t), len(starts) - 1
+    to, of = np.empty(count, np.int64), np.empty(count, np.float32)
+    cell, address = np.empty(count, np.int64), np.empty(count, np.int64)
+    ends = np.zeros(cells + 1, np.int64)
+    ordered, e = True, 0
+    for step in range(steps):
+        begin = starts[step] = e
+        last, channel = -1, 0
+        while e < count and t[e] == step:
+            ordered &= place[e] > last
+            last = place[e]
+            if last < channel * cells:  # not in order
+                channel = 0
+            while last >= (channel + 1) * cells:
+                channel += 1
+            c = last - channel * cells
+            cell[e], address[e] = c, c * width + channel
+            ends[c + 1] += 1
+            e += 1
+        if e > begin:
+            ends[0] = begin
+            for c in range(cells):
+                ends[c + 1] += ends[c]
+            for i in range(begin, e):
+                at = ends[cell[i]]
+                to[at], of[at] = address[i], value[i]
+                ends[cell[i]] = at + 1
+            ends[:] = 0
+    starts[steps] = e
     return to, of, ordered
 
 
@@ -280,7 +263,8 @@ def leave(node, t, rings, idx, val):
     ring_idx, ring_val, ring_n = rings
     slot = t % node.slots
     count, place = ring_n[node.ring_n + slot], node.ring + slot * node.capacity
-    idx[:count] = ring_idx[place : place + count]
-    val[:count] = ring_val[place : place + count]
+    order = np.argsort(ring_idx[place : place + count])  # they came from several steps
+    for e in range(count):
+        idx[e], val[e] = ring_idx[place + order[e]], ring_val[place + order[e]]
     ring_n[node.ring_n + slot] = 0
     return count

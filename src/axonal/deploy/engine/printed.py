@@ -15,7 +15,7 @@ from ...core.kinds import Delta, Leaky, Signed
 from ...core.neuron import Dynamics
 from ...ops.generated import module
 from ...ops.program import frame, program
-from . import kernels
+from . import kernels, vectors
 
 VISIT = """
 @njit(**kernels.OPTIONS)
@@ -41,18 +41,17 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
             bias = consts[node.bias + base : node.bias + base + size]
             for n in range(size):
                 all_x[n] += bias[n]
-        for n in range(size):
-            touched += all_x[n] != F(0.0)
+        touched += vectors.nonzero(all_x, size)
         for n in range(size):
             {loads}
             {forward}
             all_x[n] = s_
             {stores}
-        stir = 0
+        stir = False
         {restless}
-        mark[cell:c] = stir > 0
+        mark[cell:c] = stir
         seen[cell:c] = t
-        at = kernels.emit(all_x, base, at, idx, val)
+        at = vectors.emit(all_x, size, base, at, (idx, val))
         for n in range(size):
             all_x[n] = F(0.0)
     for e in range(begin, at):
@@ -64,7 +63,7 @@ MODULE = """
 # {digest}
 import numpy as np
 from numba import njit, prange
-from axonal.deploy.engine import kernels
+from axonal.deploy.engine import kernels, vectors
 
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
@@ -188,10 +187,7 @@ def run(
 
 CATCH_UP = """
 while gap > 0:
-    alive = 0
-    for n in range(size):
-        alive += all_v[n] != F(0.0)
-    if not alive:
+    if not vectors.nonzero(all_v, size):
         break
     for _ in range(min(gap, 16)):
         for n in range(size):
@@ -260,8 +256,8 @@ def _restless(dynamics: Dynamics, varying: tuple[str, ...], threshold: str) -> l
     if isinstance(dynamics, Signed):
         slope = "all_negative_slope[n]" if "negative_slope" in varying else "negative_slope_"
         v = f"max(all_v[n], -{slope} * all_v[n])"
-    found = ["for n in range(size):", f"    stir += {v} >= {threshold} * F({least!r})"]
-    return found + ["    stir += all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
+    found = ["for n in range(size):", f"    stir |= {v} >= {threshold} * F({least!r})"]
+    return found + ["    stir |= all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
 
 
 def compiled(kinds: list[str]) -> ModuleType:
@@ -270,7 +266,8 @@ def compiled(kinds: list[str]) -> ModuleType:
     Its function is `run`; the text names what it calls, for Numba looks for changes
     in one file alone.
     """
-    digest = hashlib.sha256(Path(kernels.__file__).read_bytes()).hexdigest()
+    text = b"".join(Path(str(part.__file__)).read_bytes() for part in (kernels, vectors))
+    digest = hashlib.sha256(text).hexdigest()
     functions = [text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1)]
     given = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
     choice = [

@@ -34,8 +34,7 @@ from . import kernels, printed
 
 INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
-
-
+LINE = 64  # bytes of a line of memory; values that fill one of any size
 WEIGHTS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
@@ -49,8 +48,8 @@ NODE = _record(
     "source output ints early ring ring_n slots capacity copied followed wide",
 )
 EDGE = _record(
-    "op source fan spiking weights inputs outputs ints targets wide wide_out pad_y pad_x",
-    "taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group rows",
+    "op source fan spiking weights inputs outputs ints targets cells wide wide_out pad_y pad_x",
+    "taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group plain high",
 )
 
 
@@ -63,15 +62,31 @@ class Flat:
     size: int = 0
 
     def add(self, values: Any) -> int:
-        """Appends values; returns where they begin."""
+        """Appends values; returns where they begin, which is the beginning of a line of memory."""
         flat = np.ascontiguousarray(values, self.dtype).ravel()
+        begin, self.size = self.size, self.size + whole(len(flat))
         self.parts.append(flat)
-        self.size += len(flat)
-        return self.size - len(flat)
+        return begin
 
     def array(self) -> np.ndarray:
-        """All values, and one more, so that it is never empty."""
-        return np.concatenate([*self.parts, np.zeros(1, self.dtype)])
+        """All values, and a line more, so that it is never empty."""
+        found, at = blank(self.size + LINE, self.dtype), 0
+        for part in self.parts:
+            found[at : at + len(part)] = part
+            at += whole(len(part))
+        return found
+
+
+def whole(count: int) -> int:
+    """`count` values, and as many more as fill their last line."""
+    return -(-count // LINE) * LINE
+
+
+def blank(count: int, dtype: Any) -> np.ndarray:
+    """Zeros that begin with a line of memory: a vector that lies in two takes twice as long."""
+    size = np.dtype(dtype).itemsize
+    room = np.zeros(count * size + LINE, np.uint8)
+    return room[-room.ctypes.data % LINE :][: count * size].view(dtype)
 
 
 class Layout:
@@ -89,6 +104,11 @@ class Layout:
             self.address = np.ascontiguousarray(places.T).ravel()
         self.place = np.full(self.cells * self.width, -1)
         self.place[self.address] = np.arange(self.size)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many places there are, and channels of each: a shape without places has one."""
+        return math.prod(self.shape[1:]), self.shape[0]
 
     @property
     def room(self) -> int:
@@ -148,8 +168,8 @@ class Tables:
                 ring, ring_n = ring + row["slots"] * layout.room, ring_n + row["slots"]
             if name in self.graph.outputs:
                 row["output"] = self.graph.outputs.index(name)
-            at, mark, edge = at + layout.room, mark + layout.cells, edge + row["edges"]
-            state += layout.room * self.states(name)
+            at, mark, edge = at + whole(layout.room), mark + layout.cells, edge + row["edges"]
+            state += whole(layout.room * self.states(name))
             self.nodes[i] = tuple(row.get(key, 0) for key in NODE.fields or ())
         self.totals = {"at": at, "mark": mark, "state": state, "ring": ring, "ring_n": ring_n}
         rows = [row for name in self.names for row in self._rows[name]]
@@ -306,7 +326,8 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
         "dilate_x": dilation[1],
         "group": group,
         "per_group": per_group,
-        "rows": int(plain),
+        "plain": int(plain),
+        "high": math.prod(inside[1:-1]),
     }
 
 
@@ -322,6 +343,7 @@ def _sparse(tables: Tables, op: Any, source: str, home: str, offset: int) -> dic
         "fan": -(-len(inputs) // max(1, before.size)),
         "ints": tables._ints.add(starts),
         "targets": tables._ints.add(outputs[order]),
+        "cells": tables._ints.add(outputs[order] // after.width),
         "weights": tables._constants.add(weights[order]),
     }
 
