@@ -58,11 +58,7 @@ def generate(results: dict[str, Any]) -> str:
         ("operations that this run saves", _percent(figures.get("saving_of_lowest_fd"))),
         ("seconds for `axonal demo`", f"{figures['demo_seconds']:.0f}"),
     ]
-    lines = ["| | figure (95 % interval) |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]
-    lines += [
-        "| run | million operations an image | … skipping zeros | Fréchet distance |",
-        "|---|---|---|---|",
-    ]
+    lines, runs = [*table(["", "figure (95 % interval)"], rows), ""], []
     names = [key[4:-1] for key in figures if key.startswith("fd [")]
     shown = [
         n
@@ -75,8 +71,14 @@ def generate(results: dict[str, Any]) -> str:
         work, fd = figures[f"mmac [{name}]"], _number(figures[f"fd [{name}]"])
         bold = "**" if name == compared["spiking"] else ""
         zeros = "–" if skipped is None else f"{skipped:.1f}"
-        lines.append(f"| {bold}{name}{bold} | {work:.1f} | {zeros} | {fd} |")
-    lines += ["", f"Measured by `{results['command']}` on {results['machine']}.", ""]
+        runs.append([f"{bold}{name}{bold}", f"{work:.1f}", zeros, fd])
+    head = ["run", "million operations an image", "… skipping zeros", "Fréchet distance"]
+    lines += [
+        *table(head, runs),
+        "",
+        f"Measured by `{results['command']}` on {results['machine']}.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -92,17 +94,19 @@ def neurons(results: dict[str, Any]) -> str:
         for rival in rivals
         if f"onm512_vs_{rival}_compiled" in figures
     }
-    lines = [
-        "| Linear(N, N) and LIF | " + " | ".join(f"N = {n}" for n in widths) + " |",
-        "|---" * (len(widths) + 1) + "|",
-    ]
+    shown = []
     for row, key in rows.items():
         cells = [figures.get(key.format(n)) for n in widths]
-        shown = ["–" if cell is None else _number(cell) for cell in cells]
-        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+        shown.append([row, *("–" if cell is None else _number(cell) for cell in cells)])
+    lines = table(["Linear(N, N) and LIF", *(f"N = {n}" for n in widths)], shown)
+    alone = figures["ms [linear 512, axonal]"]["value"]
+    most = [
+        f"{figures[f'ms [layer 512, {rival}]']['value'] / alone:.1f} ({rival})" for rival in rivals
+    ]
     lines += [
         "",
-        "The neurons alone take "
+        "No layer can take less time than its Linear; at N = 512 theirs take "
+        f"{', '.join(most)} times the Linear's. The neurons alone take "
         f"{_number(figures['scan_over_bandwidth'])} times as long as moving their bytes. "
         f"{_grid(figures)}",
         "",
@@ -120,13 +124,8 @@ def _memory(figures: dict[str, Any]) -> list[str]:
     names = dict.fromkeys(
         key[key.index(", ") + 2 : -1] for key in figures if key.startswith("MB [")
     )
-    lines = [
-        "| MB that a training step adds | " + " | ".join(f"T = {t}" for t in steps) + " |",
-        "|---" * (len(steps) + 1) + "|",
-    ]
-    for name in names:
-        cells = [f"{figures[f'MB [T {t}, {name}]']:.0f}" for t in steps]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    rows = [[name, *(f"{figures[f'MB [T {t}, {name}]']:.0f}" for t in steps)] for name in names]
+    lines = table(["MB that a training step adds", *(f"T = {t}" for t in steps)], rows)
     stored, share = figures["MB to store membranes and spikes"], figures["training_memory_share"]
     lines += [
         "",
@@ -266,6 +265,7 @@ def encodings(results: dict[str, Any]) -> str:
     return f"{codes.page(results['figures'])}\n{about}"
 
 
+LAYERS = {"fc4096": "4096 x 4096", "conv": "3 x 3, 32 to 64 channels, 64 x 64"}
 NETWORKS = {  # what the engine runs whole, by the figures' name
     "lif256_3pct": "20-256-256-256-35 LIF, 3 % activity",
     "mnist_snn": "MNIST classifier, trained here",
@@ -278,20 +278,17 @@ def engine(results: dict[str, Any]) -> str:
     """The tables of `axonal bench engine`, in Markdown."""
     figures = results["figures"]
     shares = [key[len("conv_") :] for key in figures if re.fullmatch(r"conv_[\d.]+pct", key)]
-    lines = [
-        "| torch's time / ours, at the activity | "
-        + " | ".join(share.replace("pct", " %") for share in shares)
-        + " |",
-        "|---" * (len(shares) + 1) + "|",
+    rows = [
+        [title, *(f"{figures[f'{name}_{share}']['value']:.2g}" for share in shares)]
+        for name, title in LAYERS.items()
     ]
-    for name, title in (("fc4096", "4096 x 4096"), ("conv", "3 x 3, 32 to 64 channels, 64 x 64")):
-        cells = [f"{figures[f'{name}_{share}']['value']:.2g}" for share in shares]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += ["", "| torch's time / ours | step by step | all steps known |", "|---|---|---|"]
+    head = ["torch's time / ours, at the activity"]
+    lines = table([*head, *(share.replace("pct", " %") for share in shares)], rows)
+    rows = []
     for name, title in NETWORKS.items():
         whole = figures.get(f"{name.removesuffix('_vs_torch')}_whole")
-        alone = _number(figures[name])
-        lines.append(f"| {title} | {alone} | {_number(whole) if whole else '–'} |")
+        rows.append([title, _number(figures[name]), _number(whole) if whole else "–"])
+    lines += ["", *table(["torch's time / ours", "step by step", "all steps known"], rows)]
     return "\n".join(
         [
             *lines,
@@ -333,12 +330,8 @@ def nir(results: dict[str, Any]) -> str:
     heads = [f"{title} ({i})" for i, title in enumerate(titles.values(), 1)]
     lines = []
     for what, way in (("our file in their importer", ""), ("their file read by us", "from ")):
-        lines += [f"| {what} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-        for case, shown in CASES.items():
-            cells = [cell(name, way + case) for name in frameworks]
-            if set(cells) != {"–"}:
-                lines.append(f"| {shown} | " + " | ".join(cells) + " |")
-        lines.append("")
+        rows = [[said, *(cell(n, way + case) for n in frameworks)] for case, said in CASES.items()]
+        lines += [*table([what, *heads], [r for r in rows if {*r[1:]} != {"–"}]), ""]
     lines += [f"{i}. {note}" for i, note in enumerate(notes, 1)]
     return "\n".join([*lines, "", f"`{results['command']}` on {results['machine']}.", ""])
 
@@ -354,16 +347,12 @@ def learn(results: dict[str, Any]) -> str:
         shown = (f"{accuracy:.1f} %", f"{rate:.1f} %", f"{minutes:.1f}", f"{parameters:,}")
         rows.append([f"`{name}`", *shown])
     lines = table([*head, "minutes", "parameters"], rows)
-    networks = ("fully connected", "convolutional")
-    lines += [
-        "",
-        "| time of an epoch / ours | " + " | ".join(networks) + " |",
-        "|---|---|---|",
-    ]
+    networks, rows = ("fully connected", "convolutional"), []
     for rival in RIVALS:
         for way, said in (("", "as published"), ("_hoisted", "constant layers once")):
             cells = [_number(figures[f"epoch_vs_{rival}{way} [{n}]"]) for n in networks]
-            lines.append(f"| {rival}, {said} | " + " | ".join(cells) + " |")
+            rows.append([f"{rival}, {said}", *cells])
+    lines += ["", *table(["time of an epoch / ours", *networks], rows)]
     memory = [
         f"{rule} {figures[f'MB [{rule}, T 10]']:.1f} to {figures[f'MB [{rule}, T 1000]']:.1f}"
         for rule in ("bptt", "sltt", "ottt", "e-prop")

@@ -215,8 +215,8 @@ def arrange(t, place, value, cells, width, starts):
     """
     count, steps = len(t), len(starts) - 1
     to, of = np.empty(count, np.int64), np.empty(count, np.float32)
-    cell, address = np.empty(count, np.int64), np.empty(count, np.int64)
-    ends = np.zeros(cells + 1, np.int64)
+    cell, address = np.empty(count, np.int32), np.empty(count, np.int32)
+    ends = np.zeros(cells + 1, np.int32)
     ordered, e = True, 0
     for step in range(steps):
         begin = starts[step] = e
