@@ -11,8 +11,9 @@ from ...core.events import Events
 from ...core.meter import FIELDS, Counts
 from ..graph import Delay, Graph, Neurons
 from . import kernels, printed
+from .memory import blank
 from .stages import Stage, Staged, split
-from .tables import DELAY, WEIGHTS, Tables, blank
+from .tables import DELAY, WEIGHTS, Tables
 from .values import KEPT, State, rest, steps_of
 
 HEAVY = 2**19  # operations of a node from which on a second thread pays
@@ -164,7 +165,7 @@ class Stream:
             if isinstance(op, Neurons):
                 values = self._values(name).copy()
                 self._catch_up(op, values, name)
-                found[name] = values[:, layout.address].reshape(-1, *layout.shape)
+                found[name] = layout.channels_first(values).reshape(-1, *layout.shape).copy()
             elif isinstance(op, Delay):
                 found[name] = self._line(op, node, layout)
         return found
@@ -214,10 +215,11 @@ class Stream:
                 continue
             layout, node = self.tables.layouts[name], self.tables.nodes[self.tables.index[name]]
             value = np.ascontiguousarray(state[name], np.float32)
-            flat = value.reshape(len(value), layout.size)
             if node["kind"] != DELAY:
-                self._values(name)[:, layout.address] = flat
+                into = layout.channels_first(self._values(name))
+                into[:] = value.reshape(into.shape)
                 continue
+            flat = value.reshape(len(value), layout.size)
             delays = self.tables.ints[node["ints"] : node["ints"] + layout.room][layout.address]
             for back in range(len(flat), 0, -1):
                 late = np.flatnonzero((flat[-back] != 0) & (delays >= back))

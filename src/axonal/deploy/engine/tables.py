@@ -6,7 +6,6 @@ read once, by a sum, a bias or a population, its results are accumulated there a
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,10 +30,10 @@ from ..graph import (
 )
 from ..maps import between, windows
 from . import kernels, printed
+from .memory import Flat, whole
 
 INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
-LINE = 64  # bytes of a line of memory; values that fill one of any size
 WEIGHTS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
@@ -51,42 +50,6 @@ EDGE = _record(
     "op source fan spiking weights inputs outputs ints targets cells wide wide_out pad_y pad_x",
     "taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group plain high",
 )
-
-
-@dataclass
-class Flat:
-    """A flat array that grows while a graph is laid out."""
-
-    dtype: Any
-    parts: list[np.ndarray] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, values: Any) -> int:
-        """Appends values; returns where they begin, which is the beginning of a line of memory."""
-        flat = np.ascontiguousarray(values, self.dtype).ravel()
-        begin, self.size = self.size, self.size + whole(len(flat))
-        self.parts.append(flat)
-        return begin
-
-    def array(self) -> np.ndarray:
-        """All values, and a line more, so that it is never empty."""
-        found, at = blank(self.size + LINE, self.dtype), 0
-        for part in self.parts:
-            found[at : at + len(part)] = part
-            at += whole(len(part))
-        return found
-
-
-def whole(count: int) -> int:
-    """`count` values, and as many more as fill their last line."""
-    return -(-count // LINE) * LINE
-
-
-def blank(count: int, dtype: Any) -> np.ndarray:
-    """Zeros that begin with a line of memory: a vector that lies in two takes twice as long."""
-    size = np.dtype(dtype).itemsize
-    room = np.zeros(count * size + LINE, np.uint8)
-    return room[-room.ctypes.data % LINE :][: count * size].view(dtype)
 
 
 class Layout:
@@ -114,6 +77,11 @@ class Layout:
     def room(self) -> int:
         """The number of addresses, of which some may belong to no neuron."""
         return len(self.place)
+
+    def channels_first(self, values: np.ndarray) -> np.ndarray:
+        """A view of `values` [K, addresses] in the order of the shape: [K, channels, places]."""
+        cells, width = self.grid
+        return values[:, : self.size].reshape(-1, cells, width).transpose(0, 2, 1)
 
     def spread(self, value: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """`value`, broadcast to the shape, by address."""
