@@ -367,6 +367,9 @@ def test_plans_of_other_networks_are_refused():
     more = Plan("x", T, plan.shape, plan.populations | {"other": plan.populations["act"]})
     with pytest.raises(InputError, match="a plan for 'other', which Net lacks"):
         assemble(dense, more)
+    units = Plan("x", T, plan.shape, plan.populations, units={"other": 0.5})
+    with pytest.raises(InputError, match="a plan for 'other', which Net lacks"):
+        assemble(dense, units)
     less = Plan("x", T, plan.shape, {"act": plan.populations["act"]})
     with pytest.raises(InputError, match="no population for act2"):
         assemble(dense, less)
@@ -426,6 +429,12 @@ def test_populations_that_cannot_be_are_refused(given):
         {"schedule": []},
         {"method": 1},
         {"populations": {}},
+        {"shape": ()},
+        {"units": [1.0]},
+        {"units": {"a": 3.0}},
+        {"units": {"a": 0.0}},
+        {"units": {"a": 2.0**200}},
+        {"units": {"a": True}},
     ],
     ids=str,
 )

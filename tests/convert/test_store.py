@@ -34,6 +34,7 @@ def test_the_same_network_comes_back(method, network, images, tmp_path):
     x = images(4, seed=2)
     assert torch.equal(again.answer(x), spiking.answer(x))
     assert (again.latency, again.delay) == (spiking.latency, spiking.delay)
+    assert again.plan.units == spiking.plan.units and spiking.plan.units
     for name, population in spiking.plan.populations.items():
         other = again.plan.populations[name]
         assert torch.equal(other.threshold, population.threshold)
@@ -121,6 +122,11 @@ HOSTILE = {
     "a shape of nothing": edited(lambda t: t.update(shape=[])),
     "another shape": edited(lambda t: t.update(shape=[1, 6, 6])),
     "a shape of words": edited(lambda t: t.update(shape="155")),
+    "no list of units": edited(lambda t: t.update(units=[1.0])),
+    "units of another input": edited(lambda t: t.update(units={"elsewhere": 0.5})),
+    "a unit of 3": edited(lambda t: t["units"].update(dict.fromkeys(t["units"], 3.0))),
+    "a unit of 0": edited(lambda t: t["units"].update(dict.fromkeys(t["units"], 0.0))),
+    "a unit beyond numbers": edited(lambda t: t["units"].update(dict.fromkeys(t["units"], 1e300))),
     "another schedule": edited(lambda t: t.update(schedule="eval")),
     "populations in a list": edited(lambda t: t.update(populations=[1])),
     "no populations": edited(lambda t: t.update(populations={})),
@@ -177,7 +183,9 @@ JSON = st.recursive(
 
 
 @settings(max_examples=120)
-@given(st.sampled_from(["method", "steps", "shape", "populations", "schedule", "delay"]), JSON)
+@given(
+    st.sampled_from(["method", "steps", "shape", "populations", "schedule", "delay", "units"]), JSON
+)
 def test_any_field_may_hold_anything(written, tmp_path, field, value):
     folder = restored(tmp_path, written[0])
     edited(lambda table: table.update({field: value}))(folder)

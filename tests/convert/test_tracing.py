@@ -147,6 +147,20 @@ TRANSFORMERS = {
     ),
     "norm and GELU": lambda: tokens(lambda m, h: F.gelu(m.n(h)).softmax(-1), n=nn.LayerNorm(16)),
 }
+TOKENS = {
+    "expand": lambda m, h: torch.cat([m.token.expand(h.shape[0], -1, -1), h], 1) + m.places,
+    "repeat": lambda m, h: torch.cat((m.token.repeat(h.size(0), 1, 1), h), dim=1)[:, 0],
+    "last": lambda m, h: torch.cat([h, m.token.expand(h.size(0), 1, 16)], -2),
+    "several": lambda m, h: torch.cat(
+        [m.token.expand(h.size(0), 1, 16), m.places.expand(h.size(0), -1, -1), h, -h], 1
+    ),
+}
+TRANSFORMERS |= {
+    f"token: {name}": lambda run=run: tokens(
+        run, token=nn.Parameter(torch.rand(1, 1, 16)), places=nn.Parameter(torch.rand(1, 5, 16))
+    )
+    for name, run in TOKENS.items()
+}
 CASES = RECTIFIERS | NAMES | SHAPES | {f"norm: {k}": v for k, v in (NORMED | UNFUSED).items()}
 CASES |= {f"attention: {k}": v for k, v in TRANSFORMERS.items()}
 
@@ -205,8 +219,11 @@ def test_norms_become_weights(name):
 
 
 @pytest.mark.parametrize("name", UNFUSED)
-def test_norms_without_weights_of_their_own_stay(name):
-    assert any(isinstance(m, NORMS) for m in prepared(trained(UNFUSED[name])).modules())
+def test_norms_without_weights_of_their_own_are_factors_and_sums(name):
+    dense = prepared(trained(UNFUSED[name]))
+    norms = [m for m in dense.modules() if isinstance(m, NORMS)]
+    products = [n for n in dense.graph.nodes if n.target is torch.mul]
+    assert (len(norms), bool(products)) == ((1, False) if name == "of tokens" else (0, True))
 
 
 POOLS = {

@@ -269,6 +269,41 @@ def test_a_difference_of_two_inputs_in_chunks(first, second):
 
 
 @torch.no_grad()
+@given(st.integers(-3, 3), st.integers(1, 8), st.integers(1, 3), st.integers(0, 100))
+def test_what_is_rounded_is_the_same_however_it_is_computed(power, steps, pieces, seed):
+    """Sums in another order, in chunks, of other precision: the same multiples of the unit."""
+    draw, unit = torch.Generator().manual_seed(seed), 2.0**power
+    a = torch.randint(-64, 64, (steps, 2, 3, 12), generator=draw) / 16
+    b = torch.randint(-64, 64, (steps, 2, 12, 4), generator=draw) / 16
+    order = torch.randperm(12, generator=draw)
+    whole, _ = Difference(torch.matmul, unit)(a, b, None)
+    other, state = Difference(torch.matmul, unit), None
+    parts = []
+    for begin in range(0, steps, pieces):
+        rows = slice(begin, begin + pieces)
+        y, state = other(a[rows][..., order], b[rows][:, :, order].double(), state)
+        parts.append(y)
+    assert torch.equal(torch.cat(parts), whole) and torch.equal(
+        whole, (whole / unit).round() * unit
+    )
+    exact = (
+        a.double().cumsum(0)
+        @ b.double().cumsum(0)
+        / torch.arange(1, steps + 1)[:, None, None, None]
+    )
+    assert (whole.cumsum(0) - exact).abs().max() <= unit / 2 * 1.001
+
+
+def test_gradients_pass_a_rounded_difference():
+    x = torch.randn(3, 2, 4, requires_grad=True)
+    plain, rounded = (
+        torch.autograd.grad(Difference(torch.tanh, unit)(x)[0].square().sum(), x)[0]
+        for unit in (None, 2.0**-20)
+    )
+    torch.testing.assert_close(plain, rounded, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_difference_hands_on_the_first_step_as_it_is():
     x = torch.randn(1, 2, 4)
     y, _ = Difference(torch.tanh)(x)

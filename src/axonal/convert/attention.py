@@ -1,9 +1,11 @@
-"""Attention taken apart into linear maps, products and softmax, which a conversion can follow."""
+"""Parts of transformers as a conversion can follow them: attention, and tokens of their own."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from ..core.errors import InputError
 
@@ -62,3 +64,38 @@ def unrolled(model: nn.Module) -> nn.Module:
             if type(child) is nn.MultiheadAttention:
                 setattr(parent, name, UnrolledAttention(child))
     return model
+
+
+def join(node: fx.Node, moving: Collection[fx.Node]) -> None:
+    """Make a concatenation with what stands still, as a class token does, a padding and a sum.
+
+    Args:
+        node: the concatenation, changed in place if its values lie side by side.
+        moving: the nodes that depend on the input.
+    """
+    parts = [*node.args[0]]
+    places = [i for i, part in enumerate(parts) if part in moving]
+    first, last = places[0], places[-1] + 1
+    if len(places) in (len(parts), 0) or last - first != len(places):
+        return
+    graph, dim = node.graph, node.kwargs.get("dim", [*node.args, 0][1])
+    with graph.inserting_before(node):
+        call, method = graph.call_function, graph.call_method
+        before, x, after = (
+            part[0] if len(part) == 1 else call(torch.cat, (part, dim)) if part else None
+            for part in (parts[:first], parts[first:last], parts[last:])
+        )
+        sizes = [method("size", (part, dim)) if part else 0 for part in (before, x, after)]
+        turned = method("transpose", (x, dim, -1))
+        padded = call(F.pad, (turned, (sizes[0], sizes[2])))
+        constant = call(around, (before, sizes[1], after, dim))
+        padded = method("transpose", (padded, dim, -1))
+    node.target, node.args, node.kwargs = torch.add, (padded, constant), {}
+
+
+def around(before: Tensor | None, length: int, after: Tensor | None, dim: int) -> Tensor:
+    """The first samples [1, ...] of two tensors, zeros of a length between them."""
+    first, last = (() if part is None else (part[:1],) for part in (before, after))
+    shape = [*(*first, *last)[0].shape]
+    shape[dim] = length
+    return torch.cat([*first, (*first, *last)[0].new_zeros(shape), *last], dim)

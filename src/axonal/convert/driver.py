@@ -1,9 +1,10 @@
-"""One way to convert: check, follow, decide by a method, put together, certify."""
+"""One way to convert: check, follow, decide by a method, round, put together, certify."""
 
 import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..core.errors import InputError
 from . import balanced, corrected, graded, measure, normalised, qcfs, signed, transformer
 from .calibrate import Run, calibrate
 from .certificate import Certificate
+from .exact import units
 from .observe import values_of
 from .plan import LONGEST, Plan, SpikingNetwork, assemble
 from .setting import Setting
@@ -50,6 +52,10 @@ def convert(
     **options: Any,
 ) -> tuple[SpikingNetwork | DeltaNetwork, Certificate]:
     """Make `model` spike: neurons for its activations, and a certificate of what that changed.
+
+    Weights and inputs are rounded so that all sums are exact (`exact`): the network
+    sends the same spikes in the engine, in chunks and in any batch. Sigma-delta networks, whose
+    spikes are real numbers, are not.
 
     Args:
         model: trained; torch.fx must be able to follow it. It is left as it is.
@@ -99,7 +105,7 @@ def convert(
     _unlike_guessing(_alone(model, dense, x), labels)
     with torch.no_grad():
         plan = METHODS[method](dense, Setting(x, T, folder), **options)
-        network = assemble(dense, plan)
+        network = assemble(dense, replace(plan, units=units(dense, x)))
     return network, measure.certify(dense, network, test, answers)
 
 

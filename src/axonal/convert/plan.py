@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from typing import Any, Literal, get_args
@@ -14,11 +14,13 @@ from torch.fx.operator_schemas import normalize_function
 from ..core.errors import InputError
 from ..core.neuron import Dynamics
 from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Signed, Stateful, Wired
+from .exact import exact, rounding
 from .scales import fold
 from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
 
 Emit = Literal["integer", "multiple"]
 LARGEST, LONGEST = 2**24, 2**16  # values of a sample, steps: what a file may ask for
+POWERS = {2.0**k for k in range(-100, 101)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,8 @@ class Plan:
         schedule: "pipelined": every layer works in every step. "waiting": a layer fires when the
             one before has sent all its spikes, so that their order does not matter.
         delay: steps before the answer's first, of a pipelined network.
+        units: by node, powers of two: the input and functions are rounded to multiples of these,
+            and weights so that sums are exact (`exact`). Without any, all stays as it is.
 
     Raises:
         InputError: a field out of range.
@@ -85,10 +89,12 @@ class Plan:
     populations: Mapping[str, Population]
     schedule: Schedule = "pipelined"
     delay: int = 0
+    units: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         counts = (self.steps, *self.shape)
-        if any(type(n) is not int or n < 1 for n in counts) or prod(self.shape) > LARGEST:
+        wrong = not self.shape or any(type(n) is not int or n < 1 for n in counts)
+        if wrong or prod(self.shape) > LARGEST:
             raise InputError(f"Plan: no {self.steps} steps of samples {list(self.shape)}")
         if type(self.delay) is not int or self.delay < 0 or self.steps + self.delay > LONGEST:
             raise InputError(f"Plan: {self.delay} + {self.steps} steps; at most {LONGEST} work")
@@ -96,6 +102,9 @@ class Plan:
             raise InputError(f"Plan: {self.schedule!r} is not one of {get_args(Schedule)}")
         if not self.populations:
             raise InputError("Plan: no populations; nothing would spike")
+        units = self.units.values() if isinstance(self.units, Mapping) else [None]
+        if not all(type(unit) is float and unit in POWERS for unit in units):
+            raise InputError(f"Plan: units {self.units!r} must be powers of two by name")
 
     @property
     def levels(self) -> int:
@@ -169,7 +178,7 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
         InputError: the plan is for another network.
     """
     known = {node.name: role for node, role in roles(dense).items()}
-    if unknown := sorted({*plan.populations} - {*known}):
+    if unknown := sorted({*plan.populations, *plan.units} - {*known}):
         raise InputError(f"a plan for {unknown[0]!r}, which {type(dense).__name__} lacks")
     graph = fx.GraphModule(shallow(dense), copy.deepcopy(dense.graph))
     scales: dict[str, Tensor] = {}
@@ -178,12 +187,16 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
         if role == "rectifier" and population is None:
             raise InputError(f"the plan has no population for {node.name}")
         if role in ("curved", "product"):
-            _differ(graph, node, plan.schedule)
+            _differ(graph, node, plan.schedule, plan.units.get(node.name))
+        if role == "input" and node.name in plan.units:
+            scales |= _round(graph, node, plan.units[node.name])
         if population is not None:
             name = _put(graph, node, population, role)
             scales[name] = population.threshold
     delay = _wait(graph, plan) if plan.schedule == "waiting" else plan.delay
     fold(graph, scales, plan.shape)
+    if plan.units:
+        exact(graph, plan.shape)
     graph.graph.lint()
     graph.delete_all_unused_submodules()
     graph.recompile()
@@ -215,7 +228,17 @@ def _neuron(dynamics: Dynamics, threshold: Tensor) -> Neuron:
     return Neuron(dynamics, values={"threshold": threshold}).to(threshold)
 
 
-def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
+def _round(graph: fx.GraphModule, node: fx.Node, unit: float) -> dict[str, Tensor]:
+    """Neurons that round the input; their name, and what they send is worth."""
+    graph.add_submodule(name := f"{node.name}_rounded", rounding(unit))
+    with graph.graph.inserting_after(node):
+        sent = graph.graph.call_module(name)
+    node.replace_all_uses_with(sent)
+    sent.args = (node,)
+    return {name: torch.tensor(unit)}
+
+
+def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule, unit: float | None) -> None:
     """A function without memory as one of rates."""
     module = module_of(graph, node)
     if schedule == "waiting":
@@ -231,7 +254,7 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule) -> None:
             node.target = f"{node.name}_any"
         return
     function: Callable[..., Any] = module if module is not None else _function(node)
-    graph.add_submodule(f"{node.name}_difference", Difference(function))
+    graph.add_submodule(f"{node.name}_difference", Difference(function, unit))
     node.op, node.target = "call_module", f"{node.name}_difference"
     node.args = tuple(arg for arg in node.args if isinstance(arg, fx.Node))
     node.kwargs = {}

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..core.errors import InputError
 from ..nn import QCFS, Neuron
-from .attention import unrolled
+from .attention import join, unrolled
 
 TORCH = Path(torch.__file__).parent
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
@@ -33,7 +33,8 @@ LINEAR_MODULES = (
     nn.Identity,
 )
 SUMS = {operator.add, operator.sub, operator.iadd, torch.add, torch.sub}
-SCALES = {operator.mul, operator.truediv, torch.mul, torch.div}
+DIVIDES = {operator.truediv, torch.div}
+SCALES = {operator.mul, torch.mul, *DIVIDES}
 LINEAR_FUNCTIONS = {
     torch.cat,
     torch.flatten,
@@ -134,8 +135,11 @@ def prepared(model: nn.Module, schedule: Schedule = "pipelined") -> fx.GraphModu
         InputError: as `trace`, or a batch norm has no statistics.
     """
     dense = trace(unrolled(copy.deepcopy(model).eval()))
+    moving = moves(dense.graph)
     for node in list(dense.graph.nodes):
         module = module_of(dense, node)
+        if node.target in (torch.cat, torch.concat) and node in moving:
+            join(node, moving)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _fuse(dense, node, module)
         elif isinstance(module, MAXIMA) or node.target in (F.max_pool1d, F.max_pool2d):
@@ -174,6 +178,24 @@ def _fuse(dense: fx.GraphModule, node: fx.Node, norm: nn.Module) -> None:
         before.target = f"{before.name}_fused"
         node.replace_all_uses_with(before)
         dense.graph.erase_node(node)
+    elif isinstance(norm, nn.BatchNorm2d):
+        _spread(dense, node, norm)
+
+
+def _spread(dense: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
+    """A batch norm as what it does: a factor and a sum for each channel."""
+    ones = torch.ones_like(norm.running_mean)
+    factor = (ones if norm.weight is None else norm.weight) * (norm.running_var + norm.eps).rsqrt()
+    shift = (0 * ones if norm.bias is None else norm.bias) - norm.running_mean * factor
+    found = node.all_input_nodes[0]
+    for run, value in ((torch.mul, factor), (torch.add, shift)):
+        name = f"{node.name}_{run.__name__}"
+        dense.register_buffer(name, value.detach().reshape(-1, 1, 1))
+        with dense.graph.inserting_before(node):
+            found = dense.graph.call_function(run, (found, dense.graph.get_attr(name)))
+        found.meta |= node.meta
+    node.replace_all_uses_with(found)
+    dense.graph.erase_node(node)
 
 
 def _exchange(dense: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
@@ -262,18 +284,18 @@ def is_linear(dense: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> boo
         return getattr(module, "running_mean", 0) is not None
     known = node.target in LINEAR_FUNCTIONS
     known = known or (node.op == "call_method" and node.target in LINEAR_METHODS)
-    known = known and all(source in moving for source in node.all_input_nodes)
+    known = known and all(m in moving or is_size(m) for m in node.all_input_nodes)
     known = known and _keeps_zero(node) and _keeps_samples_apart(node)
     known = known and not node.kwargs.get("training")  # of dropout
     return known or _scales(node, moving)
 
 
 def moves(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that depend on the first argument."""
+    """The nodes that depend on the values of the first argument, and its shapes."""
     moving: set[fx.Node] = set()
     for node in graph.nodes:
         first = node.op == "placeholder" and not moving
-        if first or any(source in moving for source in node.all_input_nodes):
+        if first or any(m in moving and not is_size(m) for m in node.all_input_nodes):
             moving.add(node)
     return moving
 
@@ -353,7 +375,7 @@ def _scales(node: fx.Node, moving: set[fx.Node]) -> bool:
     """Whether `node` multiplies or divides one moving value by numbers or parameters."""
     if node.target not in SCALES or node.kwargs or len(node.args) != 2:
         return False
-    (first, second), divides = node.args, node.target in (operator.truediv, torch.div)
+    (first, second), divides = node.args, node.target in DIVIDES
     return (first in moving and _stands(second)) or (
         not divides and second in moving and _stands(first)
     )

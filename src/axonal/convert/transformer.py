@@ -4,8 +4,8 @@ What reads the network's values through weights or products gets them as spikes:
 several thresholds and both signs stands before every linear map and every product of attention
 (ECMT, Huang et al. 2024, arXiv 2403.16552). Norms, softmax, GELU and products themselves run on
 running means, and hand on by how much the sum of their results should grow (`nn.Difference`, as in
-STA, Jiang et al. 2024, ICLR). They stay in floating point and dense: the engine counts them under
-their names, the certificate's operations leave them out.
+STA, Jiang et al. 2024, ICLR). They stay dense, in floating point that is rounded (see `exact`): the
+engine counts them under their names, the certificate's operations leave them out.
 """
 
 from torch import fx

@@ -18,9 +18,9 @@ from .trace import trace
 class Agreement:
     """How far two runs send the same.
 
-    Spikes can differ where a membrane meets its threshold to the last bits: torch adds up in
-    another order than the engine, which adds in the order of addresses, and there is no rule of
-    ties that both keep.
+    Converted networks send the same, for their sums are exact. In others spikes can differ where a
+    membrane meets its threshold to the last bits: torch adds up in another order than the engine,
+    which adds in the order of addresses, and there is no rule of ties that both keep.
 
     Attributes:
         compared: values compared in each population: neurons x steps x samples.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
+from ..core.numbered import HALF
 from .maps import Op, Shape, windows
 
 # Multiply-adds that an exponential, a hyperbolic tangent or an error function counts as: the
@@ -29,10 +30,12 @@ class Difference(Op):
     Attributes:
         function: a name in `FUNCTIONS`.
         values: its options by name, numbers and arrays.
+        unit: of which t f is rounded to multiples; None to round nothing.
     """
 
     function: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    unit: float | None = None
 
     def __post_init__(self):
         if self.function not in FUNCTIONS:
@@ -44,7 +47,7 @@ class Difference(Op):
 
     def shape(self, *given: Shape) -> Shape:
         try:
-            found = self._run(*(np.zeros((1, *size), np.float32) for size in given)).shape
+            found = self._run(*(np.zeros((1, *size)) for size in given)).shape
         except (TypeError, ValueError, IndexError) as error:
             raise InputError(f"Difference: {self.function} of {given}: {error}") from error
         if found[:1] != (1,) or not 1 <= len(found) - 1 <= 3:
@@ -53,22 +56,24 @@ class Difference(Op):
 
     def rest(self, result: Shape, *given: Shape) -> np.ndarray:
         """What it remembers before the first step: how many there were, sums, t f(means); flat."""
-        return np.zeros(1 + sum(map(math.prod, (*given, result))), np.float32)
+        return np.zeros(1 + sum(map(math.prod, (*given, result))))
 
     def over(self, given: list[np.ndarray], state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The values for inputs [T, ...] after an earlier state, and the state after them."""
-        count = state[0] + np.arange(1, len(given[0]) + 1, dtype=np.float32)
+        count = state[0] + np.arange(1.0, len(given[0]) + 1)
         ends = np.cumsum([1, *(x[0].size for x in given)])
         _, *sums, last = np.split(state, ends)
         totals = [
-            np.cumsum(np.concatenate([before.reshape(1, *x.shape[1:]), x]), 0, np.float32)[1:]
+            np.cumsum(np.concatenate([before.reshape(1, *x.shape[1:]), x]), 0)[1:]
             for before, x in zip(sums, given, strict=True)
         ]
         whole = self._run(*(t / _behind(count, t) for t in totals))
         whole = whole * _behind(count, whole)
+        if self.unit is not None:
+            whole = np.floor(whole / self.unit + HALF) * self.unit
         y = np.diff(whole, axis=0, prepend=last.reshape(1, *whole.shape[1:]))
         after = [count[-1:], *(t[-1].ravel() for t in totals), whole[-1].ravel()]
-        return y, np.concatenate(after)
+        return y.astype(np.float32), np.concatenate(after)
 
     def work(self, result: Shape, *given: Shape) -> dict[str, float]:
         """What a step takes, by field of `Counts`: dense work, whatever moved.
@@ -93,7 +98,7 @@ class Difference(Op):
 
     def _run(self, *x: np.ndarray) -> np.ndarray:
         function, *_ = FUNCTIONS[self.function]
-        return np.asarray(function(*x, **self.values), np.float32)
+        return np.asarray(function(*x, **self.values), np.float64)
 
 
 def called(function: Any) -> tuple[str, dict[str, Any]]:
@@ -156,7 +161,7 @@ def _layer_norm(
     if tuple(normalized_shape) != x.shape[-1:] or x.ndim < 2:
         raise ValueError(f"it is over {tuple(normalized_shape)}; only the last axis will do")
     x = x - x.mean(-1, keepdims=True)
-    scaled = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + np.float32(eps))
+    scaled = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + eps)
     return scaled * weight + bias
 
 
@@ -164,7 +169,7 @@ def _gelu(x: np.ndarray, approximate: str = "none") -> np.ndarray:
     if approximate == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
         return 0.5 * x * (1 + np.tanh(inner))
-    return 0.5 * x * (1 + np.asarray(_erf(x * math.sqrt(0.5)), np.float32))
+    return 0.5 * x * (1 + np.asarray(_erf(x * math.sqrt(0.5)), np.float64))
 
 
 # The function, and its multiplies and adds for each value that goes into each result.

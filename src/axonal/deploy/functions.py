@@ -105,8 +105,9 @@ def avg_pool(
         divisor = divisor[..., None] * (np.minimum(begin + k, high) - low)
         ends.append(max(p, (count - 1) * s + k - n - p))
     padded = tuple(zip(pads, ends, strict=True))
-    if divisor_override is None and (divisor == math.prod(size)).all():
-        return g.add(name, ops.Pool(size, steps, padded), x)
+    average = divisor_override is None and bool((divisor == math.prod(size)).all())
+    if average or divisor_override == 1:
+        return g.add(name, ops.Pool(size, steps, padded, average), x)
     total = g.add(f"{name}.sum", ops.Pool(size, steps, padded, average=False), x)
     return g.add(name, ops.Scale(_float(1 / (divisor_override or divisor))), total)
 

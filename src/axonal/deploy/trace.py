@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from ..core.errors import InputError
-from ..core.kinds import Leaky
+from ..core.kinds import Leaky, Signed
 from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, Stateful
 from ..nn.neurons import Bursting, SigmaDelta
 from ..nn.wired import Difference, Wired
@@ -330,9 +330,9 @@ def _neuron(g: Builder, name: str, module: Neuron, x: Value, *state: Any, reserv
 def _one_step(g: Builder, name: str, module: OneStep, x: Value) -> Value:
     """Neurons that forget: without decay and reset, every step is a first one."""
     dynamics, values = module.neuron.dynamics, _values(module.neuron)
-    if not isinstance(dynamics, Leaky):
+    if not isinstance(dynamics, Leaky | Signed):
         raise InputError(f"{type(dynamics).__name__} remembers more than a membrane; use Leaky")
-    forgetful = replace(dynamics, decay=0.0, reset="none", refractory=0)
+    forgetful = replace(dynamics, decay=0.0, reset=dynamics.RESETS[-1], refractory=0)
     values.pop("decay", None)
     return g.add(name, ops.Neurons(forgetful, values), x)
 
@@ -355,7 +355,7 @@ def _delayed(g: Builder, name: str, module: DelayedLinear, x: Value, *state: Any
 
 def _difference(g: Builder, name: str, module: Difference, *given: Any) -> Value:
     function, values = called(module.function)
-    op = ops.Difference(function, _map(values, torch.is_tensor, _array))
+    op = ops.Difference(function, _map(values, torch.is_tensor, _array), module.unit)
     return g.add(name, op, *(x for x in given if x is not None))
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from ..core.errors import InputError
+from ..core.numbered import HALF
 from .stateful import Stateful
 from .watch import MAPS
 
@@ -138,19 +140,22 @@ class Difference(Stateful):
 
     so that y sums to T f(mean x) after T steps, for any f, of one input or several (temporal
     difference; Huang et al. 2024, arXiv 2410.09228, and the products of STA, Jiang et al. 2024).
+    It computes in float64; t f is rounded to multiples of `unit`, which come out the same wherever
+    f is computed, to the last bit.
 
     Args:
         function: of tensors [B, ...], such as `nn.MaxPool2d(2)` or `torch.matmul`.
+        unit: a power of two; None to round nothing.
     """
 
-    def __init__(self, function: Callable[..., Tensor]):
+    def __init__(self, function: Callable[..., Tensor], unit: float | None = None):
         super().__init__()
-        self.function = function
+        self.function, self.unit = function, unit
 
     def forward(self, *given: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Inputs [T, B, ...] and, last, the state or None -> y [T, B, ...] and the state.
 
-        The state is (sums of each input, steps so far, t f of the means).
+        The state is (sums of each input, steps so far, t f of the means), float64.
 
         Raises:
             InputError: no step, or a state of another function.
@@ -163,12 +168,23 @@ class Difference(Stateful):
             x.shape[1:] for x in inputs
         ]:
             raise InputError("Difference: the state is of other inputs; pass back the last one")
-        *sums, begin, last = state or (*(torch.zeros_like(x[0]) for x in inputs), 0.0, 0.0)
-        count = begin + torch.arange(1, steps + 1, device=inputs[0].device, dtype=inputs[0].dtype)
-        totals = [before + torch.cumsum(x, 0) for before, x in zip(sums, inputs, strict=True)]
+        wide = [x.double() for x in inputs]
+        *sums, begin, last = state or (*(torch.zeros_like(x[0]) for x in wide), 0.0, 0.0)
+        count = begin + torch.arange(1, steps + 1, device=wide[0].device, dtype=torch.float64)
+        totals = [before + torch.cumsum(x, 0) for before, x in zip(sums, wide, strict=True)]
         means = [t / count.reshape(-1, *(1 for _ in t.shape[1:])) for t in totals]
-        whole = self.function(*(m.flatten(0, 1) for m in means)).unflatten(0, (steps, batch))
+        whole = self._run(*(m.flatten(0, 1) for m in means)).unflatten(0, (steps, batch))
         whole = whole * count.reshape(-1, *(1 for _ in whole.shape[1:]))
+        if self.unit is not None:  # gradients pass straight through
+            near = torch.floor(whole / self.unit + HALF) * self.unit
+            whole = near.detach() + (whole - whole.detach())
         before = torch.as_tensor(last).to(whole).expand_as(whole[:1])
-        y = torch.diff(whole, dim=0, prepend=before)
+        y = torch.diff(whole, dim=0, prepend=before).to(inputs[0].dtype)
         return y, (*(t[-1] for t in totals), begin + steps, whole[-1:])
+
+    def _run(self, *means: Tensor) -> Tensor:
+        """The function, in float64."""
+        if not isinstance(self.function, nn.Module):
+            return self.function(*means)
+        weights = {**dict(self.function.named_parameters()), **dict(self.function.named_buffers())}
+        return functional_call(self.function, {n: w.double() for n, w in weights.items()}, means)

@@ -37,7 +37,7 @@ HARDEST = {  # loss by name: the form, T, and of what networks the largest count
     "binary_T4_loss": ("binary", 4),
     "binary_T8_loss": ("binary", 8),
 }
-CALIBRATION, CERTIFIED, SHARED, IN_ENGINE = 1000, 300, 1000, 4  # samples
+CALIBRATION, CERTIFIED, SHARED, IN_ENGINE = 1000, 300, 3000, 8  # samples
 EXIT_LOSS = 0.0  # of accuracy, that calibration of early exits allows
 BATCH = 100
 
@@ -207,6 +207,7 @@ class _Bench:
         return {
             "behind_spikingjelly": number,
             "cells_compared": len({cell for _, cell in theirs.accuracy}),
+            "images_compared": count,
             "reasons": theirs.reasons,
             **shares,
             **compared,

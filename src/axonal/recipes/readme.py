@@ -210,7 +210,7 @@ def convert(results: dict[str, Any]) -> str:
     lines += ["", *table(head, _beside(figures)), ""]
     lines += [
         f"{figures['behind_spikingjelly']} of {figures['cells_compared']} cells are below "
-        "SpikingJelly's best. "
+        f"SpikingJelly's best, over the same {figures['images_compared']:,} images. "
         f"Answers that are given as soon as they are sure take {figures['anytime_step_share']:.0%} "
         f"of 8 steps, at {figures['anytime_accuracy']:.2f} % instead of "
         f"{figures['anytime_full_accuracy']:.2f} % (at random steps "
