@@ -53,9 +53,9 @@ def convert(
 ) -> tuple[SpikingNetwork | DeltaNetwork, Certificate]:
     """Make `model` spike: neurons for its activations, and a certificate of what that changed.
 
-    Weights and inputs are rounded so that all sums are exact (`exact`): the network
-    sends the same spikes in the engine, in chunks and in any batch. Sigma-delta networks, whose
-    spikes are real numbers, are not.
+    Weights and inputs are rounded so that all sums are exact (`exact`): the network sends the same
+    spikes in the engine, in chunks and in any batch. Not so sigma-delta networks, whose spikes are
+    real numbers.
 
     Args:
         model: trained; torch.fx must be able to follow it. It is left as it is.

@@ -20,7 +20,7 @@ from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, ro
 
 Emit = Literal["integer", "multiple"]
 LARGEST, LONGEST = 2**24, 2**16  # values of a sample, steps: what a file may ask for
-POWERS = {2.0**k for k in range(-100, 101)}
+POWERS = {2.0**k for k in range(-126, 128)}  # of float32
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from .errors import InputError
 from .neuron import Algebra, Dynamics, Emit, State
 
-# What floats nearly compute lies nearly on ties of short numbers, such as 1/2; on this it does not.
+# floor(x + HALF) rounds x; its ties lie where no short sums do, which floats may compute nearly.
 HALF = 0.5000013
 
 
