@@ -1,6 +1,7 @@
 """The same tests on every machine: one thread, fixed examples, no data from outside."""
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch and numba are imported
 os.environ["NUMBA_NUM_THREADS"] = "1"
@@ -18,6 +19,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("axonal")
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Weights that a test draws do not depend on the tests before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture
