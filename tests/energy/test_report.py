@@ -159,3 +159,4 @@ def test_a_chart_alone_is_an_svg_with_its_colours():
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "a < b" in "".join(root.itertext()) and "--delta-0" in text
+    assert root.get("viewBox") == "0 -28 400 328"  # with room above for the legend

@@ -5,6 +5,7 @@ dark; markers and dashes differ as well, so that no series is told by colour alo
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,19 +331,21 @@ def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
 
 
 def alone(chart: Markup, series: Sequence[Series]) -> str:
-    """A chart as a file of its own, with its legend and the colours of the page."""
+    """A chart as a file of its own, with its legend above it and the colours of the page."""
     style = Path(__file__).with_name("chart.css").read_text()
-    text, head = str(chart), chart.index(">") + 1
+    text, room = str(chart), 18 * len(series) + 10
+    width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
     legend = [
         Markup('<text x="{}" y="{}" style="fill:var(--{})" class="label">{}</text>').format(
-            80, 32 + 18 * i, one.tone, one.name
+            20, 22 + 18 * i - room, one.tone, one.name
         )
         for i, one in enumerate(series)
     ]
-    start = text[:head].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    plate = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
-    body = text[head:].replace("</svg>", "".join(map(str, legend)) + "</svg>")
-    return f"{start}<style>{style}</style>{plate}{body}\n"
+    start = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {} {} {}" role="img">'
+    plate = '<rect y="{}" width="100%" height="100%" style="fill:var(--card)"/>'
+    head = start.format(-room, width, height + room) + f"<style>{style}</style>"
+    body = text[text.index(">") + 1 :].replace("</svg>", "".join(map(str, legend)) + "</svg>")
+    return f"{head}{plate.format(-room)}{body}\n"
 
 
 def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:
