@@ -107,7 +107,11 @@ def results(monkeypatch, tmp_path):
     theirs = {f"sj_{r}_accuracy [cifar10-vgg, T 2]": 0.25 for r in ("robust", "robust_delayed")}
     anytime = ("step_share", "accuracy", "full_accuracy", "random_accuracy", "first_accuracy")
     early = {f"anytime_{what}": 0.5 for what in anytime} | {"anytime curve": [(1, 90, 80)] * 2}
-    rival = {"behind_spikingjelly": 0, "cells_compared": 16, "reasons": {}} | shares | theirs
+    rival = (
+        {"behind_spikingjelly": 0, "cells_compared": 16, "images_compared": 3000, "reasons": {}}
+        | shares
+        | theirs
+    )
     found = {
         f"{what} [{kind}, {name}]": 1.0
         for kind, known in codes.CODES.items()
@@ -151,4 +155,5 @@ def test_ours_is_beside_the_rivals_best(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion._Bench, "converted", lambda *_: made)
     found = conversion._Bench(tmp_path, 0, 60).rivals(tmp_path, 1)
     assert found["behind_spikingjelly"] == 1 == found["behind [tiny, T 2]"]
-    assert found["cells_compared"] == 2 and found["reasons"] == {"a": "b"}
+    assert found["cells_compared"] == 2 and found["images_compared"] == 60
+    assert found["reasons"] == {"a": "b"}
