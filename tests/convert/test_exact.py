@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import Net
 from torch import nn
 
 from axonal.convert import convert
@@ -22,19 +23,6 @@ from axonal.deploy.trace import trace
 from axonal.nn.watch import watch_reads
 
 T = 5
-
-
-class Net(nn.Module):
-    """A network whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def conv(inside, outside, size=3, **options):

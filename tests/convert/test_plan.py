@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import Net
 from torch import nn
 
 from axonal.convert import plan as plans
@@ -15,19 +16,6 @@ from axonal.core.errors import InputError
 from axonal.nn import QCFS, Delay
 
 T = 4
-
-
-class Net(nn.Module):
-    """A network whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 @pytest.fixture(autouse=True)

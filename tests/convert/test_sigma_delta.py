@@ -3,24 +3,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import Net
 from torch import nn
 
 from axonal.convert.sigma_delta import INPUT, sigma_delta
 from axonal.core.errors import InputError
 from axonal.models.flow import FlowConfig, FlowUNet
-
-
-class Net(nn.Module):
-    """A module whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 class StillLabel(nn.Module):

@@ -3,25 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import Net
 from torch import nn
 
 from axonal.convert.tracing import prepared, rectifiers, roles
 from axonal.core.errors import InputError
 
 NORMS = nn.modules.batchnorm._BatchNorm
-
-
-class Net(nn.Module):
-    """A network whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def conv(inside, outside, **options):

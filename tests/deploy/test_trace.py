@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from nets import Net
 from torch import nn
 
 from axonal.convert import sigma_delta
@@ -41,19 +42,6 @@ SMALL = settings(max_examples=25)
 def no_grad():
     with torch.no_grad():
         yield
-
-
-class Net(nn.Module):
-    """A module whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 def shaken(module, seed=0):

@@ -3,24 +3,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from nets import Net
 from torch import fx, nn
 
 from axonal.core.errors import InputError
 from axonal.nn import IF, Delay, Difference, IntegerLIF, Neuron, Signed, Stateful, Wired
 from axonal.nn.meter import Meter
-
-
-class Net(nn.Module):
-    """A network whose forward pass is a function of its parts and the input."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.run(self, x)
 
 
 class Tracer(fx.Tracer):
