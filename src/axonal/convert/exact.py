@@ -1,11 +1,12 @@
-"""Numbers that sum exactly, so that a converted network sends the same spikes wherever it runs.
+"""Numbers that sum exactly: the same spikes from a converted network in any order of its sums.
 
 Sums in floating point depend on their order, and a membrane that meets its threshold to the last
 bit then fires here and not there. But float32 holds every integer up to 2^24, and sums of such are
 exact in any order. So all that is summed lies on grids, the multiples of powers of two: inputs and
 functions are rounded to one as they come, what spikes are multiplied by has few bits, and a row of
 weights lies on the finest grid on which no part of its sum, for any input, goes beyond 2^24. What a
-neuron does with a sum is the same operations in the same order everywhere.
+neuron does with a sum is the same operations in the same order everywhere. Float32 has to be
+as it is: TF32 would break it. And weights keep `LEAST` bits even where the bound asks for fewer.
 """
 
 import copy

@@ -14,8 +14,16 @@ from .classifier import Classifier
 from .evolving import Evolving
 from .predictor import Predictor
 
-__all__ = ["DETECTORS", "Budget", "Classifier", "Cusum", "Evolving", "HalfSpaceTrees",
-           "Predictor", "Rate"]  # fmt: skip
+__all__ = [
+    "DETECTORS",
+    "Budget",
+    "Classifier",
+    "Cusum",
+    "Evolving",
+    "HalfSpaceTrees",
+    "Predictor",
+    "Rate",
+]
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = {
     "rate": Rate,

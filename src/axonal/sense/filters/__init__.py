@@ -13,5 +13,13 @@ FILTERS = {  # by the name that a configuration calls them
     "inhibited_trace": InhibitedTrace,
 }
 
-__all__ = ["FILTERS", "STCF", "BackgroundActivity", "HotPixel", "InhibitedTrace", "LIFTrace",
-           "Refractory", "TimeSurface"]  # fmt: skip
+__all__ = [
+    "FILTERS",
+    "STCF",
+    "BackgroundActivity",
+    "HotPixel",
+    "InhibitedTrace",
+    "LIFTrace",
+    "Refractory",
+    "TimeSurface",
+]

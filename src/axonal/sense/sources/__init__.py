@@ -94,6 +94,24 @@ SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] =
     "radar": (Radar, lambda rest: {"seed": int(rest or 0)}),
 }
 
-__all__ = ["ENCODERS", "SCHEMES", "Buffered", "Cochlea", "Encoded", "Mqtt", "Pixels", "Population",
-           "Radar", "Replay", "SendOnDelta", "Simulator", "Stdin", "Tcp", "Udp", "Video", "encode",
-           "open_source", "send"]  # fmt: skip
+__all__ = [
+    "ENCODERS",
+    "SCHEMES",
+    "Buffered",
+    "Cochlea",
+    "Encoded",
+    "Mqtt",
+    "Pixels",
+    "Population",
+    "Radar",
+    "Replay",
+    "SendOnDelta",
+    "Simulator",
+    "Stdin",
+    "Tcp",
+    "Udp",
+    "Video",
+    "encode",
+    "open_source",
+    "send",
+]
