@@ -95,9 +95,10 @@ def test_gradients_in_float32():
     check_op(*both(Leaky()), inputs_of(Leaky(), 12, 3, 40, 0, torch.float32), rtol=1e-3, atol=1e-4)
 
 
-def test_blocks_narrower_than_the_population():
+def test_blocks_narrower_than_the_population(monkeypatch):
+    monkeypatch.setattr(cpu, "WIDTH", cpu.STRIP + cpu.LANES)
     dynamics = Leaky(decay=0.9)
-    inputs = inputs_of(dynamics, 1500, 2, 50, 0, torch.float64)
+    inputs = inputs_of(dynamics, 5 * MARK + 3, 2, 2 * cpu.STRIP + 70, 0, torch.float64)
     check_op(*both(dynamics), inputs, rtol=1e-8, atol=1e-8)
 
 
@@ -120,6 +121,14 @@ def test_an_error_in_a_thread_is_raised(monkeypatch, of_torch):
         monkeypatch.setattr(cpu, "_openmp", lambda: None)
     with pytest.raises(KeyboardInterrupt):
         cpu.together(fail, 2)
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_gradients_through_the_spikes_or_the_state_alone(used):
+    inputs = inputs_of(Leaky(), MARK + 5, 2, 5, 0, torch.float64)
+    fused, plain = both(Leaky())
+    only = slice(used, used + 1)
+    check_op(lambda *t: fused(*t)[only], lambda *t: plain(*t)[only], inputs)
 
 
 def test_constants_alone_equal_constants_as_tensors():
@@ -294,14 +303,15 @@ def test_a_delta_neuron_without_change_sends_nothing():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_its_membranes_in_float32(dtype):
     dynamics, names = Leaky(decay=0.9, emit="integer", levels=300), ("decay", "threshold")
-    x = (40 * torch.randn(12, 3, 70)).to(dtype)
-    values = [torch.rand(70), torch.rand(70) + 0.1]
+    neurons = cpu.STRIP + 44
+    x = (40 * torch.randn(12, 3, neurons)).to(dtype)
+    values = [torch.rand(neurons), torch.rand(neurons) + 0.1]
 
     def half(x, *values):
         return scan(x, None, dynamics, **dict(zip(names, values, strict=True)))
 
     def plain(x, *values):
-        given, rest = dict(zip(names, values, strict=True)), torch.zeros(1, 3, 70)
+        given, rest = dict(zip(names, values, strict=True)), torch.zeros(1, 3, neurons)
         spikes, state = reference.scan(x.float(), rest, given, dynamics, "atan", 2.0)
         return spikes.to(x.dtype), state
 

@@ -240,9 +240,11 @@ class Run:
         return words[0] if words else f"step {step} was not finite, but is when run again"
 
     def mean(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
-        """Figures of a step over all processes, as numbers."""
+        """Figures of a step over all processes, as numbers; the first, the loss, is so already."""
         values = [torch.as_tensor(v, device=self.us.device).detach() for v in figures.values()]
-        self.us.average([stacked := torch.stack([v.float() for v in values])])
+        stacked = torch.stack([v.float() for v in values])
+        if len(values) > 1:  # processes wait for each other in every exchange
+            self.us.average([stacked[1:]])
         return dict(zip(figures, stacked.tolist(), strict=True))
 
     def evaluate(self, data: Batch) -> dict[str, float]:

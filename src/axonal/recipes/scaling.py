@@ -20,7 +20,7 @@ from ..learn.recipe import Recipe
 from ..nn import LIF, Sequential
 from .contest import spread
 
-STEPS, SKIPPED, BATCH, TIME, SIDE = 14, 4, 32, 8, 32  # the first steps compile kernels
+STEPS, SKIPPED, BATCH, TIME, SIDE = 28, 4, 32, 8, 32  # the first steps compile kernels
 # Buffers that go back to the system after every step would cost as much as the step.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | {
     f"MALLOC_{kind}_THRESHOLD_": str(1 << 32) for kind in ("MMAP", "TRIM")

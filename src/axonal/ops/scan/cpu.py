@@ -2,8 +2,8 @@
 
 A kernel is a `Program` printed into one of the two frames below and compiled by Numba. The
 forward pass marks the state of every few steps; the backward pass goes from mark to mark, runs
-these steps again and keeps their states in the block's scratch, so that training stores little
-more than its inputs. Arithmetic follows the reference operation by operation, so that spikes are
+these steps again and keeps the states of a strip of neurons, so that training stores little more
+than its inputs. Arithmetic follows the reference operation by operation, so that spikes are
 equal to the last bit (but for kinds with an exponential).
 """
 
@@ -23,20 +23,26 @@ from torch import Tensor
 from ..generated import module
 from ..program import MARK, Program, Rules, frame, new_marks, program
 
-WIDTH = 1024  # neurons of a block: the states between two marks fit a core's L2 cache
+WIDTH = 2048  # neurons of a block
+STRIP = 256  # of these at a time: the states between two marks stay in a core's nearest caches
+AHEAD = 2  # steps between asking for memory and its use
 LANES = 64  # neurons that blocks come in multiples of: whole vector registers, whole cache lines
 ALONE = 2**15  # values up to which a second thread costs more than it brings
 SHARES = 8  # of the work, for each thread
 # LLVM vectorises a loop over more arrays than its default only if it may check for more overlaps.
 llvmlite.binding.set_option("axonal", "-runtime-memory-check-threshold=128")
 
-HELD = "min(t, len(x) - 1)"  # the step of x: the only one, if x stays the same
+HERE = "b, left:right"  # the neurons of a block
+NEXT, PREVIOUS = f"min(t + {AHEAD}, steps - 1)", f"max(t - {AHEAD}, 0)"
 
 BLOCKS = """
 import numpy as np
 from numba import njit
 
+from axonal.ops.scan.ahead import fetch
+
 F = np.{dtype}
+STRIP = {strip}
 
 
 @njit(error_model="numpy", nogil=True, cache=True)
@@ -45,9 +51,8 @@ def {name}(first, last, width, every, steps, {arguments}):
     blocks = -(-neurons // width)
     {constants}
     for task in range(first, last):
-        b, lo = task // blocks, task % blocks * width
-        hi = min(lo + width, neurons)
-        size = hi - lo
+        b, left = task // blocks, task % blocks * width
+        right = min(left + width, neurons)
         {begin}
 """
 
@@ -55,37 +60,39 @@ FORWARD = """
         for t in range(steps):
             if t % every == 0:
                 {marks}
-            {rows}
-            for n in range(size):
-                {loads}
-                {forward}
-                {stores}
-            {after}
-        {end}
+            for lo in range(left, right, STRIP):
+                hi = min(lo + STRIP, right)
+                {rows}
+                for n in range(hi - lo):
+                    {loads}
+                    {forward}
+                    {stores}
+                {after}
 """
 
 BACKWARD = """
         for chunk in range((steps - 1) // every, -1, -1):
-            {marks}
             start = chunk * every
             count = min(every, steps - start)
-            for i in range(count):
-                t = start + i
-                {again_rows}
-                for n in range(size):
-                    {loads}
-                    {forward}
-                    {again_stores}
-            for i in range(count - 1, -1, -1):
-                t = start + i
-                {rows}
-                for n in range(size):
-                    {loads}
-                    {grads}
-                    {backward}
-                    {stores}
-                {after}
-        {end}
+            for lo in range(left, right, STRIP):
+                hi = min(lo + STRIP, right)
+                {marks}
+                for i in range(count):
+                    t = start + i
+                    {again_rows}
+                    for n in range(hi - lo):
+                        {loads}
+                        {forward}
+                        {again_stores}
+                for i in range(count - 1, -1, -1):
+                    t = start + i
+                    {rows}
+                    for n in range(hi - lo):
+                        {loads}
+                        {grads}
+                        {backward}
+                        {stores}
+                    {after}
 """
 
 
@@ -93,12 +100,23 @@ def _constants(p: Program) -> list[str]:
     return [f"{name}_ = fixed[{i}]" for i, name in enumerate(("slope", *p.fixed))]
 
 
-def _varying(p: Program) -> list[str]:
-    return [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
+def _strip(p: Program, states: str) -> list[str]:
+    """Statements that name the rows of a strip's states, and of its constants that vary."""
+    rows = [f"all_{name} = {states.format(k)}" for k, name in enumerate(p.states)]
+    return rows + [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
 
 
 def _loads(names: tuple[str, ...]) -> list[str]:
     return [f"{name}_ = all_{name}[n]" for name in names]
+
+
+def _held(array: str, step: str = "t") -> str:
+    """The step of an array: the only one, if it stays the same."""
+    return f"min({step}, len({array}) - 1)"
+
+
+def _ask(array: str, step: str, write: bool = False) -> str:
+    return f"fetch({array}[{step}, b, lo:hi], {int(write)})"
 
 
 # bfloat16 is the upper half of a float32: kernels read it as bits, and round to even (as torch).
@@ -108,7 +126,7 @@ def _open(row: str, source: str, half: bool, step: str = "t") -> list[str]:
         return [f"{row} = {source}[{step}, b, lo:hi]"]
     return [
         f"bits = {source}[{step}, b, lo:hi]",
-        "for n in range(size):",
+        "for n in range(hi - lo):",
         f"    wide_{row}[n] = np.uint32(bits[n]) << np.uint32(16)",
     ]
 
@@ -119,7 +137,7 @@ def _close(row: str, target: str, half: bool) -> list[str]:
         return []
     return [
         f"bits = {target}[t, b, lo:hi]",
-        "for n in range(size):",
+        "for n in range(hi - lo):",
         f"    u = wide_{row}[n]",
         "    even = (u >> np.uint32(16)) & np.uint32(1)",
         "    bits[n] = (u + np.uint32(0x7FFF) + even) >> np.uint32(16)",
@@ -131,7 +149,7 @@ def _wide(half: bool, *rows: str) -> list[str]:
     return [
         statement
         for row in rows * half
-        for statement in (f"wide_{row} = np.empty(size, np.uint32)", f"{row} = wide_{row}.view(F)")
+        for statement in (f"wide_{row} = np.empty(STRIP, np.uint32)", f"{row} = wide_{row}.view(F)")
     ]
 
 
@@ -140,6 +158,7 @@ def _source(p: Program, dtype: str, text: str, **parts: list[str] | str) -> str:
     return frame(
         BLOCKS + text[1:],
         dtype="float32" if dtype == "bfloat16" else dtype,
+        strip=str(STRIP),
         constants=_constants(p),
         loads=_loads(("x", *p.states, *p.varying)),
         forward=list(p.forward),
@@ -148,8 +167,8 @@ def _source(p: Program, dtype: str, text: str, **parts: list[str] | str) -> str:
 
 
 def forward_source(p: Program, dtype: str) -> str:
-    """The text of the module with the kernel `forward`."""
-    half, states = dtype == "bfloat16", list(enumerate(p.states))
+    """The text of the module with the kernel `forward`; `final` has the states as they are."""
+    half, count = dtype == "bfloat16", len(p.states)
     return _source(
         p,
         dtype,
@@ -157,17 +176,21 @@ def forward_source(p: Program, dtype: str) -> str:
         name="forward",
         arguments="fixed, varying, x, state, spikes, final, marks",
         begin=[
-            *(f"all_{name} = state[{k}, b, lo:hi].copy()" for k, name in states),
-            *_varying(p),
+            *(f"final[{k}, {HERE}] = state[{k}, {HERE}]" for k in range(count)),
             *_wide(half, "all_x", "all_s"),
         ],
         marks=[
-            f"marks[t // every * {len(states)} + {k}, b, lo:hi] = all_{name}" for k, name in states
+            f"marks[t // every * {count} + {k}, {HERE}] = final[{k}, {HERE}]" for k in range(count)
         ],
-        rows=_open("all_x", "x", half, HELD) + ([] if half else ["all_s = spikes[t, b, lo:hi]"]),
+        rows=[
+            *_open("all_x", "x", half, _held("x")),
+            *([] if half else ["all_s = spikes[t, b, lo:hi]"]),
+            *_strip(p, "final[{}, b, lo:hi]"),
+            _ask("x", _held("x", NEXT)),
+            _ask("spikes", NEXT, write=True),
+        ],
         stores=["all_s[n] = s_", *(f"all_{name}[n] = next_{name}" for name in p.states)],
         after=_close("all_s", "spikes", half),
-        end=[f"final[{k}, b, lo:hi] = all_{name}" for k, name in states],
     )
 
 
@@ -177,7 +200,7 @@ def backward_source(p: Program, dtype: str, held: bool) -> str:
     If x is `held`, one row for all steps, its gradient is added up over them.
     """
     half, states = dtype == "bfloat16", list(enumerate(p.states))
-    here = [f"all_{name} = kept[{k}, i]" for k, name in states]
+    kept, out = "kept[{}, i, : hi - lo]", "0" if held else "{}"
     return _source(
         p,
         dtype,
@@ -185,24 +208,30 @@ def backward_source(p: Program, dtype: str, held: bool) -> str:
         name="backward",
         arguments="fixed, varying, x, marks, grad_spikes, grad_state, to_x, to_varying",
         begin=[
-            f"kept = np.empty(({len(states)}, min(every, steps) + 1, size), F)",
-            *(f"grads_{name} = grad_state[{k}, b, lo:hi].copy()" for k, name in states),
-            *(f"sum_{name} = np.zeros(size, F)" for name in p.varying),
-            *_varying(p),
+            f"kept = np.empty(({len(states)}, min(every, steps) + 1, STRIP), F)",
+            *(f"to_varying[{i}, {HERE}] = 0" for i in range(len(p.varying))),
             *_wide(half, "all_x", "grads_s", "out"),
         ],
-        marks=[f"kept[{k}, 0] = marks[chunk * {len(states)} + {k}, b, lo:hi]" for k, _ in states],
+        marks=[
+            f"kept[{k}, 0, : hi - lo] = marks[chunk * {len(states)} + {k}, b, lo:hi]"
+            for k, _ in states
+        ],
         again_rows=[
-            *_open("all_x", "x", half, HELD),
-            *here,
-            *(f"after_{name} = kept[{k}, i + 1]" for k, name in states),
+            *_open("all_x", "x", half, _held("x")),
+            *_strip(p, kept),
+            *(f"after_{name} = {kept.replace('i,', 'i + 1,').format(k)}" for k, name in states),
+            _ask("x", _held("x", NEXT)),
         ],
         again_stores=[f"after_{name}[n] = next_{name}" for name in p.states],
         rows=[
-            *_open("all_x", "x", half, HELD),
-            *_open("grads_s", "grad_spikes", half, "min(t, len(grad_spikes) - 1)"),
-            *([] if half else [f"out = to_x[{0 if held else 't'}, b, lo:hi]"]),
-            *here,
+            *_open("all_x", "x", half, _held("x")),
+            *_open("grads_s", "grad_spikes", half, _held("grad_spikes")),
+            *([] if half else [f"out = to_x[{out.format('t')}, b, lo:hi]"]),
+            *_strip(p, kept),
+            *(f"grads_{name} = grad_state[{k}, b, lo:hi]" for k, name in states),
+            *(f"sum_{name} = to_varying[{i}, b, lo:hi]" for i, name in enumerate(p.varying)),
+            _ask("grad_spikes", _held("grad_spikes", PREVIOUS)),
+            _ask("to_x", out.format(PREVIOUS), write=True),
         ],
         grads=["grad_s = grads_s[n]", *(f"grad_{name} = grads_{name}[n]" for name in p.states)],
         backward=list(p.backward),
@@ -212,10 +241,6 @@ def backward_source(p: Program, dtype: str, held: bool) -> str:
             *(f"sum_{name}[n] += part_{name}" for name in p.varying),
         ],
         after=_close("out", "to_x", half),
-        end=[
-            *(f"grad_state[{k}, b, lo:hi] = grads_{name}" for k, name in states),
-            *(f"to_varying[{i}, b, lo:hi] = sum_{name}" for i, name in enumerate(p.varying)),
-        ],
     )
 
 
@@ -284,22 +309,24 @@ def together(work: Callable[[], None], threads: int) -> None:
 def _launch(name: str, rules: Rules, steps: int, varying: Tensor, *tensors: Tensor) -> None:
     """Runs a kernel on the memory of `tensors`, x first, on as many threads as torch's."""
     kernel, fixed = _kernel(name, rules, tensors[0].dtype, len(tensors[0]) < steps)
+    arrays = [_array(tensor) for tensor in tensors]
+    _, batch, neurons = arrays[0].shape
     if not len(varying):  # all neurons are alike: the samples are one long row
-        tensors = tuple(tensor.flatten(1).unsqueeze(1) for tensor in tensors)
-    _, batch, neurons = tensors[0].shape
+        arrays = [array.reshape(len(array), 1, batch * neurons) for array in arrays]
+        batch, neurons = 1, batch * neurons
     threads = torch.get_num_threads()
     fair = -(-batch * neurons // threads // LANES) * LANES  # enough blocks for all threads
     width = max(LANES, min(neurons, WIDTH, fair))
     tasks = batch * -(-neurons // width)
-    arrays = (width, MARK, steps, fixed, *map(_array, (varying, *tensors)))
+    given = (width, MARK, steps, fixed, _array(varying), *arrays)
     if threads == 1 or tasks == 1 or steps * batch * neurons <= ALONE:
-        kernel(0, tasks, *arrays)
+        kernel(0, tasks, *given)
         return
     shares, next_share = min(tasks, SHARES * threads), count()
 
     def work() -> None:  # whoever is faster does more
         while (i := next(next_share)) < shares:
-            kernel(tasks * i // shares, tasks * (i + 1) // shares, *arrays)
+            kernel(tasks * i // shares, tasks * (i + 1) // shares, *given)
 
     together(work, threads)
 

@@ -32,7 +32,8 @@ def fused(
     marks."""
     rules = dynamics, names, surrogate, slope
     spikes, final, marks = cpu.forward(rules, x, state, varying, steps)
-    if bad := int(final.isnan().any(0).sum()):  # what was ever NaN stays NaN
+    # What was ever NaN stays NaN, and so is the sum; that of infinities may be.
+    if math.isnan(final.sum()) and (bad := int(final.isnan().any(0).sum())):
         tensors = {"x": x, "the state": state, "a parameter": varying}
         found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         raise NotFinite(
@@ -82,13 +83,20 @@ def _(grad_spikes, grad_final, x, marks, varying, *_):
 
 def _keep(ctx, inputs, output):
     x, _, varying, _, *ctx.rules = inputs
-    marks = output[2]
+    spikes, final, marks = output
     ctx.mark_non_differentiable(marks)
+    ctx.set_materialize_grads(False)  # nothing reaches the marks, and often not the state
     ctx.save_for_backward(x, marks, varying)
+    ctx.shapes = spikes.shape, final.shape
 
 
 def _differentiate(ctx, grad_spikes, grad_final, _):
-    grads = fused_backward(grad_spikes, grad_final, *ctx.saved_tensors, *ctx.rules)
+    x, marks, varying = ctx.saved_tensors
+    reached = [
+        like.new_zeros(()).expand(shape) if grad is None else grad
+        for grad, like, shape in zip((grad_spikes, grad_final), (x, marks), ctx.shapes, strict=True)
+    ]
+    grads = fused_backward(*reached, x, marks, varying, *ctx.rules)
     return *grads, None, *(None for _ in ctx.rules)
 
 
@@ -161,11 +169,8 @@ def scan(
     ordered = [value.permute([d - 2 for d in order[2:]]).reshape(-1) for value in given.values()]
     varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
     rules = dynamics.text, ",".join(given), surrogate, slope
-    x, state = x.permute(order), state.permute(order)
-    spikes, final, _ = fused(_in_rows(x), _in_rows(state), varying, steps, *rules)
-    back = [order.index(d) for d in range(len(order))]
-    spikes = spikes.reshape(steps, *x.shape[1:]).permute(back)
-    return spikes, final.reshape(state.shape).permute(back)
+    spikes, final, _ = fused(_in_rows(x, order), _in_rows(state, order), varying, steps, *rules)
+    return _from_rows(spikes, x, order), _from_rows(final, x, order)
 
 
 def _fused(x: Tensor) -> bool:
@@ -179,9 +184,19 @@ def _order(x: Tensor) -> list[int]:
     return [0, 1, *sorted(range(2, x.dim()), key=lambda d: -x.stride(d))]
 
 
-def _in_rows(tensor: Tensor) -> Tensor:
-    """[T, B, ...] -> [T, B, N], all neurons of a sample in one row."""
-    return tensor.flatten(2) if tensor.dim() > 2 else tensor[..., None]
+def _in_rows(tensor: Tensor, order: list[int]) -> Tensor:
+    """[T, B, ...] -> [T, B, N], all neurons of a sample in one row, in that order."""
+    if len(order) == 3:  # they are: each view would cost a small scan more, there and back
+        return tensor
+    return tensor.permute(order).flatten(2) if len(order) > 3 else tensor[..., None]
+
+
+def _from_rows(rows: Tensor, x: Tensor, order: list[int]) -> Tensor:
+    """[T, B, N] -> [T, B, ...], the dimensions as those of x."""
+    if len(order) == 3:
+        return rows
+    back = [order.index(d) for d in range(len(order))]
+    return rows.reshape(len(rows), *(x.shape[d] for d in order[1:])).permute(back)
 
 
 def _describe(tensor: Tensor) -> str:
