@@ -111,7 +111,7 @@ def spikingjelly(network, hoisted, rival):
 def axonal(network, hoisted, rival):
     from torch import nn
 
-    from axonal.nn import LI, Neuron, Sequential, presets
+    from axonal.nn import LI, Conv2d, Neuron, Sequential, presets
 
     own = NETWORKS[network]
     if rival == "snntorch":
@@ -120,7 +120,8 @@ def axonal(network, hoisted, rival):
     else:
         soft = {"decay_input": False, "v_reset": None, "detach_reset": True}
         dynamics, grad = presets.spikingjelly_lif(1 / (1 - own.beta), **soft).dynamics, ("atan",)
-    *stages, end = maps(network, nn)
+    layers = SimpleNamespace(**vars(nn) | {"Conv2d": Conv2d})  # ours follows spikes and gradients
+    *stages, end = maps(network, layers)
     parts = [part for stage in stages for part in (*stage, Neuron(dynamics, *grad))]
     net, last, integrate = Sequential(*parts, *end), Neuron(dynamics, *grad), LI(own.beta)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from axonal.convert.tracing import prepared, rectifiers, roles
 from axonal.core.errors import InputError
+from axonal.nn import Conv2d
 
 NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -106,6 +107,7 @@ UNFUSED = {
 }
 SHAPES = {
     "concatenation": lambda: middle(lambda m, h: torch.cat([h, m.b(h)], 1), b=conv(4, 2)),
+    "convolution by events": lambda: middle(lambda m, h: m.b(h), b=Conv2d(4, 4, 3)),
     "residual": lambda: middle(
         lambda m, h: h - m.b(h) + h.mean((2, 3), keepdim=True), b=conv(4, 4)
     ),

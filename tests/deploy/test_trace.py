@@ -21,6 +21,7 @@ from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn import (
     IF,
     LIF,
+    Conv2d,
     Current,
     Delay,
     DelayedLinear,
@@ -175,6 +176,7 @@ LAYERS = {
     "zero pad": (nn.ZeroPad2d((1, 0, 2, 1)), (2, 3, 4)),
     "dropout": (nn.Sequential(nn.Dropout(), nn.Identity(), nn.Linear(3, 2)), (3,)),
     "identity": (nn.Identity(), (3,)),
+    "convolution by events": (nn.Sequential(Conv2d(2, 3, 3)), (2, 4, 5)),
     "parametrised": (
         nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
         (4,),

@@ -77,7 +77,8 @@ class _Tracer(fx.Tracer):
     record_stack_traces = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Neuron | QCFS) or super().is_leaf_module(m, module_qualified_name)
+        known = isinstance(m, Neuron | QCFS | nn.Conv2d)
+        return known or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(model: nn.Module) -> fx.GraphModule:

@@ -45,6 +45,15 @@ class Events:
         return len(self.t)
 
     @classmethod
+    def unchecked(
+        cls, t: np.ndarray, address: np.ndarray, value: np.ndarray, shape: tuple[int, ...]
+    ) -> Self:
+        """Events that are known to be in order and inside `shape`: checks cost time."""
+        events = object.__new__(cls)
+        events.__dict__.update(t=t, address=address, value=value, shape=shape)
+        return events
+
+    @classmethod
     def from_dense(cls, dense: np.ndarray) -> Self:
         """The non-zero entries of `dense` [T, ...].
 
@@ -53,9 +62,11 @@ class Events:
         """
         if dense.ndim < 1:
             raise InputError("Events: a dense array needs a time axis")
-        flat = dense.reshape(len(dense), -1 if dense.size else 0)
-        t, address = np.nonzero(flat)
-        return cls(t, address, flat[t, address], dense.shape)
+        flat = dense.ravel()
+        where = np.flatnonzero(flat != 0)  # of truth values it is ten times as fast
+        width = math.prod(dense.shape[1:]) or 1
+        t = where // width
+        return cls.unchecked(t, where - t * width, flat[where], dense.shape)
 
     def to_dense(self) -> np.ndarray:
         """The dense array, zeros where nothing happened; events at one place and time add up."""

@@ -109,8 +109,9 @@ class _Tracer(fx.Tracer):
     record_stack_traces = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = isinstance(m, Stateful | OneStep) or super().is_leaf_module(m, module_qualified_name)
-        return leaf and m is not self.root
+        known = isinstance(m, Stateful | OneStep | nn.Conv2d)
+        known |= super().is_leaf_module(m, module_qualified_name)
+        return known and m is not self.root
 
 
 class _Tracing:
@@ -129,7 +130,7 @@ class _Tracing:
 
     def graph(self, result: Any) -> Graph:
         results = result if isinstance(result, list | tuple) else [result]
-        if not results or not all(isinstance(value, Value) for value in results):
+        if not (results and all(isinstance(value, Value) for value in results)):
             raise InputError("trace: the module must return tensors that depend on its input")
         with self.named("output", "what is returned"):
             return self.build.graph(results)
@@ -153,8 +154,7 @@ class _Tracing:
                 _need_time(module, *given)
         if whole := _rule(WHOLES, module):
             return whole(self, name, module, given[0])
-        rule = _rule(MODULES, module)
-        with self.named(own, kind, given if rule else ()):
+        with self.named(own, kind, given if (rule := _rule(MODULES, module)) else ()):
             if rule:
                 return rule(self.build, own, module, *given)
             ours = type(module).__module__.startswith(("torch.nn.", "axonal.nn."))

@@ -1,6 +1,7 @@
 """Sigma-delta generators in the engine: one image at a time, with work that follows events."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..convert.sigma_delta import DeltaNetwork
@@ -56,14 +57,15 @@ class Follower:
         """
         state, estimate = self.start(label)
         stream = self.engine.stream(state)
-        last, estimate = np.zeros_like(noise.numpy()), estimate.copy()
+        estimate = estimate.copy()
+        last, flat = np.zeros_like(estimate), estimate.reshape(-1)
 
-        def step(x: Tensor, t: float, state: None) -> tuple[Tensor, None]:
+        def step(x: np.ndarray, t: float, state: None) -> tuple[np.ndarray, None]:
             nonlocal last
-            moves, last = x.numpy() - last, x.numpy()
+            moves, last = x - last, x
             sent = stream.push({self.moving: moves[None]})[self.output]
-            estimate.reshape(-1)[sent.address] += sent.value
-            return x.new_tensor(estimate), None
+            flat[sent.address] += sent.value
+            return estimate.copy(), None
 
-        image = sample(step, noise, steps=steps, sampler=sampler)
-        return image, stream.counts()
+        image = sample(step, noise.numpy(), steps=steps, sampler=sampler)
+        return torch.from_numpy(image), stream.counts()

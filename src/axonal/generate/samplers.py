@@ -2,20 +2,23 @@
 
 A network here is `network(x, t, state) -> (estimate of x1, state)`: conventional ones hand on
 None, sigma-delta ones what they remember. Time runs from 0 (noise) to 1 (image) in equal steps.
+Values are tensors or arrays: whatever the network takes and gives.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
 
-Network = Callable[[Tensor, float, Any], tuple[Tensor, Any]]
+Values = TypeVar("Values", Tensor, np.ndarray)
+Network = Callable[[Values, float, Any], tuple[Values, Any]]
 
 
-def euler(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+def euler(network: Network, x: Values, state: Any, steps: int) -> Values:
     """The first-order solver; `steps` evaluations. The last step lands on the estimate itself."""
     for t, after in _grid(steps):
         estimate, state = network(x, t, state)
@@ -23,7 +26,7 @@ def euler(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
     return x
 
 
-def heun(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+def heun(network: Network, x: Values, state: Any, steps: int) -> Values:
     """The second-order predictor-corrector; 2 steps - 1 evaluations.
 
     The last step is Euler's: the velocity has no value at t = 1 (Karras et al. 2022,
@@ -41,7 +44,7 @@ def heun(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
     return x
 
 
-def multistep(network: Network, x: Tensor, state: Any, steps: int) -> Tensor:
+def multistep(network: Network, x: Values, state: Any, steps: int) -> Values:
     """DPM-Solver++(2M) for the straight path; `steps` evaluations, second order.
 
     The estimate is extrapolated in log signal-to-noise, l = log(t / (1 - t)), from the last two
@@ -64,8 +67,8 @@ SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep}
 
 
 def sample(
-    network: Network, noise: Tensor, state: Any = None, *, steps: int, sampler: str = "euler"
-) -> Tensor:
+    network: Network, noise: Values, state: Any = None, *, steps: int, sampler: str = "euler"
+) -> Values:
     """The image that `sampler` makes of `noise` [B, ...] in `steps` steps.
 
     Raises:

@@ -13,6 +13,7 @@ from ..core.kinds import (
     Resonate,
     Signed,
 )
+from .convolution import Conv2d
 from .layers import Delay, DelayedLinear, Noise, Recurrent
 from .neurons import IF, LI, LIF, Bursting, IntegerLIF, Neuron, OneStep, SigmaDelta
 from .normalise import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
@@ -33,6 +34,7 @@ __all__ = [
     "BalancedResonate",
     "Burst",
     "Bursting",
+    "Conv2d",
     "Current",
     "Delay",
     "DelayedLinear",

@@ -236,15 +236,11 @@ class Stream:
     def _given(self, given: Given) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The inputs' events by step: where each begins, addresses and values."""
         graph, steps = self.graph, steps_of(self.graph, given)
-        found = {
-            name: value if isinstance(value, Events) else Events.from_dense(np.asarray(value))
-            for name, value in given.items()
-        }
         starts = np.zeros((max(1, len(graph.inputs)), steps + 1), np.int64)
         parts, begin = [], 0
         for row, name in zip(starts, graph.inputs, strict=False):
-            if name in found:
-                parts.append(self._arranged(name, found[name], row))
+            if name in given:
+                parts.append(self._arranged(name, given[name], row))
                 row += begin
                 begin += len(parts[-1][0])
         addresses, values = zip(*parts, strict=True)
@@ -253,25 +249,28 @@ class Stream:
         return steps, (starts, np.concatenate(addresses), np.concatenate(values))
 
     def _arranged(
-        self, name: str, events: Events, starts: np.ndarray
+        self, name: str, value: np.ndarray | Events, starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        layout = self.tables.layouts[name]
-        columns = events.t, events.address, events.value
-        to, of, ordered = kernels.arrange(*columns, *layout.grid, starts)
+        grid = self.tables.layouts[name].grid
+        if not isinstance(value, Events):
+            dense = np.ascontiguousarray(value, np.float32).reshape(len(value), -1)
+            return kernels.listed(dense, *grid, starts)
+        columns = value.t, value.address, np.ascontiguousarray(value.value, np.float32)
+        to, of, ordered = kernels.arrange(*columns, *grid, starts)
         if not ordered:
-            to, of, _ = kernels.arrange(*_merged(events), *layout.grid, starts)
+            starts[:] = 0
+            to, of, _ = kernels.arrange(*_merged(value), *grid, starts)
         return to, of
 
     def _taken(self, steps: int) -> dict[str, Events]:
         """What the outputs have sent in so many steps."""
-        *arrays, end = self.sent
-        t, node, idx, val = (a[: int(end[0])] for a in arrays)
-        found, alone = {}, len(self.graph.outputs) == 1
+        t, node, idx, val, end = self.sent
+        found, count, alone = {}, int(end[0]), len(self.graph.outputs) == 1
         for i, name in enumerate(self.graph.outputs):
-            mine: Any = slice(None) if alone else node == i
+            mine: Any = slice(count) if alone else np.flatnonzero(node[:count] == i)
             layout = self.tables.layouts[name]
-            place = layout.place[idx[mine].astype(np.int64, copy=False)]
-            found[name] = Events(t[mine].copy(), place, val[mine].copy(), (steps, *layout.shape))
+            place, shape = layout.place[idx[mine]], (steps, *layout.shape)
+            found[name] = Events.unchecked(t[mine].copy(), place, val[mine].copy(), shape)
         return found
 
     def _counted(self) -> np.ndarray:
@@ -303,10 +302,10 @@ def _blank(tables: Tables) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ..
         np.ones(totals["mark"], np.uint8),  # every cell is looked at once
         np.full(totals["mark"], -1, np.int64),
         blank(max(1, totals["state"]), np.float32),
-        np.zeros(totals["at"], np.int64),
-        np.zeros(totals["at"], np.float32),
+        np.empty(totals["at"], np.int64),
+        np.empty(totals["at"], np.float32),
         np.zeros(len(tables.nodes), np.int64),
-        np.zeros(totals["at"], np.float32),
+        np.empty(totals["at"], np.float32),
         np.zeros(totals["mark"], np.uint8),
     )
     rings = (

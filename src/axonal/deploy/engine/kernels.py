@@ -11,9 +11,9 @@ number of threads.
 import numpy as np
 from numba import njit
 
-from .vectors import emit, weigh
+from ...ops.vectors import emit, nonzero, slide, weigh
 
-DENSE, CONV, SPARSE, COPY = range(4)
+DENSE, CONV, SPARSE, CELLS = range(4)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
 ROWS = 8  # of a dense map's weights that are read at once: memory brings them side by side
 
@@ -27,112 +27,97 @@ def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, ac
     """
     if edge.op == SPARSE:
         return _sparse(edge, first, last, width, idx, val, count, consts, ints, acc, mark)
-    size, scaled = np.ones(count), val[:count]
-    for e in range(count):
-        size[e] = abs(val[e]) if edge.spiking else 1.0
-    if edge.scale != np.float32(1.0):
-        scaled = val[:count] * edge.scale
     if edge.op == DENSE:
-        return _dense(edge, first, last, width, idx, scaled, size, weights, acc, mark)
-    return _conv(edge, first, last, idx, scaled, size, weights, acc, mark)
+        return _dense(edge, first, last, width, idx, val, count, weights, acc, mark)
+    return _conv(edge, first, last, idx, val, count, weights, acc, mark)
 
 
 @njit(**OPTIONS)
-def _dense(edge, first, last, width, idx, val, size, weights, acc, mark):
-    count, begin, end = len(val), first * width, min(last * width, edge.outputs)
+def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
+    begin, end = first * width, min(last * width, edge.outputs)
     if not count or end <= begin:
         return 0.0
+    span, row = (begin, end - begin), (edge.weights + begin, edge.outputs)
     for e in range(0, count, ROWS):
-        part, row = (e, min(e + ROWS, count)), (edge.weights + begin, edge.outputs)
-        weigh(acc, (begin, end - begin), weights, row, (idx, val), part)
+        weigh(acc, weights, edge.scale, (idx, val), span, row, (e, min(e + ROWS, count)))
     mark[first:last] = 1
-    return size.sum() * (end - begin)
+    size = float(count)
+    if edge.spiking:
+        size = 0.0
+        for e in range(count):
+            size += abs(val[e])
+    return size * (end - begin)
 
 
 @njit(**OPTIONS)
-def _conv(edge, first, last, idx, val, size, weights, acc, mark):
+def _conv(edge, first, last, idx, val, count, weights, acc, mark):
     """A convolution, by rows of outputs and of taps, whose weights and sums then stay in cache.
 
-    All events of a cell pass while the sums that they reach are in registers: those of all the
-    taps of a row, which lie side by side in weights and accumulators alike, or, with strides,
-    dilations along a row or groups, of one tap.
+    What an output receives through a row of taps comes from cells side by side, whose events are
+    so, too; with dilations along a row or groups it goes tap by tap.
     """
     # The fields as locals: the compiler must think that writing to `acc` may change a record.
-    top, bottom = first // edge.wide_out, -(-last // edge.wide_out)
-    inputs, outputs, wide, wide_out = edge.inputs, edge.outputs, edge.wide, edge.wide_out
-    taps_y, taps_x, pad_y, pad_x = edge.taps_y, edge.taps_x, edge.pad_y, edge.pad_x
-    stride_y, dilate_y, row = edge.stride_y, edge.dilate_y, edge.taps_x * edge.group
-    high, begin, plain = edge.high, edge.weights, edge.plain
-    cells, begins, starts, sizes = _grouped(idx, size, inputs, wide, high)
+    inputs, group, scale, kept = edge.inputs, edge.group, edge.scale, weights[edge.weights :]
+    wide, wide_out, taps_y, taps_x = edge.wide, edge.wide_out, edge.taps_y, edge.taps_x
+    pad_y, stride_y, dilate_y, step = edge.pad_y, edge.stride_y, edge.dilate_y, edge.stride_x
+    whole = group == edge.outputs
+    top, bottom = first // wide_out, -(-last // wide_out)
+    low = max(0, top * stride_y - pad_y)
+    high = min(edge.high, (bottom - 1) * stride_y - pad_y + (taps_y - 1) * dilate_y + 1)
+    if high <= low:
+        return 0.0
+    begins, before = _begins(idx, val, count, edge.spiking, inputs, low * wide, high * wide)
+    reach = taps_x if whole and edge.dilate_x == 1 else 1
     work = 0.0
     for down in range(top, bottom):
         for k in range(taps_y):
             y = down * stride_y - pad_y + k * dilate_y
-            if not 0 <= y < high:
+            at = (y - low) * wide
+            if not low <= y < high or begins[at] == begins[at + wide]:
                 continue
-            for g in range(starts[y], starts[y + 1]):
-                a, b, left = begins[g], begins[g + 1], cells[g] - y * wide + pad_x - taps_x + 1
-                taps = begin + k * row - cells[g] * inputs * taps_y * row
-                if not plain:
-                    to = (down, cells[g] - y * wide + pad_x)
-                    work += _taps(edge, to, taps, idx, val, size, a, b, weights, acc, mark)
-                    continue
-                skip = max(0, -left)
-                places = min(taps_x, wide_out - left) - skip
-                if places > 0:
-                    to = down * wide_out + left + skip
-                    span, of = (to * outputs, places * outputs), taps + skip * outputs
-                    weigh(acc, span, weights, (of, taps_y * row), (idx, val), (a, b))
-                    mark[to : to + places] = 1
-                    work += places * sizes[g]
-    return work * edge.group
+            here = begins[at : at + wide + 1], before[at : at + wide + 1], mark
+            for j in range(0, taps_x, reach):
+                left, row = j * edge.dilate_x - edge.pad_x, (k * taps_x + j - y * wide) * inputs
+                line = (down * wide_out, wide_out, group, left, step, reach, wide, row, inputs)
+                if whole:
+                    work += slide(acc, kept, scale, (idx, val), line, here)
+                else:
+                    work += _grouped(edge.per_group, acc, kept, scale, idx, val, line, here)
+    return work * group
 
 
 @njit(**OPTIONS)
-def _taps(edge, to, taps, idx, val, size, begin, end, weights, acc, mark):
-    """The events of a cell, whose first output with no stride is `to`, over one row of taps."""
-    down, x = to
-    outputs, group, work = edge.outputs, edge.group, 0.0
-    for j in range(edge.taps_x):
-        right = (x - (edge.taps_x - 1 - j) * edge.dilate_x) // edge.stride_x
-        if right * edge.stride_x != x - (edge.taps_x - 1 - j) * edge.dilate_x:
+def _grouped(per_group, acc, weights, scale, idx, val, line, here):
+    """As `slide`, where an event reaches the outputs of its group alone."""
+    cell, count, group, left, step, _, wide, row, inputs = line
+    begins, before, mark = here
+    work, outputs = 0.0, inputs // per_group * group
+    for x in range(count):
+        a = left + x * step
+        if not 0 <= a < wide or begins[a] == begins[a + 1]:
             continue
-        if not 0 <= right < edge.wide_out:
-            continue
-        cell, stride = down * edge.wide_out + right, edge.taps_y * edge.taps_x * group
-        mark[cell] = 1
-        row = taps + j * group, stride
-        if group == outputs:
-            weigh(acc, (cell * outputs, group), weights, row, (idx, val), (begin, end))
-        for e in range(begin, end):
-            if group < outputs:
-                of = cell * outputs + idx[e] % edge.inputs // edge.per_group * group
-                weigh(acc, (of, group), weights, row, (idx, val), (e, e + 1))
-            work += size[e]
+        for e in range(begins[a], begins[a + 1]):
+            channel = idx[e] % inputs
+            span = (cell + x) * outputs + channel // per_group * group, group
+            of = (row - a * inputs + idx[e]) * group, 0
+            weigh(acc, weights, scale, (idx[e:], val[e:]), span, of, (0, 1))
+        mark[cell + x] = 1
+        work += before[a + 1] - before[a]
     return work
 
 
 @njit(**OPTIONS)
-def _grouped(idx, size, inputs, wide, high):
-    """The cells that have events, in order, and where the events of each begin; by row of cells,
-    where its cells begin; by cell, what its events count as."""
-    count = len(size)
-    cells, begins = np.empty(count, np.int64), np.empty(count + 1, np.int64)
-    starts, sizes = np.empty(high + 1, np.int64), np.empty(count)
-    found = row = end = 0
-    for e in range(count):
-        if idx[e] >= end:
-            cell = idx[e] // inputs
-            end = (cell + 1) * inputs
-            while row * wide <= cell:
-                starts[row] = found
-                row += 1
-            cells[found], begins[found], sizes[found] = cell, e, 0.0
-            found += 1
-        sizes[found - 1] += size[e]
-    begins[found] = count
-    starts[row:] = found
-    return cells, begins, starts, sizes
+def _begins(idx, val, count, spiking, inputs, first, last):
+    """Where the events of the cells first to last begin, and what those before count as."""
+    begins, before = np.empty(last - first + 1, np.int64), np.empty(last - first + 1)
+    e, size, end = np.searchsorted(idx[:count], first * inputs), 0.0, first * inputs
+    for c in range(len(begins)):
+        while e < count and idx[e] < end:
+            size += abs(val[e]) if spiking else 1.0
+            e += 1
+        begins[c], before[c] = e, size
+        end += inputs
+    return begins, before
 
 
 @njit(**OPTIONS)
@@ -150,14 +135,17 @@ def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
 
 
 @njit(**OPTIONS)
-def copy(first, last, width, rows, lit, acc, mark):
-    """Adds the values of a node that relays to the same places of another, cell by cell."""
+def gather(edge, first, last, width, rows, lit, ints, consts, acc, mark):
+    """Adds the cells of a node that relays, weighted, to those of another."""
+    size, offset, starts, sources = edge.inputs, edge.offset, edge.ints, edge.targets
     for c in range(first, last):
-        if lit[c]:
-            sums, given = acc[c * width : (c + 1) * width], rows[c * width : (c + 1) * width]
-            for n in range(width):
-                sums[n] += given[n]
-            mark[c] = 1
+        for k in range(ints[starts + c], ints[starts + c + 1]):
+            of, weight = ints[sources + k], consts[edge.weights + k]
+            if lit[of]:
+                sums, given = acc[c * width + offset :][:size], rows[of * size :][:size]
+                for n in range(size):
+                    sums[n] += weight * given[n]
+                mark[c] = 1
 
 
 @njit(**OPTIONS)
@@ -208,41 +196,59 @@ def join(idx, val, begin, ends):
 def arrange(t, place, value, cells, width, starts):
     """Addresses and values of events, those of step t from starts[t] to starts[t + 1] - 1.
 
-    Events in order of time and place, channels first, become events in order of address.
+    Events in order of time and place, channels first, become events in order of address: counted
+    by cell, then put there channel by channel, address and value in one word.
 
     Returns:
         They, and whether they were in order and no two shared a step and a place.
     """
-    count, steps = len(t), len(starts) - 1
-    to, of = np.empty(count, np.int64), np.empty(count, np.float32)
-    cell, address = np.empty(count, np.int32), np.empty(count, np.int32)
-    ends = np.zeros(cells + 1, np.int32)
-    ordered, e = True, 0
-    for step in range(steps):
-        begin = starts[step] = e
-        last, channel = -1, 0
-        while e < count and t[e] == step:
-            ordered &= place[e] > last
-            last = place[e]
-            if last < channel * cells:  # not in order
-                channel = 0
-            while last >= (channel + 1) * cells:
-                channel += 1
-            c = last - channel * cells
-            cell[e], address[e] = c, c * width + channel
-            ends[c + 1] += 1
-            e += 1
-        if e > begin:
-            ends[0] = begin
-            for c in range(cells):
-                ends[c + 1] += ends[c]
-            for i in range(begin, e):
-                at = ends[cell[i]]
-                to[at], of[at] = address[i], value[i]
-                ends[cell[i]] = at + 1
-            ends[:] = 0
-    starts[steps] = e
-    return to, of, ordered
+    count, ordered, bits = len(t), True, value.view(np.int32)
+    words, ends, channels = np.empty(count, np.int64), np.empty(cells, np.int64), np.arange(width)
+    for step in range(len(starts) - 1):
+        first, last = starts[step], np.searchsorted(t, step, "right")
+        starts[step + 1] = last
+        for e in range(first + 1, last):
+            ordered &= place[e] > place[e - 1]
+        if not ordered or first == last:
+            continue
+        begins = np.searchsorted(place[first:last], channels * cells) + first
+        ends[:] = 0
+        for k in channels:
+            for e in range(begins[k], begins[k + 1] if k + 1 < width else last):
+                ends[place[e] - k * cells] += 1
+        for c in range(cells):
+            ends[c], first = first, first + ends[c]
+        for k in channels:
+            for e in range(begins[k], begins[k + 1] if k + 1 < width else last):
+                c = place[e] - k * cells
+                words[ends[c]] = np.int64(bits[e]) << 32 | c * width + k
+                ends[c] += 1
+    return *_apart(words), ordered
+
+
+@njit(**OPTIONS)
+def listed(dense, cells, width, starts):
+    """As `arrange`, of values [T, channels x places] all of which are given."""
+    count = 0
+    for step in range(len(dense)):
+        count += nonzero(dense[step], cells * width)
+        starts[step + 1] = count
+    words, bits, at = np.empty(count, np.int64), dense.view(np.int32), 0
+    for step in range(len(dense)):
+        for c in range(cells):
+            for k in range(width):
+                if dense[step, k * cells + c] != 0:
+                    words[at] = np.int64(bits[step, k * cells + c]) << 32 | c * width + k
+                    at += 1
+    return _apart(words)
+
+
+@njit(**OPTIONS)
+def _apart(words):
+    address, bits = np.empty(len(words), np.int64), np.empty(len(words), np.int32)
+    for e in range(len(words)):
+        address[e], bits[e] = words[e] & 0xFFFFFFFF, words[e] >> 32
+    return address, bits.view(np.float32)
 
 
 @njit(**OPTIONS)

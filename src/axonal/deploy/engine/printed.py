@@ -13,9 +13,10 @@ from types import ModuleType
 
 from ...core.kinds import Delta, Leaky, Signed
 from ...core.neuron import Dynamics
+from ...ops import vectors
 from ...ops.generated import module
 from ...ops.program import frame, program
-from . import kernels, vectors
+from . import kernels
 
 VISIT = """
 @njit(**kernels.OPTIONS)
@@ -63,7 +64,8 @@ MODULE = """
 # {digest}
 import numpy as np
 from numba import njit, prange
-from axonal.deploy.engine import kernels, vectors
+from axonal.deploy.engine import kernels
+from axonal.ops import vectors
 
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
@@ -87,10 +89,11 @@ def part(tables, memory, i, first, last, t, scale, work):
     for e in range(node.first_edge, node.first_edge + node.edges):
         edge = edges[e]
         source = nodes[edge.source]
-        if edge.op == kernels.COPY:
-            kernels.copy(
-                first, last, node.width, rows[source.at : source.at + room],
-                lit[source.mark : source.mark + node.cells], own, marks,
+        if edge.op == kernels.CELLS:
+            kernels.gather(
+                edge, first, last, node.width,
+                rows[source.at : source.at + source.cells * source.width],
+                lit[source.mark : source.mark + source.cells], ints, consts, own, marks,
             )
         elif sizes[edge.source]:
             work[e] += kernels.scatter(

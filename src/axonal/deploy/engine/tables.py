@@ -47,8 +47,8 @@ NODE = _record(
     "source output ints early ring ring_n slots capacity copied followed wide",
 )
 EDGE = _record(
-    "op source fan spiking weights inputs outputs ints targets cells wide wide_out pad_y pad_x",
-    "taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group plain high",
+    "op source fan spiking weights inputs outputs offset ints targets cells wide wide_out high",
+    "pad_y pad_x taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group",
 )
 
 
@@ -143,7 +143,7 @@ class Tables:
         rows = [row for name in self.names for row in self._rows[name]]
         self.layers = [layer for name in self.names for layer in self._edge_names[name]]
         for row in rows:
-            self.nodes[row["source"]]["copied" if row["op"] == kernels.COPY else "followed"] = 1
+            self.nodes[row["source"]]["copied" if row["op"] == kernels.CELLS else "followed"] = 1
         late = [row["source"] for row in self.nodes if row["kind"] == DELAY]
         self.nodes["followed"][late] = 1
         self.nodes["followed"] |= self.nodes["output"] >= 0
@@ -227,17 +227,15 @@ class Tables:
                 continue  # it is accumulated there already
             op, source = node.op, self.home[name]
             axis = op.axis if isinstance(op, Concat) else 0
-            lay = _copy if self._copies(op, source) else _LAY.get(type(op), _sparse)
-            row = lay(self, op, source, home, offset)
+            row = _LAY.get(type(op), _mapped)(self, op, source, home, offset)
             row |= {"source": self.index[source], "spiking": int(self._spikes(name))}
             self._rows[home].append(row)
             self._edge_names[home].append(node.name if op.WEIGHTED else None)
             offset += before[axis]
 
-    def _copies(self, op: Any, source: str) -> bool:
-        """Whether an edge adds what a node without neurons hands on to the same places."""
-        relays = not isinstance(self.graph.nodes[source].op, Input | Delay | Neurons)
-        return relays and isinstance(op, Add | Bias | Neurons)
+    def relays(self, name: str) -> bool:
+        """Whether a node hands on sums, and has no neurons."""
+        return not isinstance(self.graph.nodes[name].op, Input | Delay | Neurons)
 
     def _spikes(self, name: str) -> bool:
         """Whether the values of a node are spikes, as they left a population or reshaped."""
@@ -274,10 +272,9 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
         padding = ((0, 0), *padding)
     outputs, per_group, taps_y, taps_x = weight.shape
     group = outputs // op.groups
-    # [input channel, kernel row, kernel column from the right, output channel of its group]
-    flipped = weight.reshape(op.groups, group, per_group, taps_y, taps_x)[..., ::-1]
-    plain = op.groups == 1 and stride[1] == 1 and dilation[1] == 1
-    return tables.keep(flipped.transpose(0, 2, 3, 4, 1)) | {
+    # [kernel row, kernel column, input channel, output channel of its group]
+    kept = weight.reshape(op.groups, group, per_group, taps_y, taps_x).transpose(3, 4, 0, 2, 1)
+    return tables.keep(kept) | {
         "op": kernels.CONV,
         "fan": group * taps_y * taps_x // math.prod(stride),
         "inputs": per_group * op.groups,
@@ -294,30 +291,53 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
         "dilate_x": dilation[1],
         "group": group,
         "per_group": per_group,
-        "plain": int(plain),
         "high": math.prod(inside[1:-1]),
     }
 
 
-def _sparse(tables: Tables, op: Any, source: str, home: str, offset: int) -> dict[str, int]:
+def _mapped(tables: Tables, op: Any, source: str, home: str, offset: int) -> dict[str, int]:
+    """A map of few entries: of whole cells, if it is one and its source has them, or of values."""
     before, after = tables.layouts[source], tables.layouts[home]
     inputs, outputs, weights = _entries(op, before.shape, after.shape, offset)
     inputs, outputs = before.address[inputs], after.address[outputs]
-    order = np.lexsort((outputs, inputs))
-    counts = np.bincount(inputs, minlength=before.room)
+    cells = _cells(inputs, outputs, weights, before, after) if tables.relays(source) else None
+    if cells is not None:
+        of, to, weights, shift = cells
+        counts = np.bincount(to, minlength=after.cells)
+        found = {"op": kernels.CELLS, "inputs": before.width, "offset": shift}
+        found |= {"targets": tables._ints.add(of)}
+    else:
+        order = np.lexsort((outputs, inputs))
+        outputs, weights = outputs[order], weights[order]
+        counts = np.bincount(inputs, minlength=before.room)
+        found = {"op": kernels.SPARSE, "fan": -(-len(inputs) // max(1, before.size))}
+        found |= {"targets": tables._ints.add(outputs)}
+        found |= {"cells": tables._ints.add(outputs // after.width)}
     starts = np.concatenate([[0], np.cumsum(counts)])
-    return {
-        "op": kernels.SPARSE,
-        "fan": -(-len(inputs) // max(1, before.size)),
-        "ints": tables._ints.add(starts),
-        "targets": tables._ints.add(outputs[order]),
-        "cells": tables._ints.add(outputs[order] // after.width),
-        "weights": tables._constants.add(weights[order]),
-    }
+    return found | {"ints": tables._ints.add(starts), "weights": tables._constants.add(weights)}
 
 
-def _copy(tables: Tables, op: Any, source: str, home: str, _: int) -> dict[str, int]:
-    return {"op": kernels.COPY}
+def _cells(
+    inputs: np.ndarray, outputs: np.ndarray, weights: np.ndarray, before: Layout, after: Layout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """The entries of a map as cells of inputs and of outputs, in order of the latter, and weights.
+
+    With the channel of an output that the first channel of inputs goes to; None if the channels
+    of a cell go different ways.
+    """
+    of, channel = np.divmod(inputs, before.width)
+    to, place = np.divmod(outputs, after.width)
+    order = np.lexsort((of, to, channel))
+    if len(order) % before.width:
+        return None
+    table = np.stack([of, to, channel, place - channel, weights])[:, order]
+    table = table.reshape(5, before.width, -1)
+    alike = (table[[0, 1, 4]] == table[[0, 1, 4], :1]).all()
+    alike &= (table[2] == np.arange(before.width)[:, None]).all()
+    if not alike or np.ptp(table[3]):
+        return None
+    of, to = table[:2, 0].astype(np.int64)
+    return of, to, table[4, 0], int(table[3, 0, 0])
 
 
 _LAY = {Dense: _dense, Conv: _conv}
