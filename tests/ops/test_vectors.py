@@ -63,28 +63,31 @@ def bfloat16(values):
     size=st.one_of(st.sampled_from([1, 4, 8, 12, 16, 48, 64, 96, 128]), st.integers(1, 150)),
     shape=st.tuples(st.integers(1, 25), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
     pad=st.integers(0, 3),
+    lines=st.sampled_from([1, vectors.LINES]),
     share=st.sampled_from([0.0, 0.1, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_slide_is_a_row_of_a_convolution(size, shape, pad, share, seed):
+def test_slide_is_rows_of_a_convolution(size, shape, pad, lines, share, seed):
     rng, (wide, reach, step, inputs) = np.random.default_rng(seed), shape
     count = max(0, (wide + 2 * pad - reach) // step + 1)
     x = np.where(rng.random((wide, inputs)) < share, rng.integers(1, 9, (wide, inputs)), 0)
-    weights = rng.integers(-9, 9, (reach, inputs, size)).astype(np.float32)
+    weights = rng.integers(-9, 9, (lines, reach, inputs, size)).astype(np.float32)
     padded = np.pad(x, ((pad, pad), (0, 0)))
     parts = [padded[i * step :][:reach] for i in range(count)]
-    expected = [np.einsum("ri,rin->n", part, weights) for part in parts]
+    expected = [[np.einsum("ri,rin->n", part, w) for part in parts] for w in weights[::-1]]
     flat, cells = np.flatnonzero(x), np.arange(wide + 1)
     events = flat + 5 * inputs, x.ravel()[flat].astype(np.float32)  # the cells are 5 to wide + 4
     begins = np.searchsorted(flat, cells * inputs)
     before = np.concatenate([[0.0], np.cumsum(x.sum(1))])
-    sums, mark = np.zeros((count + 3) * size, np.float32), np.zeros(count + 3, np.uint8)
-    line = 2, count, size, -pad, step, reach, wide, -5 * inputs, inputs
-    work = slide(sums, weights.ravel(), np.float32(1), events, line, (begins, before, mark))
-    assert work == sum(part.sum() for part in parts)
-    np.testing.assert_array_equal(mark[2:-1], [part.any() for part in parts])
-    np.testing.assert_array_equal(sums.reshape(-1, size)[2:-1], np.reshape(expected, (-1, size)))
-    assert not mark[[0, 1, -1]].any() and not sums.reshape(-1, size)[[0, 1, -1]].any()
+    sums, mark = np.zeros((lines, count + 3, size), np.float32), np.zeros((lines, count + 3), "u1")
+    up, cell = count + 3, (lines - 1) * (count + 3) + 2  # each line of outputs above the one before
+    line = lines, cell, up, count, size, -pad, step, reach, 5, wide, 0, reach, inputs
+    places = begins, before, mark.reshape(-1)
+    work = slide(sums.reshape(-1), weights.ravel(), np.float32(1), events, line, places)
+    assert work == lines * sum(part.sum() for part in parts)
+    np.testing.assert_array_equal(mark[:, 2:-1], [[part.any() for part in parts]] * lines)
+    np.testing.assert_array_equal(sums[:, 2:-1], np.reshape(expected, (lines, count, size)))
+    assert not mark[:, [0, 1, -1]].any() and not sums[:, [0, 1, -1]].any()
 
 
 @settings(deadline=None, max_examples=60)

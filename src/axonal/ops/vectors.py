@@ -19,7 +19,10 @@ LANES = 16
 # How many values a pass over the events sums at once: as many vectors, of so many lanes.
 BLOCKS = ((8, LANES), (4, LANES), (2, LANES), (1, LANES), (1, 8), (1, 4), (1, 1))
 # Sizes of cells that `slide` has loops of their own for: without a choice for each cell.
-WIDTHS = (*((count, LANES) for count in range(1, 9)), (1, 8), (1, 4))
+WIDTHS = (*((count, LANES) for count in (1, 2, 3, 4, 6, 8)), (1, 8), (1, 4))
+# What `slide` is given in its line.
+LINE = "lines cell up count size left step reach base wide tap taps inputs"
+LINES = 3  # rows of taps that slide together, so that a pass over events is worth its start
 FUSED = ("contract",)  # a product and a sum may become one instruction
 
 
@@ -79,32 +82,37 @@ class _Sums:
         """Of sums, weights, scale and (idx, val), in this order."""
         self.builder, self.scale = builder, given[2]
         self.sums, self.weights = (_Rows(context, builder, kinds[k], given[k]) for k in (0, 1))
-        both = zip(kinds[3], _both(builder, given[3]), strict=True)
+        both = zip(kinds[3], _parts(builder, given[3]), strict=True)
         self.idx, self.val = (_Rows(context, builder, kind, array) for kind, array in both)
 
-    def block(self, count: int, lanes: int, stride: Any, to: Any, offset: Any, part: Any) -> None:
-        """Adds to so many vectors from sums[to] on what the events of a part carry."""
+    def block(self, count: int, lanes: int, stride: Any, lines: Any, part: Any) -> None:
+        """Adds to so many vectors of each line what the events of a part carry.
+
+        A line is where its sums begin, and its weights.
+        """
         builder, steps = self.builder, [I64(lanes * k) for k in range(count)]
-        kept = [cgutils.alloca_once(builder, _vector(F32, lanes)) for _ in steps]
-        for n, slot in zip(steps, kept, strict=True):
-            builder.store(self.sums.read(builder.add(to, n), lanes), slot)
+        places = [(builder.add(to, n), builder.add(of, n)) for to, of in lines for n in steps]
+        kept = [cgutils.alloca_once(builder, _vector(F32, lanes)) for _ in places]
+        for (to, _), slot in zip(places, kept, strict=True):
+            builder.store(self.sums.read(to, lanes), slot)
         begin, end = part
         with cgutils.for_range_slice(builder, begin, end, I64(1)) as (e, _):
-            row = builder.add(offset, builder.mul(self.idx.one(e), stride))
+            row = builder.mul(self.idx.one(e), stride)
             value = _all(builder, builder.fmul(self.val.one(e), self.scale), lanes)
-            for n, slot in zip(steps, kept, strict=True):
-                weight = self.weights.floats(builder.add(row, n), lanes)
+            for (_, of), slot in zip(places, kept, strict=True):
+                weight = self.weights.floats(builder.add(row, of), lanes)
                 more = builder.fmul(value, weight, flags=FUSED)
                 builder.store(builder.fadd(builder.load(slot), more, flags=FUSED), slot)
-        for n, slot in zip(steps, kept, strict=True):
-            self.sums.write(builder.load(slot), builder.add(to, n), lanes)
+        for (to, _), slot in zip(places, kept, strict=True):
+            self.sums.write(builder.load(slot), to, lanes)
 
-    def blocks(self, size: Any, stride: Any, to: Any, offset: Any, part: Any) -> None:
+    def blocks(self, size: Any, stride: Any, lines: Any, part: Any) -> None:
         """As `block`, for any number of sums."""
+        add = self.builder.add
 
         def block(first: Any, count: int, lanes: int) -> None:
-            add = self.builder.add
-            self.block(count, lanes, stride, add(to, first), add(offset, first), part)
+            for to, of in lines:
+                self.block(count, lanes, stride, [(add(to, first), add(of, first))], part)
 
         _blockwise(self.builder, size, block)
 
@@ -124,76 +132,133 @@ def _weigh(
     signature = types.void(*kinds, pair, pair, pair)
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        (to, size), (offset, stride), part = (_both(builder, pair) for pair in given[4:])
-        _Sums(context, builder, signature.args, given).blocks(size, stride, to, offset, part)
+        (to, size), (offset, stride), part = (_parts(builder, pair) for pair in given[4:])
+        _Sums(context, builder, signature.args, given).blocks(size, stride, [(to, offset)], part)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 def _slide(context: Any, sums: Any, weights: Any, scale: Any, events: Any, line: Any, cells: Any):
-    """slide(sums, weights, scale, (idx, val), line, (begins, before, mark)): slides taps along a
-    row of cells, whose events are in order; line = (cell, count, size, left, step, reach, wide,
-    offset, inputs).
+    """slide(sums, weights, scale, (idx, val), line, (begins, before, mark)): slides rows of taps
+    along a row of cells, whose events are in order; line = (lines, cell, up, count, size, left,
+    step, reach, base, wide, tap, taps, inputs).
 
     For x from 0 to count - 1, the events begins[a] to begins[b] - 1 are those of the cells from
     left + x * step on, as many as reach, as far as they are between a >= 0 and b <= wide. If there
-    are any, mark[cell + x] = 1, and each adds, for n from 0 to size - 1,
+    are any, for k from 0 to lines - 1, with to = cell + x - k * up: mark[to] = 1, and each adds,
+    for n from 0 to size - 1,
 
-    sums[(cell + x) * size + n] += scale * val[e] * weights[row * size + n]
-        with row = offset + idx[e] - (left + x * step) * inputs
+    sums[to * size + n] += scale * val[e] * weights[row * size + n]
+        with row = (tap + k * taps - base - left - x * step) * inputs + idx[e]
 
-    in the order of the events. Returns what they count as, the sum of before[b] - before[a].
+    in the order of the events; idx of the row's first cell is base * inputs, lines 1 or `LINES`.
+    Returns what the events count as, the sum of lines * (before[b] - before[a]).
     """
     kinds = (sums, weights, types.float32, events)
-    signature = types.float64(*kinds, types.UniTuple(types.int64, 9), cells)
+    signature = types.float64(*kinds, types.UniTuple(types.int64, len(LINE.split())), cells)
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        numbers = [builder.extract_value(given[4], k) for k in range(9)]
-        cell, count, size, left, step, reach, wide, offset, inputs = numbers
-        found = _Sums(context, builder, signature.args, given)
-        begins, before, mark = (
-            _Rows(context, builder, kind, builder.extract_value(given[5], k))
-            for k, kind in enumerate(signature.args[5])
-        )
-        work = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
-
-        def inside(place: Any) -> Any:
-            low = builder.select(builder.icmp_signed("<", place, I64(0)), I64(0), place)
-            return builder.select(builder.icmp_signed(">", low, wide), wide, low)
-
-        def along(add: Callable[[Any, Any, Any], None]) -> None:
-            with cgutils.for_range_slice(builder, I64(0), count, I64(1)) as (x, _):
-                first = builder.add(left, builder.mul(x, step))
-                a, b = inside(first), inside(builder.add(first, reach))
-                part = begins.one(a), begins.one(b)
-                with builder.if_then(builder.icmp_signed("<", *part)):
-                    to, row = builder.add(cell, x), builder.mul(first, inputs)
-                    mark.put(1, to)
-                    more = builder.fsub(before.one(b), before.one(a))
-                    builder.store(builder.fadd(builder.load(work), more), work)
-                    row = builder.mul(builder.sub(offset, row), size)
-                    add(builder.mul(to, size), row, part)
-
-        _by_size(builder, size, found, along)
-        return builder.load(work)
+        return _Slide(context, builder, signature.args, given).run()
 
     return signature, generate
 
 
-def _by_size(builder: Any, size: Any, sums: _Sums, along: Callable[[Any], None]) -> None:
-    """Calls `along` with what adds to cells of `size`, once for each size that is known."""
-    end, other = builder.append_basic_block("end"), builder.append_basic_block("other")
-    choice = builder.switch(size, other)
-    for count, lanes in WIDTHS:
-        fixed = I64(count * lanes)
-        choice.add_case(fixed, block := builder.append_basic_block("known"))
+class _Slide:
+    """The loops of `slide`."""
+
+    def __init__(self, context: Any, builder: Any, kinds: Any, given: Any):
+        self.builder, self.sums = builder, _Sums(context, builder, kinds, given)
+        names = LINE.split()
+        self.line = dict(zip(names, _parts(builder, given[4], len(names)), strict=True))
+        self.begins, self.before, self.mark = (
+            _Rows(context, builder, kind, array)
+            for kind, array in zip(kinds[5], _parts(builder, given[5], 3), strict=True)
+        )
+        self.work = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
+        self.place = cgutils.alloca_once(builder, I64)
+
+    def run(self) -> Any:
+        """All of it; what the events count as."""
+        builder, lines = self.builder, self.line["lines"]
+        _by_size(builder, lines, self.line["size"], self.sums, self.along)
+        return builder.fmul(builder.load(self.work), builder.sitofp(lines, ir.DoubleType()))
+
+    def along(self, rows: int, sum_up: Callable[[Any, Any], None]) -> None:
+        """So many rows of taps over all cells, with what sums up for one of them."""
+        builder, line = self.builder, self.line
+        builder.store(I64(0), self.place)
+        check, body, done = (builder.append_basic_block() for _ in range(3))
+        builder.branch(check)
+        builder.position_at_end(check)
+        x = builder.load(self.place)
+        builder.cbranch(builder.icmp_signed("<", x, line["count"]), body, done)
+        builder.position_at_end(body)
+        first = builder.add(line["left"], builder.mul(x, line["step"]))
+        a, b = self.inside(first), self.inside(builder.add(first, line["reach"]))
+        part = self.begins.one(a), self.begins.one(b)
+        with builder.if_else(builder.icmp_signed("<", *part), likely=True) as (some, none):
+            with some:
+                more = builder.fsub(self.before.one(b), self.before.one(a))
+                builder.store(builder.fadd(builder.load(self.work), more), self.work)
+                sum_up(self.reached(x, first, rows), part)
+                builder.store(builder.add(x, I64(1)), self.place)
+            with none:
+                self.jump(part[1])
+        builder.branch(check)
+        builder.position_at_end(done)
+
+    def inside(self, cell: Any) -> Any:
+        """The cell, or the nearest end of the row."""
+        builder, wide = self.builder, self.line["wide"]
+        low = builder.select(builder.icmp_signed("<", cell, I64(0)), I64(0), cell)
+        return builder.select(builder.icmp_signed(">", low, wide), wide, low)
+
+    def reached(self, x: Any, first: Any, rows: int) -> list[tuple[Any, Any]]:
+        """Marks the outputs that are reached; where their sums begin, and the weights."""
+        add, sub, mul, line = self.builder.add, self.builder.sub, self.builder.mul, self.line
+        found = []
+        for k in range(rows):
+            to = sub(add(line["cell"], x), mul(line["up"], I64(k)))
+            tap = sub(add(line["tap"], mul(line["taps"], I64(k))), add(line["base"], first))
+            self.mark.put(1, to)
+            found.append((mul(to, line["size"]), mul(mul(tap, line["inputs"]), line["size"])))
+        return found
+
+    def jump(self, event: Any) -> None:
+        """Goes on where the next event reaches, if there is one."""
+        builder, line = self.builder, self.line
+        builder.store(line["count"], self.place)
+        more = builder.icmp_signed("<", event, self.begins.one(line["wide"]))
+        with builder.if_then(more):
+            cell = builder.udiv(self.sums.idx.one(event), line["inputs"])
+            over = builder.add(line["base"], builder.add(line["left"], line["reach"]))
+            steps = builder.sdiv(builder.sub(cell, over), line["step"])
+            builder.store(builder.add(steps, I64(1)), self.place)
+
+
+def _by_size(
+    builder: Any, lines: Any, size: Any, sums: _Sums, along: Callable[[int, Any], None]
+) -> None:
+    """Calls `along` with what adds to cells of `size`, once for each number of lines and size
+    that is known."""
+    end, others = builder.append_basic_block("end"), {}
+    for rows in (1, LINES):
+        others[rows] = builder.append_basic_block("rows")
+    choice = builder.switch(lines, others[LINES])
+    choice.add_case(I64(1), others[1])
+    for rows, block in others.items():
         builder.position_at_end(block)
-        along(partial(sums.block, count, lanes, fixed))
+        choice = builder.switch(size, other := builder.append_basic_block("other"))
+        for count, lanes in WIDTHS:
+            fixed = I64(count * lanes)
+            choice.add_case(fixed, known := builder.append_basic_block("known"))
+            builder.position_at_end(known)
+            along(rows, partial(sums.block, count, lanes, fixed))
+            builder.branch(end)
+        builder.position_at_end(other)
+        along(rows, partial(sums.blocks, size, size))
         builder.branch(end)
-    builder.position_at_end(other)
-    along(partial(sums.blocks, size, size))
-    builder.branch(end)
     builder.position_at_end(end)
 
 
@@ -227,7 +292,7 @@ def _emit(context: Any, row: Any, size: Any, base: Any, at: Any, events: Any):
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         row, at = _Rows(context, builder, signature.args[0], given[0]), _number(builder, given[3])
-        both = zip(signature.args[4], _both(builder, given[4]), strict=True)
+        both = zip(signature.args[4], _parts(builder, given[4]), strict=True)
         idx, val = (_Rows(context, builder, kind, array) for kind, array in both)
 
         def block(first: Any, count: int, lanes: int) -> None:
@@ -252,8 +317,8 @@ def _emit(context: Any, row: Any, size: Any, base: Any, at: Any, events: Any):
     return signature, generate
 
 
-def _both(builder: Any, pair: Any) -> tuple[Any, Any]:
-    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
+def _parts(builder: Any, given: Any, count: int = 2) -> list[Any]:
+    return [builder.extract_value(given, k) for k in range(count)]
 
 
 def _blockwise(builder: Any, size: Any, block: Callable[[Any, int, int], None]) -> None:

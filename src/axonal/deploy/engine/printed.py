@@ -69,6 +69,7 @@ from axonal.ops import vectors
 
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
+FIRING = 8  # operations that take as long as a neuron
 INPUT, DELAY, PASS = -2, -1, 0
 
 {functions}
@@ -164,6 +165,7 @@ def run(
                 load = 0
                 for e in range(node.first_edge, node.first_edge + node.edges):
                     load += sizes[edges[e].source] * edges[e].fan
+                load += FIRING * min(load, room)
                 if threads > 1 and load > heavy:
                     sizes[i], touched, spikes = share(
                         tables, memory, i, threads, begin + t, scale, work

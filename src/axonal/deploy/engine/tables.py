@@ -34,6 +34,7 @@ from .memory import Flat, whole
 
 INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
+FROM_MEMORY = 4  # operations that take as long as one whose weight is used once
 WEIGHTS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
 
 
@@ -65,7 +66,7 @@ class Layout:
             self.width, self.cells = shape[0], math.prod(shape[1:])
             places = np.arange(self.size).reshape(self.cells, self.width)
             self.address = np.ascontiguousarray(places.T).ravel()
-        self.place = np.full(self.cells * self.width, -1)
+        self.place = np.full(self.cells * self.width, -1, np.int32)  # half as long to look up
         self.place[self.address] = np.arange(self.size)
 
     @property
@@ -261,7 +262,7 @@ def _dense(tables: Tables, op: Dense, source: str, home: str, _: int) -> dict[st
     outputs, inputs = op.weight.shape
     found = tables.keep(op.weight.T)  # what an event meets lies side by side
     found |= {"op": kernels.DENSE, "inputs": inputs, "outputs": outputs}
-    return found | {"fan": outputs}
+    return found | {"fan": FROM_MEMORY * outputs}
 
 
 def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str, Any]:
