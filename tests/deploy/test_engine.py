@@ -187,6 +187,22 @@ def test_chunks_equal_the_whole_and_states_are_values(graph, cut, seed):
         np.testing.assert_array_equal(stream.state()[name], values)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.05])
+def test_crowded_convolutions_equal_the_reference(share):
+    generator = np.random.default_rng(0)
+    kernel, one = weights(generator, 3, 12, 3, 3), (1, 1)
+    op, shape = Conv(kernel, one, (one, one), one), (12, 30, 30)
+    graph = Graph([Node("x", Input(shape)), Node("y", op, ("x",))], ["y"])
+    x = np.where(generator.random((2, *shape)) < share, weights(generator, 2, *shape), 0)
+    x = x.astype(np.float32)
+    assert (share < 0.5) == (np.count_nonzero(x[0]) < min(kernels.MANY, kernels.CROWDED * 900))
+    expected = reference.run(graph, {"x": x})[0]["y"]
+    for threads in (1, 3):  # both as events, which are put in order, and as values
+        for given_ in (x, Events.from_dense(x)):
+            found = Engine(graph, threads=threads).run({"x": given_})[0]["y"]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_reference_state_goes_on_in_the_engine():
     graph = Graph(
         [

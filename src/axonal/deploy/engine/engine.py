@@ -256,10 +256,10 @@ class Stream:
             dense = np.ascontiguousarray(value, np.float32).reshape(len(value), -1)
             return kernels.listed(dense, *grid, starts)
         columns = value.t, value.address, np.ascontiguousarray(value.value, np.float32)
-        to, of, ordered = kernels.arrange(*columns, *grid, starts)
+        to, of, ordered = kernels.arrange(*columns, *grid, starts, self.engine.threads)
         if not ordered:
             starts[:] = 0
-            to, of, _ = kernels.arrange(*_merged(value), *grid, starts)
+            to, of, _ = kernels.arrange(*_merged(value), *grid, starts, self.engine.threads)
         return to, of
 
     def _taken(self, steps: int) -> dict[str, Events]:

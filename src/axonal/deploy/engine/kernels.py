@@ -2,19 +2,20 @@
 
 Memory is a few flat pools and two tables of records (see `tables`). A node's values lie in cells,
 the channels of one place side by side: address = cell x width + channel. Events come in the order
-of their addresses. Scattering marks the cells it reaches, which are those that fire afterwards
-looks at. Every function takes a range of cells, the part of a thread; a part adds what falls into
-its own cells, in an order that does not depend on the parts, so that sums are the same for any
-number of threads.
+of their addresses. What events reach is marked, and these cells are what firing looks at. Every
+function takes a range of cells, the part of a thread; a part adds what falls into its own cells,
+in an order that does not depend on the parts, so that sums are the same for any number of threads.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from ...ops.vectors import LINES, emit, nonzero, slide, weigh
 
 DENSE, CONV, SPARSE, CELLS = range(4)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
+MANY = 2**13  # events of a step that several threads put in order
+CROWDED = 6  # events of a cell from which on rows of taps go one by one, their weights in cache
 ROWS = 8  # of a dense map's weights that are read at once: memory brings them side by side
 
 
@@ -68,7 +69,7 @@ def _conv(edge, first, last, idx, val, count, weights, acc, mark):
         return 0.0
     begins, before = _begins(idx, val, count, edge.spiking, inputs, low * wide, high * wide)
     reach = taps_x if whole and edge.dilate_x == 1 else 1
-    apart = not whole or stride_y > 1 or dilate_y > 1
+    apart = not whole or stride_y > 1 or dilate_y > 1 or count > CROWDED * wide * edge.high
     work = 0.0
     for y in range(low, high):
         at = (y - low) * wide
@@ -202,7 +203,7 @@ def join(idx, val, begin, ends):
 
 
 @njit(**OPTIONS)
-def arrange(t, place, value, cells, width, starts):
+def arrange(t, place, value, cells, width, starts, threads):
     """Addresses and values of events, those of step t from starts[t] to starts[t + 1] - 1.
 
     Events in order of time and place, channels first, become events in order of address: counted
@@ -211,8 +212,8 @@ def arrange(t, place, value, cells, width, starts):
     Returns:
         They, and whether they were in order and no two shared a step and a place.
     """
-    count, ordered, bits = len(t), True, value.view(np.int32)
-    words, ends, channels = np.empty(count, np.int64), np.empty(cells, np.int64), np.arange(width)
+    ordered, bits, words = True, value.view(np.int32), np.empty(len(t), np.int64)
+    found = words, np.empty(len(t), np.int64), np.empty(len(t), np.int32)
     for step in range(len(starts) - 1):
         first, last = starts[step], np.searchsorted(t, step, "right")
         starts[step + 1] = last
@@ -221,22 +222,45 @@ def arrange(t, place, value, cells, width, starts):
         if not ordered or first == last:
             continue
         if cells == 1:  # places are addresses
-            for e in range(first, last):
-                words[e] = np.int64(bits[e]) << 32 | place[e]
+            found[1][first:last], found[2][first:last] = place[first:last], bits[first:last]
             continue
-        begins = np.searchsorted(place[first:last], channels * cells) + first
-        ends[:] = 0
-        for k in channels:
-            for e in range(begins[k], begins[k + 1] if k + 1 < width else last):
-                ends[place[e] - k * cells] += 1
-        for c in range(cells):
-            ends[c], first = first, first + ends[c]
-        for k in channels:
-            for e in range(begins[k], begins[k + 1] if k + 1 < width else last):
-                c = place[e] - k * cells
-                words[ends[c]] = np.int64(bits[e]) << 32 | c * width + k
-                ends[c] += 1
-    return *_apart(words), ordered
+        parts = min(threads, cells) if last - first > MANY else 1
+        cuts = cells * np.arange(parts + 1) // parts
+        wanted = (np.arange(width) * cells).reshape(-1, 1) + cuts
+        spans = np.searchsorted(place[first:last], wanted.ravel()).reshape(wanted.shape) + first
+        if parts > 1:
+            _put_together(place, bits, spans, cuts, found)
+        else:
+            _put(place, bits, spans, 0, cuts, found)
+    return found[1], found[2].view(np.float32), ordered
+
+
+@njit(parallel=True, **OPTIONS)
+def _put_together(place, bits, spans, cuts, found):
+    for part in prange(len(cuts) - 1):
+        _put(place, bits, spans, part, cuts, found)
+
+
+@njit(**OPTIONS)
+def _put(place, bits, spans, part, cuts, found):
+    """Puts in order the events of a part of the cells, of channel k those of spans[k, part]."""
+    width, cells, low, at = len(spans), cuts[-1], cuts[part], spans[0, 0]
+    words, address, value = found
+    ends = np.zeros(cuts[part + 1] - low, np.int64)
+    for k in range(width):
+        at += spans[k, part] - spans[k, 0]
+    begin = at
+    for k in range(width):
+        for e in range(spans[k, part], spans[k, part + 1]):
+            ends[place[e] - k * cells - low] += 1
+    for c in range(len(ends)):
+        ends[c], at = at, at + ends[c]
+    for k in range(width):
+        for e in range(spans[k, part], spans[k, part + 1]):
+            c = place[e] - k * cells
+            words[ends[c - low]] = np.int64(bits[e]) << 32 | c * width + k
+            ends[c - low] += 1
+    _part(words[begin:at], address[begin:at], value[begin:at])
 
 
 @njit(**OPTIONS)
@@ -253,15 +277,15 @@ def listed(dense, cells, width, starts):
                 if dense[step, k * cells + c] != 0:
                     words[at] = np.int64(bits[step, k * cells + c]) << 32 | c * width + k
                     at += 1
-    return _apart(words)
+    address, value = np.empty(count, np.int64), np.empty(count, np.int32)
+    _part(words, address, value)
+    return address, value.view(np.float32)
 
 
 @njit(**OPTIONS)
-def _apart(words):
-    address, bits = np.empty(len(words), np.int64), np.empty(len(words), np.int32)
+def _part(words, address, bits):
     for e in range(len(words)):
         address[e], bits[e] = words[e] & 0xFFFFFFFF, words[e] >> 32
-    return address, bits.view(np.float32)
 
 
 @njit(**OPTIONS)
