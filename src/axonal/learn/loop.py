@@ -191,7 +191,7 @@ class Run:
         return 0 < self.recipe.patience <= self.since
 
     def step(self, step: int, batch: Batch, asked: Collection) -> dict[str, Tensor]:
-        """Learn from a batch; returns the loss and the figures of this process.
+        """Learn from a batch; returns the loss of all processes, and the figures of this one.
 
         Sets `failed`, the first step that was not finite, and `asked`, whether any process was by
         its end: both may still be under way on a GPU.
