@@ -171,8 +171,9 @@ def run(
                         tables, memory, i, threads, begin + t, scale, work
                     )
                 else:
+                    first = np.int64(0)  # as a literal it would compile all kernels once more
                     sizes[i], many, spikes = part(
-                        tables, memory, i, 0, node.cells, begin + t, scale, work
+                        tables, memory, i, first, node.cells, begin + t, scale, work
                     )
                     touched = float(many)
                 tally[i, 0] += touched
