@@ -31,7 +31,7 @@ def seed():
 @pytest.fixture
 def broker(tmp_path_factory):
     """A real MQTT broker that runs and remembers nothing: host, port, start, stop, restart."""
-    from axonal.recipes.soak import Broker
+    from benchmarks.watch.soak import Broker
 
     one = Broker(tmp_path_factory.mktemp("broker"), keeps=False)
     one.start()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from axonal import cli
+from axonal.commands import demo, resolve
 from axonal.convert import load
 from axonal.models.base import WEIGHTS
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.models.vgg import VGG, VGGConfig
-from axonal.recipes import convertible, showcase
 from axonal.recipes.training import CARD
 
 COMMANDS = [
@@ -144,7 +144,7 @@ def test_ctrl_c_is_told_and_ends_with_130(axonal, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(showcase, "demo", interrupted)
+    monkeypatch.setattr(demo, "demo", interrupted)
     status, _, err = axonal("demo")
     assert status == 130 and "Interrupted; what was finished is kept" in err
     assert "Traceback" not in err
@@ -216,7 +216,7 @@ def test_convert_leaves_all_that_is_needed(axonal, pictures, tmp_path, monkeypat
     status, shown, said = axonal(*command)
     assert status == 0 and "Converted by" in said and str(tmp_path / "out") in said
     assert "features_2" in shown and max(map(len, shown.splitlines())) <= 80
-    network, certificate = load(convertible.network(str(tmp_path / "out"))[0], tmp_path / "out")
+    network, certificate = load(resolve.network(str(tmp_path / "out"))[0], tmp_path / "out")
     assert certificate.samples == 26 and certificate.steps == 4  # of 40, 500 to 1000
     assert network.answer(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert axonal(*command)[2] == said  # and goes on where it was

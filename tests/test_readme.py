@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks import render
 
-from axonal.recipes import readme, watching
+from axonal.commands import watch
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -16,15 +17,15 @@ RESULTS = sorted((ROOT / "benchmarks/results").glob("*.json"))
 
 
 def test_every_result_has_its_table_made_from_it():
-    found = {mark[2]: mark[3] for mark in readme.MARK.finditer(PAGES)}
+    found = {mark[2]: mark[3] for mark in render.MARK.finditer(PAGES)}
     assert set(found) == {path.stem for path in RESULTS}
     for path in RESULTS:
-        assert found[path.stem] == readme.TABLES[path.stem](readme.read(path))
+        assert found[path.stem] == render.TABLES[path.stem](render.read(path))
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_figure_has_what_it_takes_to_make_it_again(path):
-    results = readme.read(path)
+    results = render.read(path)
     for value in results["figures"].values():
         if isinstance(value, dict):
             assert value["low"] <= value["value"] <= value["high"]
@@ -42,7 +43,7 @@ def test_the_code_runs():
 def test_its_settings_watch(tmp_path):
     [text] = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "watch.toml").write_text(text.replace("7200", "300"))
-    said = watching.watch(str(tmp_path / "watch.toml"), tmp_path / "state", None, live=False)
+    said = watch.watch(str(tmp_path / "watch.toml"), tmp_path / "state", None, live=False)
     assert "in 5.0 min: a larger model would be called" in said
 
 

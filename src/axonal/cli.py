@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+from benchmarks.__main__ import bench, console
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from .benches import bench, console
 from .core.errors import AxonalError
 
 app = App(
@@ -31,7 +31,7 @@ def demo(out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0) -> Non
         samples: images of each run; more make the quality figures firmer.
         seed: of the noise.
     """
-    from .recipes import showcase
+    from .commands import demo as showcase
 
     console.print(showcase.demo(out, samples, seed))
 
@@ -60,7 +60,7 @@ def generate(
         backend: what runs it: torch in batches, or the engine, image by image, following events.
         out: the picture.
     """
-    from .recipes import showcase
+    from .commands import demo as showcase
 
     chosen = classes if classes is not None else [i % 10 for i in range(100)]
     options = {"steps": steps, "sampler": sampler, "budget": budget, "seed": seed}
@@ -84,8 +84,8 @@ def inspect(
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
         out: an SVG with the drawing.
     """
-    from .deploy.inspect import summary
-    from .recipes import graphs
+    from .commands import inspect as graphs
+    from .graph.summary import summary
 
     graph = graphs.graph_of(what, dt, discretisation)
     Console().print(summary(graph))
@@ -142,7 +142,7 @@ def assess(
         seed: of the draw of samples.
         out: the page.
     """
-    from .recipes import assessing
+    from .commands import convert as assessing
 
     shown, said = assessing.assessed(model, data, samples, steps, stream, seed, out)
     Console().print(shown)
@@ -175,7 +175,7 @@ def convert(
         out: folder for the plan, its certificate and the network; the same command goes on there.
         options: of the method: bits (graded, transformer), schedule (qcfs), budget (sigma-delta).
     """
-    from .recipes import assessing
+    from .commands import convert as assessing
 
     counts = samples, held_out
     shown, said = assessing.converted(model, data, counts, method, steps, options, seed, out)
@@ -199,7 +199,7 @@ def watch_stream(
         report: an HTML page with the timeline and all wakes.
         quiet: without the live view.
     """
-    from .recipes import watching
+    from .commands import watch as watching
 
     name = "watch" if ":" in what or what == "-" else Path(what).stem
     folder = state or (Path(what).parent if what.endswith(".toml") else Path()) / name
@@ -218,7 +218,7 @@ def watch_calibrate(
         out: folder for watch.toml and what was learned.
         noise: events a second and pixel that filters may pass by chance.
     """
-    from .recipes import watching
+    from .commands import watch as watching
 
     console.print(watching.calibrate(what, sample, out, noise))
 
@@ -232,7 +232,7 @@ def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
         fix: rescale weights and widen surrogates where that helps, and show before and after.
         out: folder for the mended network.
     """
-    from .recipes import clinic
+    from .commands import doctor as clinic
 
     Console().print(clinic.doctor(what, fix, out))
 

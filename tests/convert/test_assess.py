@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from axonal.convert.api import METHODS, convert
 from axonal.convert.assess import CHANGES, GRADED, assess
-from axonal.convert.driver import METHODS, convert
 from axonal.core.errors import InputError
 from axonal.nn import QCFS
 

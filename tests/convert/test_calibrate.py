@@ -6,7 +6,7 @@ from torch import nn
 
 from axonal.convert.calibrate import _Trial, calibrate
 from axonal.convert.certificate import Certificate
-from axonal.convert.sigma_delta import sigma_delta
+from axonal.convert.methods.sigma_delta import sigma_delta
 from axonal.core.errors import InputError
 from axonal.nn.meter import Meter
 

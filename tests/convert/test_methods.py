@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.convert import METHODS, quantisable
+from axonal.convert.activations import BATCH, Observed, observe, values_of
 from axonal.convert.balanced import LEAST_READ
-from axonal.convert.graded import ceiling, quantised
-from axonal.convert.normalised import PERCENTILE, levels
-from axonal.convert.observe import BATCH, Observed, observe, values_of
+from axonal.convert.methods.baselines import PERCENTILE, levels
+from axonal.convert.methods.graded import ceiling, quantised
 from axonal.convert.plan import Plan, Population, assemble
 from axonal.convert.setting import Setting
 from axonal.convert.tracing import prepared, rectifiers

@@ -9,7 +9,7 @@ from nets import Net
 from torch import nn
 
 from axonal.convert import plan as plans
-from axonal.convert.observe import values_of
+from axonal.convert.activations import values_of
 from axonal.convert.plan import LARGEST, Plan, Population, assemble
 from axonal.convert.tracing import prepared, rectifiers
 from axonal.core.errors import InputError

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nets import Net
 from torch import nn
 
-from axonal.convert.sigma_delta import INPUT, sigma_delta
+from axonal.convert.methods.sigma_delta import INPUT, sigma_delta
 from axonal.core.errors import InputError
 from axonal.models.flow import FlowConfig, FlowUNet
 

@@ -4,7 +4,7 @@ import torch
 from axonal.core.errors import InputError
 from axonal.deploy.certify import certify
 from axonal.deploy.engine import Engine
-from axonal.deploy.trace import trace
+from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Recurrent, Sequential
 
 

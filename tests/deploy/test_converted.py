@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from axonal.core.errors import InputError
-from axonal.core.kinds import Burst, Leaky, Signed
+from axonal.core.neurons.kinds import Burst, Leaky, Signed
 from axonal.deploy import nir
 from axonal.deploy.certify import certify, sent
-from axonal.deploy.engine import Engine, printed, reference, tables, values
-from axonal.deploy.graph import Add, Bias, Delay, Dense, Difference, Graph, Input, Neurons, Node
-from axonal.deploy.inspect import draw, layers, words
-from axonal.deploy.trace import trace
+from axonal.deploy.engine import Engine, codegen, layout, reference, values
+from axonal.deploy.from_torch import trace
+from axonal.graph.graph import Add, Bias, Delay, Dense, Difference, Graph, Input, Neurons, Node
+from axonal.graph.summary import draw, layers, words
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ
 from axonal.nn import Neuron, OneStep, Sequential, Stateful, Wired
@@ -42,14 +42,14 @@ def no_grad():
 def one_module(monkeypatch):
     """Graphs run in one compiled module."""
     alike = LEAKY, SIGNED, FADING, FINE, SECOND, Leaky(threshold=0.5, decay=0.0, reset="none")
-    kinds = [printed.population(FIRST, ("threshold",)), *(printed.population(d, ()) for d in alike)]
-    finish = tables.Tables._finish
+    kinds = [codegen.population(FIRST, ("threshold",)), *(codegen.population(d, ()) for d in alike)]
+    finish = layout.Tables._finish
 
     def known(self):
         self.kinds = list(kinds)
         finish(self)
 
-    monkeypatch.setattr(tables.Tables, "_finish", known)
+    monkeypatch.setattr(layout.Tables, "_finish", known)
 
 
 class Tracer(fx.Tracer):

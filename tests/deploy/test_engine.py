@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.events import Events
-from axonal.core.kinds import Current, Delta, Izhikevich, Leaky
-from axonal.deploy.engine import engine, kernels, printed, reference, tables
+from axonal.core.neurons.kinds import Current, Delta, Izhikevich, Leaky
+from axonal.deploy.engine import codegen, engine, kernels, layout, reference
 from axonal.deploy.engine.engine import Engine
-from axonal.deploy.graph import (
+from axonal.graph.graph import (
     Add,
     Bias,
     Concat,
@@ -133,15 +133,15 @@ def one_module():
     """Every graph runs in one compiled module."""
     with pytest.MonkeyPatch.context() as patch:
         known = [*DYNAMICS, Leaky(), Izhikevich()]
-        kinds = [printed.population(d, ()) for d in known]
-        kinds += [printed.population(d, ("threshold",)) for d in VARYING]
-        finish = tables.Tables._finish
+        kinds = [codegen.population(d, ()) for d in known]
+        kinds += [codegen.population(d, ("threshold",)) for d in VARYING]
+        finish = layout.Tables._finish
 
         def known(self):
             self.kinds = list(dict.fromkeys(kinds))
             finish(self)
 
-        patch.setattr(tables.Tables, "_finish", known)
+        patch.setattr(layout.Tables, "_finish", known)
         yield
 
 

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
-from axonal.core.kinds import AdaptiveThreshold, Current, Leaky
-from axonal.deploy import hdf5, nir
+from axonal.core.neurons.kinds import AdaptiveThreshold, Current, Leaky
+from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
-from axonal.deploy.graph import (
+from axonal.deploy.nir import hdf5
+from axonal.graph.graph import (
     Add,
     Bias,
     Concat,

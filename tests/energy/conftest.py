@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from axonal.core.meter import FIELDS, Counts
-from axonal.energy.runs import Interval, Run
+from axonal.generate.runs import Interval, Run
 
 
 def row(**fields):

@@ -6,14 +6,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from axonal.commands import doctor
+from axonal.commands.doctor import FAULTS, LOSS, healthy, planted
 from axonal.core.errors import InputError
-from axonal.core.kinds import Leaky
+from axonal.core.neurons.kinds import Leaky
 from axonal.learn.doctor import CHECKS, XI, batch_of, examine, fix, watched
 from axonal.learn.initialise import rescale
 from axonal.learn.recipe import Recipe
 from axonal.nn import LIF, AdaptiveThreshold, IntegerLIF, MembraneNorm, Neuron, Sequential
-from axonal.recipes import clinic
-from axonal.recipes.clinic import FAULTS, LOSS, healthy, planted
 
 
 def checks(report) -> set[str]:
@@ -218,12 +218,12 @@ def test_what_no_scale_mends_is_left_as_it_is():
 def test_a_deep_network_is_trained_as_it_comes_and_mended(tmp_path, monkeypatch):
     label = torch.arange(200) % 10
     data = {"image": torch.rand(10, 1, 28, 28)[label] * 2 - 1, "label": label}
-    monkeypatch.setattr(clinic, "images", lambda name: data)
-    monkeypatch.setattr(clinic, "IMAGES", 200)
-    curves = clinic.deep(updates=21)
+    monkeypatch.setattr(doctor, "images", lambda name: data)
+    monkeypatch.setattr(doctor, "IMAGES", 200)
+    curves = doctor.deep(updates=21)
     assert {name: len(curve) for name, curve in curves.items()} == {"before": 2, "after": 2}
     assert curves["before"] != curves["after"]
-    clinic.draw(curves, tmp_path / "deep.svg")
+    doctor.draw(curves, tmp_path / "deep.svg")
     assert "after --fix" in (tmp_path / "deep.svg").read_text()
 
 
@@ -247,20 +247,20 @@ def test_a_training_can_watch_its_faults():
 
 
 def test_a_recipe_and_a_folder_are_examined_and_the_folder_is_mended(tmp_path, monkeypatch):
-    training = clinic.TRAININGS["mnist-fc"]
+    training = doctor.TRAININGS["mnist-fc"]
     trainings = {"tiny": type(training)(recipe, training.save)}
-    monkeypatch.setattr(clinic, "TRAININGS", trainings)
-    assert not clinic.doctor("tiny").faults
-    assert clinic.figures(("tiny",)) == {
+    monkeypatch.setattr(doctor, "TRAININGS", trainings)
+    assert not doctor.doctor("tiny").faults
+    assert doctor.figures(("tiny",)) == {
         "doctor_planted": 12, "doctor_found": 12, "doctor_false_alarms": 0
     }  # fmt: skip
     weak, mended = tmp_path / "weak", tmp_path / "mended"
     planted("weights 100 x too small").model.save(weak)
     (weak / "card.json").write_text('{"recipe": "tiny"}')
-    assert clinic.doctor(str(weak)).faults
+    assert doctor.doctor(str(weak)).faults
     with pytest.raises(InputError, match="--out"):
-        clinic.doctor(str(weak), True)
-    clinic.doctor(str(weak), True, mended)
-    assert not clinic.doctor(str(mended)).faults
+        doctor.doctor(str(weak), True)
+    doctor.doctor(str(weak), True, mended)
+    assert not doctor.doctor(str(mended)).faults
     with pytest.raises(InputError, match="no recipe and no folder"):
-        clinic.doctor(str(tmp_path))
+        doctor.doctor(str(tmp_path))

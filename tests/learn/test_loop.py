@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import FileError, InputError, MissingExtra
+from axonal.learn.distributed import Processes
 from axonal.learn.loop import CHECKPOINT, Run, evaluate, fit
-from axonal.learn.processes import Processes
 from axonal.learn.recipe import Batches, Recipe
 from axonal.nn import LIF, Sequential
 

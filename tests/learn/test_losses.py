@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from axonal.convert.sigma_delta import sigma_delta
+from axonal.convert.methods.sigma_delta import sigma_delta
 from axonal.learn.losses import cross_entropy, distilled_changes, flow_matching
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn.meter import Meter

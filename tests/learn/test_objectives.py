@@ -8,8 +8,8 @@ from torch import nn
 from axonal.core.errors import InputError
 from axonal.learn import objectives
 from axonal.nn import LIF, Sequential
+from axonal.nn.hooks import watch, watch_reads
 from axonal.nn.meter import Meter
-from axonal.nn.watch import watch, watch_reads
 
 LABEL = torch.tensor([1, 0, 2])
 CHUNKED = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from axonal.convert.sigma_delta import sigma_delta
+from axonal.convert.methods.sigma_delta import sigma_delta
 from axonal.core.errors import InputError
 from axonal.core.meter import Counts
 from axonal.nn import IF, LIF, IntegerLIF, OneStep, SigmaDelta

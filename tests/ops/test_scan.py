@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.core.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
-from axonal.core.neuron import Dynamics
-from axonal.ops.program import MARK
+from axonal.core.neurons.base import Dynamics
+from axonal.core.neurons.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
+from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, op, parallel, reference, scan
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from axonal.core.kinds import Leaky
-from axonal.core.neuron import Dynamics
-from axonal.ops.program import MARK
+from axonal.core.neurons.base import Dynamics
+from axonal.core.neurons.kinds import Leaky
+from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, triton
 from axonal.testing import poisoned
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.sense import checkpoint
-from axonal.sense import clip as clips
+from axonal.sense import checkpoint, clip
 from axonal.sense.clip import Preroll
 from axonal.sense.stream import events, samples
 from axonal.sense.wake import FAILED, Cascade, Policy, Step, Wake
@@ -174,11 +173,11 @@ def test_what_makes_no_sense_is_refused():
     st.booleans(),
 )
 def test_preroll_is_the_last_rows_of_a_list(steps, limit, span, cut, many):
-    chunk = clips.CHUNK if many else 8
+    chunk = clip.CHUNK if many else 8
     ring = Preroll(span / 1e6, limit)
     everything, last = [], 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clips, "CHUNK", chunk)
+        patch.setattr(clip, "CHUNK", chunk)
         for k, step in enumerate(steps):
             t = last + np.cumsum(np.array(step, np.int64))
             ring.add(events(t, t % 7, t % 5, t % 2))

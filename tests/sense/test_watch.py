@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
 from axonal.sense import checkpoint
+from axonal.sense.delivery.outbox import Outbox
+from axonal.sense.delivery.sinks import Callback
 from axonal.sense.features import Window, Windows
 from axonal.sense.filters import LIFTrace
-from axonal.sense.outbox import Outbox
-from axonal.sense.sinks import Callback
 from axonal.sense.stream import events
 from axonal.sense.wake import Policy
 from axonal.sense.watch import POINTS, STATE, Judge, Timeline, Watch

@@ -1,12 +1,12 @@
 """Trained networks into spiking ones, each with a certificate of what changed."""
 
+from .api import METHODS, convert
 from .calibrate import calibrate
 from .certificate import Certificate, LayerCertificate
-from .driver import METHODS, convert
+from .checkpoint import load, save
+from .methods.qcfs import quantisable
+from .methods.sigma_delta import DeltaNetwork, sigma_delta
 from .plan import Plan, Population, SpikingNetwork
-from .qcfs import quantisable
-from .sigma_delta import DeltaNetwork, sigma_delta
-from .store import load, save
 
 __all__ = [
     "METHODS",

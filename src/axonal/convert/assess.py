@@ -24,12 +24,12 @@ from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
 from ..energy.price import EVENT_STATE_BITS, break_even, price, scale_events
 from ..nn import QCFS
+from ..nn.hooks import MAPS, watch_reads
 from ..nn.meter import Meter
-from ..nn.watch import MAPS, watch_reads
+from .activations import BATCH, Observed
 from .assessment import NOTHING, AssessedLayer, Assessment, Way
-from .graded import ceiling
-from .observe import BATCH, Observed
-from .sigma_delta import sigma_delta
+from .methods.graded import ceiling
+from .methods.sigma_delta import sigma_delta
 from .tracing import MAXIMA, Role, describe, module_of, prepared, rectifiers, roles
 
 BITS = 8

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from ..core.errors import InputError
-from .normalised import levels
-from .observe import BATCH, observe
+from .activations import BATCH, observe
+from .methods.baselines import levels
 from .plan import Plan, Population
 from .setting import Setting
 from .tracing import rectifiers

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..nn.meter import Meter
 from .certificate import Certificate, LayerCertificate
-from .sigma_delta import INPUT, DeltaNetwork
+from .methods.sigma_delta import INPUT, DeltaNetwork
 
 TINY = 1e-30  # stands for no work and no error, which have no logarithm
 Run = Callable[[DeltaNetwork], Tensor]

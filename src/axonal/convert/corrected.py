@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from .graded import least_error
-from .observe import values_of
+from .activations import values_of
+from .methods.graded import least_error
 from .plan import Plan, assemble
 from .setting import Setting
 from .tracing import rectifiers

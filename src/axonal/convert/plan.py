@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
-from ..core.neuron import Dynamics
+from ..core.neurons.base import Dynamics
 from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Signed, Stateful, Wired
-from .exact import exact, rounding
-from .scales import fold
+from .exact_sums import exact, rounding
+from .fold_thresholds import fold
 from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
 
 Emit = Literal["integer", "multiple"]

@@ -7,7 +7,7 @@ small values has a small threshold, and needs no more steps than one with large 
 
 from torch import fx
 
-from .normalised import PERCENTILE, at_share, levels
+from .methods.baselines import PERCENTILE, at_share, levels
 from .plan import Plan
 from .setting import Setting
 

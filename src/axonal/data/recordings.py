@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import hearing
+from ..core import auditory
 from ..core.errors import FileError
 from .images import check_split, root
 
@@ -167,8 +167,8 @@ def cochlea(
     windows = np.lib.stride_tricks.sliding_window_view(padded, width)[::step]
     power = np.abs(np.fft.rfft(windows * np.hanning(width), 512)) ** 2 / width
     f = np.fft.rfftfreq(512, 1 / rate)
-    centre = hearing.centres(80.0, 0.47 * rate, channels)
-    gain = (1 + ((f[:, None] - centre) / hearing.bandwidths(centre)) ** 2) ** -4.0
+    centre = auditory.centres(80.0, 0.47 * rate, channels)
+    gain = (1 + ((f[:, None] - centre) / auditory.bandwidths(centre)) ** 2) ** -4.0
     return np.log(np.maximum(power @ (gain / gain.sum(0)), floor)).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """Generation: samplers, a pipeline a medium, and measures of quality."""
 
-from .images import Generated, Generator, pretrained
+from .pipeline import Generated, Generator, pretrained
 from .samplers import SAMPLERS, sample
 
 __all__ = ["SAMPLERS", "Generated", "Generator", "pretrained", "sample"]

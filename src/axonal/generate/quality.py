@@ -17,8 +17,8 @@ from torch import Tensor
 from ..core import files
 from ..core.errors import FileError, InputError
 from ..data.images import DATASETS
-from ..energy.runs import Interval
 from .features import Features, asset, classifier_features
+from .runs import Interval
 
 LEVEL = 0.95
 REFERENCE = "reference.safetensors"

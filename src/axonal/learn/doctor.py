@@ -22,9 +22,9 @@ from ..core.errors import InputError
 from ..nn import Neuron, Recurrent
 from ..ops.scan.reference import Tensors
 from ..ops.surrogate import SURROGATES
+from .doctor_probes import RARE, Record, recorded, vitals
 from .initialise import rescale, threshold
 from .recipe import Batch, Loss, Recipe
-from .vitals import RARE, Record, recorded, vitals
 
 INF = math.inf
 

@@ -20,10 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ..core.errors import InputError
-from ..core.neuron import Dynamics
+from ..core.neurons.base import Dynamics
 from ..nn import Neuron, Recurrent
-from ..nn.normalise import Standardised
-from ..nn.watch import MAPS, currents
+from ..nn.hooks import MAPS, currents
+from ..nn.normalization import Standardised
 from ..ops.scan import reference
 
 RECURRENT = 0.1  # the share of a recurrent population's variance that its own spikes bring

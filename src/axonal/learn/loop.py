@@ -20,9 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core import files
 from ..core.errors import FileError, InputError, NotFinite
-from .finite import culprit
-from .processes import Processes, fill, part, whole
-from .progress import bar, interrupts, log
+from .distributed import Processes, fill, part, whole
+from .logging import bar, interrupts, log
+from .nonfinite import culprit
 from .recipe import Batch, Batches, Recipe, length, tiles
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..nn.watch import rates, tally, watch, watch_reads
+from ..nn.hooks import rates, tally, watch, watch_reads
 from .objectives import Objective, Penalty, checked, guess
 from .recipe import Batch, Loss
 from .rules import Rule, bptt

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..core.kinds import Leaky
 from ..core.meter import FIELDS, Counts
+from ..core.neurons.kinds import Leaky
 from ..energy.price import EVENT_STATE_BITS, price
+from ..nn.hooks import Watched
 from ..nn.meter import fanout
-from ..nn.watch import Watched
 from ..ops.scan import scan
 
 Objective = Callable[[Tensor, Tensor], Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from .processes import Processes
+from .distributed import Processes
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..core.config import Config
 from ..core.errors import InputError
-from ..core.kinds import AdaptiveThreshold, Leaky
+from ..core.neurons.kinds import AdaptiveThreshold, Leaky
 from ..nn import LI, Neuron, Recurrent, Sequential
 from .base import Model
 

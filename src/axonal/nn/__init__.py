@@ -1,6 +1,6 @@
 """The vocabulary of spiking networks."""
 
-from ..core.kinds import (
+from ..core.neurons.kinds import (
     AdaptiveCurrent,
     AdaptiveThreshold,
     AdEx,
@@ -14,14 +14,14 @@ from ..core.kinds import (
     Signed,
 )
 from .convolution import Conv2d
+from .graph_module import Difference, Wired
+from .hooks import watch
 from .layers import Delay, DelayedLinear, Noise, Recurrent
 from .neurons import IF, LI, LIF, Bursting, IntegerLIF, Neuron, OneStep, SigmaDelta
-from .normalise import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
-from .quantise import QCFS, rectifier
+from .normalization import MembraneNorm, TemporalBatchNorm, ThresholdBatchNorm, standardise
+from .qcfs import QCFS, rectifier
 from .sequential import Sequential
 from .stateful import Stateful
-from .watch import watch
-from .wired import Difference, Wired
 
 __all__ = [
     "IF",

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
+from .hooks import MAPS, currents
 from .neurons import Neuron
-from .watch import MAPS, currents
 
 Mode = Literal["dense", "zeros", "events"]
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..core.errors import InputError
-from ..core.kinds import Delta, Leaky
-from ..core.neuron import Dynamics, Reset, decay_from_tau
-from ..core.numbered import Burst
+from ..core.neurons.base import Dynamics, Reset, decay_from_tau
+from ..core.neurons.integer import Burst
+from ..core.neurons.kinds import Delta, Leaky
 from ..ops.scan import scan
 from ..ops.surrogate import surrogate_named
 from .stateful import Stateful

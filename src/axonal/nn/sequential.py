@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
+from .checkpointing import again
 from .neurons import Neuron
-from .recompute import again
 from .stateful import Stateful
 
 State = tuple[Any, ...]

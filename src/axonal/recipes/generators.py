@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..convert.sigma_delta import DeltaNetwork, sigma_delta
+from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..generate.features import ASSETS
 from ..generate.samplers import SAMPLERS
 from ..learn import losses

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 from ..convert.calibrate import Run, calibrate
-from ..convert.sigma_delta import DeltaNetwork
+from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
-from ..generate.images import CERTIFICATES, by_changes, changes
+from ..generate.pipeline import CERTIFICATES, by_changes, changes
+from ..learn.distributed import Processes
+from ..learn.logging import logged
 from ..learn.loop import fit
-from ..learn.processes import Processes
-from ..learn.progress import logged
 from ..learn.recipe import Recipe
 from ..models.base import Model
 from ..models.flow import FlowUNet
-from . import classifiers, generators, spiking
+from . import generators, image_classifiers, spiking_classifiers
 
 CARD = "card.json"
 SAMPLER = "euler"
@@ -130,27 +130,31 @@ TRAININGS: dict[str, Training] = {
     ),
     "mnist-spiking": Training(generators.mnist_spiking, save_model),
     "cifar10": Training(generators.cifar10, save_model, LICENCES["cifar10"]),
-    "mnist-classifier": Training(classifiers.mnist_classifier, classifiers.save_classifier),
+    "mnist-classifier": Training(
+        image_classifiers.mnist_classifier, image_classifiers.save_classifier
+    ),
     "cifar10-classifier": Training(
-        classifiers.cifar10_classifier, classifiers.save_classifier, LICENCES["cifar10"]
+        image_classifiers.cifar10_classifier, image_classifiers.save_classifier, LICENCES["cifar10"]
     ),
 }
 TRAININGS |= {
-    name: Training(partial(spiking.recipe, name), spiking.save, task.about)
-    for name, task in spiking.TASKS.items()
-}
-TRAININGS |= {
-    name: Training(partial(classifiers.picture, name), classifiers.save_picture, LICENCES[p.data])
-    for name, p in classifiers.PICTURES.items()
+    name: Training(partial(spiking_classifiers.recipe, name), spiking_classifiers.save, task.about)
+    for name, task in spiking_classifiers.TASKS.items()
 }
 TRAININGS |= {
     name: Training(
-        lambda seed, start, name=name: classifiers.quantised(name, seed, start),
-        classifiers.save_picture,
-        LICENCES[classifiers.PICTURES[base].data],
+        partial(image_classifiers.picture, name), image_classifiers.save_picture, LICENCES[p.data]
+    )
+    for name, p in image_classifiers.PICTURES.items()
+}
+TRAININGS |= {
+    name: Training(
+        lambda seed, start, name=name: image_classifiers.quantised(name, seed, start),
+        image_classifiers.save_picture,
+        LICENCES[image_classifiers.PICTURES[base].data],
         after=base,
     )
-    for name, (base, _) in classifiers.QUANTISED.items()
+    for name, (base, _) in image_classifiers.QUANTISED.items()
 }
 
 

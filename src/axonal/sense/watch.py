@@ -12,10 +12,10 @@ import numpy as np
 from ..core.errors import FileError, InputError
 from . import checkpoint
 from .clip import Preroll, picture
+from .delivery.outbox import Outbox
 from .detectors import Budget
 from .detectors.budget import odds
 from .features import Window, Windows
-from .outbox import Outbox
 from .stream import Detector, Filter, Remembering, Source, State
 from .wake import Cascade, Policy, Step, Wake
 

@@ -9,11 +9,11 @@ from numba import get_num_threads
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ..graph import Delay, Graph, Neurons
-from . import kernels, printed
+from ...graph.graph import Delay, Graph, Neurons
+from . import codegen, kernels
+from .layout import DELAY, WEIGHTS, Tables
 from .memory import blank
 from .stages import Stage, Staged, split
-from .tables import DELAY, WEIGHTS, Tables
 from .values import KEPT, State, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
@@ -49,7 +49,7 @@ class Engine:
             raise InputError(f"Engine: {threads} threads")
         self.rest = rest(graph)
         self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
-        self.compiled = printed.compiled(self.stages[-1].tables.kinds)
+        self.compiled = codegen.compiled(self.stages[-1].tables.kinds)
 
     def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream | Staged":
         """A run that goes on as events come.
@@ -179,7 +179,7 @@ class Stream:
     def _catch_up(self, op: Neurons, values: np.ndarray, name: str) -> None:
         """Decays the membranes of cells that sleep, step by step as they would have."""
         node, layout = self.tables.nodes[self.tables.index[name]], self.tables.layouts[name]
-        if not isinstance(op.dynamics, printed.FADING):
+        if not isinstance(op.dynamics, codegen.FADING):
             return
         seen = self.memory[2][node["mark"] : node["mark"] + node["cells"]]
         gap = np.repeat(self.begin - 1 - seen, layout.width)

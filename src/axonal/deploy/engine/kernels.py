@@ -10,7 +10,7 @@ in an order that does not depend on the parts, so that sums are the same for any
 import numpy as np
 from numba import njit, prange
 
-from ...ops.vectors import LINES, emit, nonzero, slide, weigh
+from ...ops.simd import LINES, emit, nonzero, slide, weigh
 
 DENSE, CONV, SPARSE, CELLS = range(4)
 OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}

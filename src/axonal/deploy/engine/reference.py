@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..graph import Delay, Difference, Graph, Neurons
+from ...graph.graph import Delay, Difference, Graph, Neurons
 from .values import Arrays, State, Values, rest, steps_of
 
 

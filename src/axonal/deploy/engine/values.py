@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..graph import Delay, Difference, Graph, Neurons
+from ...graph.graph import Delay, Difference, Graph, Neurons
 
 KEPT = 4096  # pushes whose counts are kept apart
 Values = Mapping[str, np.ndarray]

@@ -21,7 +21,7 @@ from numba import njit
 from torch import Tensor
 
 from ..scan.cpu import together
-from ..vectors import emit, nonzero, weigh
+from ..simd import emit, nonzero, weigh
 
 LANES = 16  # float32 in a vector: rows of taps are padded to whole ones
 PARTS = 16  # of the samples, each with its own sums: equal results on any number of threads

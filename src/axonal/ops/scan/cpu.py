@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..generated import module
-from ..program import MARK, Program, Rules, frame, new_marks, program
+from ..autodiff import MARK, Program, Rules, frame, new_marks, program
+from ..codegen import module
 
 WIDTH = 2048  # neurons of a block
 STRIP = 256  # of these at a time: the states between two marks stay in a core's nearest caches

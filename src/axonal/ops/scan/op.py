@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError, NotFinite
-from ...core.neuron import Dynamics
-from ..program import new_marks
+from ...core.neurons.base import Dynamics
+from ..autodiff import new_marks
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
 

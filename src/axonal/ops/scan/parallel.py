@@ -9,8 +9,8 @@ the faster form; its sums round in another order than the reference's.
 import torch
 from torch import Tensor
 
-from ...core.kinds import Leaky
-from ...core.neuron import Dynamics
+from ...core.neurons.base import Dynamics
+from ...core.neurons.kinds import Leaky
 from .reference import Tensors, constants
 
 

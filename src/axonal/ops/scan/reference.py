@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ...core.neuron import Dynamics
+from ...core.neurons.base import Dynamics
 from ..surrogate import SURROGATES
 
 

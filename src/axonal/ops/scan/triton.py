@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..generated import module
-from ..program import MARK, Program, Rules, frame, new_marks, program
+from ..autodiff import MARK, Program, Rules, frame, new_marks, program
+from ..codegen import module
 
 BLOCK = 128  # neurons of one program
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
-from . import series, tables, text, words
+from . import camera_raw, sampled, tables, text
 from .reading import Damage, File, Options, told
 from .writing import save
 
@@ -39,7 +39,7 @@ def _begins(mark: bytes) -> Callable[[bytes], bool]:
 def _evt(version: int) -> Format:
     marks = (f"% evt {version}.0\n".encode(), f"% format EVT{version};".encode())
     return Format(
-        partial(words.prophesee, version=version),
+        partial(camera_raw.prophesee, version=version),
         lambda head: head.startswith(b"% ") and any(mark in head for mark in marks),
     )
 
@@ -47,17 +47,17 @@ def _evt(version: int) -> Format:
 FORMATS: Mapping[str, Format] = {
     "evt2": _evt(2),
     "evt3": _evt(3),
-    "dat": Format(words.dat, _begins(b"% Data file containing"), (".dat",)),
-    "aedat2": Format(words.aedat2, _begins(b"#!AER-DAT2.0")),
-    "aedat3": Format(words.aedat3, _begins(b"#!AER-DAT3.1")),
+    "dat": Format(camera_raw.dat, _begins(b"% Data file containing"), (".dat",)),
+    "aedat2": Format(camera_raw.aedat2, _begins(b"#!AER-DAT2.0")),
+    "aedat3": Format(camera_raw.aedat3, _begins(b"#!AER-DAT3.1")),
     "aedat4": Format(tables.aedat4, _begins(b"#!AER-DAT4.0")),
-    "es": Format(words.event_stream, _begins(b"Event Stream")),
+    "es": Format(camera_raw.event_stream, _begins(b"Event Stream")),
     "npz": Format(tables.npz, _begins(b"PK\x03\x04")),
     "hdf5": Format(tables.hdf5, _begins(b"\x89HDF\r\n\x1a\n")),
-    "wav": Format(series.wav, lambda head: head[:4] == b"RIFF" and head[8:12] == b"WAVE"),
-    "nmnist": Format(words.nmnist, suffixes=(".bin",)),
+    "wav": Format(sampled.wav, lambda head: head[:4] == b"RIFF" and head[8:12] == b"WAVE"),
+    "nmnist": Format(camera_raw.nmnist, suffixes=(".bin",)),
     "csv": Format(text.csv, suffixes=(".csv", ".tsv", ".txt")),
-    "idx": Format(series.idx, lambda h: bool(series.idx_shape(h)), (".idx", ".gz", "-ubyte")),
+    "idx": Format(sampled.idx, lambda h: bool(sampled.idx_shape(h)), (".idx", ".gz", "-ubyte")),
 }
 
 
@@ -78,7 +78,7 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
     path, chosen = Path(path), Options.from_dict(options)
     with told(path):
         with path.open("rb") as file:
-            head = file.read(words.HEAD)
+            head = file.read(camera_raw.HEAD)
         name = format or _recognised(path, head)
         if name is None or name not in FORMATS:
             raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")

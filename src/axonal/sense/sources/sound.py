@@ -5,7 +5,7 @@ import math
 import numba
 import numpy as np
 
-from ...core import hearing
+from ...core import auditory
 from ...core.errors import InputError
 from .scalar import CELLS, SendOnDelta, checked
 
@@ -58,8 +58,8 @@ class Cochlea(SendOnDelta):
         neurons = channels * microphones
         super().__init__(np.full(neurons, threshold))
         self.width, self.height = channels, microphones
-        self.centres = hearing.centres(low, high, channels)
-        damping = 2 * np.pi * hearing.bandwidths(self.centres) / rate
+        self.centres = auditory.centres(low, high, channels)
+        damping = 2 * np.pi * auditory.bandwidths(self.centres) / rate
         turn = 2 * np.pi * self.centres / rate
         self._poles = np.exp(-damping) * np.array([np.cos(turn), np.sin(turn)])
         self._gain = 2 * (1 - np.exp(-damping)) ** 4

@@ -1,0 +1,196 @@
+"""Which code for what: one small network behind each code of `nn.codec`, on pictures and speech."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from axonal.data.recordings import cochlea, fsdd
+from axonal.learn.loop import fit
+from axonal.learn.losses import spiking
+from axonal.learn.objectives import rate_cross_entropy
+from axonal.learn.recipe import Batch, Recipe
+from axonal.models.spiking import SpikingClassifier, SpikingConfig
+from axonal.nn import encoding
+from axonal.nn.hooks import tally
+from axonal.recipes.batches import images
+from axonal.recipes.spiking_classifiers import CHANNELS, MILLISECONDS, RISE, STEPS
+from axonal.report.page import table
+
+AnyCode = encoding.Code | encoding.SignalCode
+T, NEURONS, FLOOR = 16, 4, 1e-4  # steps; of a population; power of a silent band
+SIGNAL: dict[str, float] = {"threshold": RISE, "start": math.log(FLOOR)}
+PICTURES = 10_000  # of MNIST's 60,000, to learn from
+NETWORK: dict[str, Any] = {"layers": ("128", "128"), "decay": 0.9, "norm": True, "boost": 1.0}
+TRAINING: dict[str, Any] = {"steps": 400, "batch": 128, "lr": 3e-3, "warmup": 20, "ema": 0.98}
+CODES: Mapping[str, Mapping[str, tuple[AnyCode, str, str]]] = {  # code, what it sends, use it when
+    "MNIST": {
+        "rate": (encoding.Rate(steps=T), "x T spikes, by chance", "noise is wanted"),
+        "regular": (
+            encoding.Regular(steps=T),
+            "x T spikes, evenly",
+            "a rate is wanted, but no noise",
+        ),
+        "latency": (encoding.Latency(steps=T), "one, the earlier the larger x", "spikes are dear"),
+        "latency, log": (
+            encoding.Latency(steps=T, kind="log"),
+            "one, after -ln x",
+            "ratios matter, not differences",
+        ),
+        "phase": (encoding.Phase(steps=8), "binary digits", "few steps must hold the exact value"),
+        "burst": (encoding.Burst(steps=T), "more, and closer", "one spike may get lost"),
+        "population": (
+            encoding.Population(steps=T, neurons=NEURONS),
+            f"{NEURONS} latencies, each around a place",
+            "inputs are few, and not in proportion to what they mean",
+        ),
+        "direct": (encoding.Direct(steps=T), "x in every step", "the first layer can multiply"),
+    },
+    "spoken digits": {
+        "delta": (encoding.Delta(**SIGNAL), "the signs of jumps", "slow changes don't matter"),
+        "step-forward": (
+            encoding.StepForward(**SIGNAL),
+            "one threshold a step towards x",
+            "spikes have a sign alone, and x moves slowly",
+        ),
+        "send-on-delta": (
+            encoding.SendOnDelta(**SIGNAL),
+            "changes, from a threshold on",
+            "spikes can carry values, and x may jump",
+        ),
+        "sigma-delta": (
+            encoding.SigmaDelta(**SIGNAL),
+            "changes, in rounded thresholds",
+            "spikes can carry integers, and x must be known to half a threshold",
+        ),
+    },
+}
+
+
+def pictures(split: str) -> Batch:
+    """MNIST: {"image" [N, 784] in [0, 1], "label" [N]}, to "train" the first `PICTURES`."""
+    chosen = slice(PICTURES if split == "train" else None)
+    found = {name: tensor[chosen] for name, tensor in images("mnist", split).items()}
+    return found | {"image": (found["image"].flatten(1) + 1) / 2}
+
+
+def sounds(split: str) -> Batch:
+    """Spoken digits: {"events" [N, T, 40] power in bands of hearing, in nepers, "label" [N]}."""
+    found, hop = fsdd(split), MILLISECONDS["fsdd"] / 1000
+    heard = torch.full((len(found), STEPS["fsdd"], CHANNELS), math.log(FLOOR))
+    for row, signal in zip(heard, found.signals, strict=True):
+        power = cochlea(signal, found.rate, CHANNELS, hop, FLOOR)[: len(row)]
+        row[: len(power)] = torch.from_numpy(power)
+    return {"events": heard, "label": torch.from_numpy(found.labels)}
+
+
+DATA = {"MNIST": pictures, "spoken digits": sounds}
+
+
+class Coded(SpikingClassifier):
+    """The `NETWORK` behind a code of values [B, N] or of signals [B, T, N]."""
+
+    def __init__(self, code: AnyCode, inputs: int):
+        wide = inputs * getattr(code, "neurons", 1)
+        super().__init__(SpikingConfig(shape=(wide,), coding="events", **NETWORK))
+        self.code = code
+
+    def encode(self, x: Tensor) -> Tensor:
+        """What the code sends, [T, B, N], as it is: to weigh a phase is left to the network."""
+        if isinstance(self.code, encoding.SignalCode):
+            return self.code.encode(x.transpose(0, 1))[0]
+        return self.code.encode(x).flatten(2)
+
+
+def figures(store: Path, seed: int = 0) -> dict[str, float]:
+    """Train the network behind each of `CODES`, in `store`, going on where an earlier run stopped.
+
+    Returns:
+        Of each "[data, code]": "accuracy", in % of the test set; of a sample "code spikes", what
+        the code sends that is not 0, and "network spikes"; "steps", and "latency": the first of
+        them, from 1, from which the class with the largest sum so far is the one at the end.
+
+    Raises:
+        FileError: data are missing, or the store can't be written.
+    """
+    found = {}
+    for kind, codes in CODES.items():
+        train, test = DATA[kind]("train"), DATA[kind]("test")
+        for name in codes:
+            network = fit(_recipe(kind, name, train, seed), store / f"{kind}, {name}")
+            assert isinstance(network, Coded)
+            values = measured(network, test, seed)
+            found |= {f"{what} [{kind}, {name}]": value for what, value in values.items()}
+    return found
+
+
+def _recipe(kind: str, name: str, train: Batch, seed: int) -> Recipe:
+    (x,) = (train[key] for key in train if key != "label")
+    plain = {"precision": "float32", "compile": False}
+    return Recipe(
+        name=f"{kind}, {name}",
+        build=lambda: Coded(CODES[kind][name][0], x.shape[-1]),
+        data=lambda: train,
+        loss=spiking(rate_cross_entropy()),
+        seed=seed,
+        **plain | TRAINING,
+    )
+
+
+@torch.inference_mode()
+def measured(network: Coded, test: Batch, seed: int = 0) -> dict[str, float]:
+    """What `figures` says of one network."""
+    torch.manual_seed(seed)  # of chance spikes
+    (x,) = (test[key] for key in test if key != "label")
+    label, sums, steps = test["label"], torch.zeros(3, dtype=torch.float64), 0
+    with tally(network) as fired:
+        for rows in torch.arange(len(label)).split(250):
+            sent = network.encode(x[rows])
+            said = network.network(sent)[0].cumsum(0).argmax(2)
+            right, steps = (said[-1] == label[rows]).sum(), len(said)
+            sums += torch.stack([right, sent.count_nonzero(), settled(said).sum()])
+    right, code, late = (sums / len(label)).tolist()
+    own = sum(float(spikes) for spikes, _ in fired.values()) / len(label)
+    spikes = {"code spikes": round(code, 1), "network spikes": round(own, 1)}
+    return {"accuracy": round(100 * right, 2), **spikes, "steps": steps, "latency": round(late, 2)}
+
+
+def settled(said: Tensor) -> Tensor:
+    """The first step, from 1, from which answers [T, B] are the last one, [B]."""
+    number = torch.arange(1, len(said) + 1)[:, None]
+    return ((said != said[-1]) * number).amax(0) + 1
+
+
+def page(figures: Mapping[str, float]) -> str:
+    """A page of Markdown, made of what `figures` found: when to use which code."""
+    lines = [
+        "# When to use which code",
+        "",
+        "Equations, their sources and the error that decoding leaves stand in `axonal.nn.codec`. "
+        f"Behind each code the same network, {' and '.join(NETWORK['layers'])} leaky neurons and "
+        f"a read-out, learns for {TRAINING['steps']} steps of {TRAINING['batch']} samples: of "
+        f"{PICTURES:,} pictures of MNIST, or of spoken digits as the log power in {CHANNELS} bands "
+        f"of hearing, with thresholds of {RISE:g}. Accuracy is that on the test set. Spikes, a "
+        "sample, are those of the code and of the network; what a direct code sends are values. "
+        "Latency is the mean step from which the answer stays as it is.",
+    ]
+    for kind, codes in CODES.items():
+        at = {
+            what: {name: figures[f"{what} [{kind}, {name}]"] for name in codes}
+            for what in ("accuracy", "code spikes", "network spikes", "latency", "steps")
+        }
+        rows = []
+        for n, (_, sends, use) in codes.items():
+            spikes = f"{at['code spikes'][n]:.0f} + {at['network spikes'][n]:.0f}"
+            late = f"{at['latency'][n]:.1f} of {at['steps'][n]}"
+            rows.append((n, sends, f"{at['accuracy'][n]:.1f} %", spikes, late, use))
+        head = (kind, "it sends", "accuracy", "spikes", "latency", "use it when")
+        lines += ["", *table(head, rows)]
+        best = max(codes, key=at["accuracy"].__getitem__)
+        least, first = (min(codes, key=at[w].__getitem__) for w in ("code spikes", "latency"))
+        said = f"Most accurate: {best}; fewest spikes sent: {least}; first to answer: {first}."
+        lines += ["", said]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,179 @@
+"""Digits that an event camera sees now and then, in noise that comes and goes (`bench watch`).
+
+Recordings of N-MNIST's test set, at full contrast and fainter, are spliced into Poisson noise whose
+rate changes, with hot pixels. A larger model is to be woken for each, and for nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from axonal.data.recordings import nmnist
+from axonal.report.page import Figures
+from axonal.sense.detectors import Budget
+from axonal.sense.features import Windows
+from axonal.sense.filters import STCF, HotPixel, InhibitedTrace, LIFTrace
+from axonal.sense.filters.filters import Correlation
+from axonal.sense.filters.inhibited import LEVELS
+from axonal.sense.wake import Policy
+
+from .scenes import CONTRASTS, SIDE, Scene, Seen, in_order, poisson
+from .scorecard import score
+from .waking import awake, by_chance, rarest, surprises
+
+PASSES = 0.05  # noise that a filter lets through, events a second and pixel
+WINDOW, GRID, BUDGET = 0.05, 4, 1.0  # seconds, cells a side, false wakes an hour
+POLICY, MERGE = Policy(postroll=0.2), 0.5  # seconds within which wakes are one
+WORST = (20.0,)
+CHAINS = (  # filters, and the rates that their thresholds are found at
+    (partial(LIFTrace, tau=5000.0), WORST),
+    (STCF, WORST),
+    (STCF, LEVELS),
+    (partial(STCF, k=6), WORST),
+    (partial(STCF, radius=2, k=14), WORST),
+)
+
+
+@dataclass
+class Watched:
+    """What windows told of a scene behind filters.
+
+    Attributes:
+        cells: features of the raster, [N, GRID^2]; `arrived`, `kept`, events before and after, [N].
+        seen: the digits.
+    """
+
+    cells: np.ndarray
+    arrived: np.ndarray
+    kept: np.ndarray
+    seen: list[Seen]
+
+    @property
+    def ends_us(self) -> np.ndarray:
+        """Of the windows."""
+        return (np.arange(len(self.kept)) + 1) * round(WINDOW * 1e6)
+
+    @property
+    def seconds(self) -> float:
+        """Of the scene."""
+        return len(self.kept) * WINDOW
+
+
+def inhibited() -> Callable[[np.ndarray], np.ndarray]:
+    """A filter for hot pixels, then the LIF trace whose threshold follows the noise by itself."""
+    hot, lif = HotPixel(SIDE, SIDE), InhibitedTrace(SIDE, SIDE, passes=PASSES)
+    return lambda packet: lif(hot(packet))
+
+
+class Following:
+    """A filter behind one for hot pixels, with a threshold that follows the rate of all events.
+
+    It is what passes `PASSES` events a second and pixel of noise of that rate, interpolated between
+    `levels`, at which it is found once, on noise alone. One level makes it a fixed threshold.
+
+    Args:
+        make: the filter.
+        levels: events a second and pixel.
+        seed: of the noise.
+    """
+
+    def __init__(self, make: Callable[..., Correlation], levels: Sequence[float], seed: int):
+        self.hot, self.filter, self.levels = HotPixel(SIDE, SIDE), make(SIDE, SIDE), levels
+        rng = np.random.default_rng(seed)
+        noise = (poisson(rng, 0.0, rate * SIDE**2) for rate in levels)
+        calibrated = (make(SIDE, SIDE).calibrate(in_order(part), PASSES) for part in noise)
+        self.limits = [one.threshold for one in calibrated]
+
+    def __call__(self, packet: np.ndarray) -> np.ndarray:
+        """What is kept of a packet that begins and ends with windows."""
+        calm = self.hot(packet)
+        period = round(WINDOW * 1e6)
+        kept = []
+        for part in np.split(calm, np.flatnonzero(np.diff(calm["t"] // period)) + 1):
+            rate = len(part) / WINDOW / SIDE**2
+            self.filter.threshold = float(np.interp(rate, self.levels, self.limits))
+            kept.append(self.filter(part))
+        return np.concatenate(kept)
+
+
+def watch(
+    scene: Scene, minutes: int, filters: Sequence[Callable[[np.ndarray], np.ndarray]]
+) -> list[Watched]:
+    """So many minutes of a scene through each of the filters, in windows."""
+    windows = [Windows(WINDOW, SIDE, SIDE, grid=GRID) for _ in filters]
+    found, seen = [[] for _ in filters], []
+    for number in range(minutes):
+        packet, new = scene.minute(number)
+        seen += new
+        for one, cut, told in zip(filters, windows, found, strict=True):
+            told += [*cut.push(packet, one(packet)), *cut.advance(60_000_000 * (number + 1))]
+    columns = [zip(*((w.x, w.n_in, w.n_out) for w in told), strict=True) for told in found]
+    return [Watched(*(np.array(column) for column in three), seen) for three in columns]
+
+
+def judged(scenes: Sequence[Watched], scores: Sequence[np.ndarray], seed: int) -> Figures:
+    """Figures of scores of the calm, the quiet and the busy scene, each the mean of two windows: at
+    the threshold that the calm one sets, and recall at the lowest that keeps to the budget on the
+    quiet scene itself."""
+    _, quiet, busy = scenes
+    calm, still, moved = (np.convolve(one, [0.5, 0.5])[: len(one)] for one in scores)
+    limit = Budget(BUDGET, merge=MERGE).fit(calm, len(calm) * WINDOW)
+    false = score(awake(quiet.ends_us, still, limit, POLICY), [], quiet.seconds)
+    spans = [(a, b) for a, b, _ in busy.seen]
+    card = score(awake(busy.ends_us, moved, limit, POLICY), spans, busy.seconds)
+    found = card.figures() | {"false_per_hour": false.false_per_hour}
+    found["recall_by_chance"] = by_chance(card, spans, busy.seconds, seed).recall
+    bursts = int(BUDGET * quiet.seconds / 3600)
+    wakes = awake(busy.ends_us, moved, rarest(quiet.ends_us, still, bursts, MERGE), POLICY)
+    found["recall_at_budget"] = score(wakes, spans, busy.seconds).recall
+    for contrast in CONTRASTS:
+        some = [(a, b) for a, b, at in busy.seen if at == contrast]
+        found[f"recall_at_budget_{contrast:g}"] = score(wakes, some, busy.seconds).recall
+    return {name: round(value, 4) for name, value in found.items() if np.isfinite(value)}
+
+
+def figures(seed: int = 0, minutes: int = 60) -> Figures:
+    """How well digits wake, beside controls.
+
+    Args:
+        seed: of noise, places in time and contrasts.
+        minutes: of the scene without digits; a third as many calibrate, half as many have digits.
+
+    Returns:
+        "digits_[K]_[figure]" of `Scorecard.figures` at a threshold set without labels; false wakes
+        an hour on the scene without digits; recall if one woke at random for as long; "recall_at_
+        budget" at the lowest threshold that keeps to the budget on the test itself, and of each
+        contrast. K: "lif", events behind the inhibited LIF trace; "lif_fixed", behind one with a
+        threshold for the worst noise; "evolving", an evolving network on the raster of "lif";
+        "rate", all events; "stcf", STCF with its default k and a fixed threshold; "stcf_best",
+        the STCF of `CHAINS` with the highest recall on this very test.
+
+    Raises:
+        FileError: the recordings are missing or damaged.
+    """
+    lengths = max(minutes // 3, 1), minutes, max(minutes // 2, 1)
+    shown = None, None, nmnist("test")
+    scenes = [
+        watch(
+            Scene(shown[i], seed + i),
+            lengths[i],
+            [inhibited(), *(Following(*how, seed) for how in CHAINS)],
+        )
+        for i in range(3)
+    ]
+    lif, fixed, *offered = zip(*scenes, strict=True)
+    ends = np.cumsum([len(scene.kept) for scene in lif])[:-1]
+    strange = np.split(surprises(np.concatenate([s.cells for s in lif]), ends[0]), ends)
+    strange[0] = strange[0][len(strange[0]) // 2 :]  # the first half is still being learned
+    stcf = [judged(three, [s.kept for s in three], seed) for three in offered]
+    found = {
+        "lif": judged(lif, [s.kept for s in lif], seed),
+        "lif_fixed": judged(fixed, [s.kept for s in fixed], seed),
+        "evolving": judged(lif, strange, seed),
+        "rate": judged(lif, [s.arrived for s in lif], seed),
+        "stcf": stcf[0],
+        "stcf_best": max(stcf, key=lambda one: one["recall_at_budget"]),
+    }
+    return {f"digits_{k}_{name}": value for k, one in found.items() for name, value in one.items()}

@@ -1,0 +1,71 @@
+"""Sigma-delta generators in the engine: one image at a time, with work that follows events."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..convert.methods.sigma_delta import DeltaNetwork
+from ..core.errors import InputError
+from ..core.meter import Counts
+from ..deploy.engine import Engine
+from ..deploy.engine.values import State
+from ..deploy.from_torch import trace_changes
+from .samplers import sample
+
+
+class Follower:
+    """A sigma-delta network whose estimates the engine computes.
+
+    Args:
+        network: with one standing argument, the class.
+        threads: as of `Engine`.
+
+    Raises:
+        InputError: the network has other arguments, or as `trace_changes`.
+    """
+
+    def __init__(self, network: DeltaNetwork, threads: int | None = None):
+        self.graph = trace_changes(network)
+        self.engine = Engine(self.graph, threads=threads)
+        self.moving, self.begin, *classes = self.graph.inputs
+        if len(classes) != 1:
+            raise InputError(f"Follower: a network of a class, not of {', '.join(classes) or '-'}")
+        (self.label,), (self.output,) = classes, self.graph.outputs
+        self._starts: dict[int, tuple[State, np.ndarray]] = {}
+
+    def start(self, label: int) -> tuple[State, np.ndarray]:
+        """The state and the estimate of a network that has seen the input zero for ever.
+
+        Every value is sent once, exactly: with thresholds of zero.
+        """
+        if label not in self._starts:
+            chosen = np.zeros((1, *self.graph.shapes[self.label]), np.float32)
+            chosen[0, label] = 1
+            stream = self.engine.stream(scale=0.0)
+            given = {self.begin: np.ones((1, 1), np.float32), self.label: chosen}
+            estimate = stream.push(given)[self.output].to_dense()[0]
+            self._starts[label] = stream.state(), estimate
+        return self._starts[label]
+
+    def __call__(
+        self, noise: Tensor, label: int, steps: int, sampler: str
+    ) -> tuple[Tensor, Counts]:
+        """The image [C, H, W] that `sampler` makes of `noise` [C, H, W], and what that took.
+
+        Raises:
+            InputError: as `samplers.sample`.
+        """
+        state, estimate = self.start(label)
+        stream = self.engine.stream(state)
+        estimate = estimate.copy()
+        last, flat = np.zeros_like(estimate), estimate.reshape(-1)
+
+        def step(x: np.ndarray, t: float, state: None) -> tuple[np.ndarray, None]:
+            nonlocal last
+            moves, last = x - last, x
+            sent = stream.push({self.moving: moves[None]})[self.output]
+            flat[sent.address] += sent.value
+            return estimate.copy(), None
+
+        image = sample(step, noise.numpy(), steps=steps, sampler=sampler)
+        return torch.from_numpy(image), stream.counts()

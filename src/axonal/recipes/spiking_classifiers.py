@@ -1,0 +1,194 @@
+"""Spiking classifiers of pictures, event cameras and speech: what to run first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data.recordings import cochlea, delta_spikes, fsdd, nmnist
+from ..learn.losses import spiking
+from ..learn.objectives import (
+    Objective,
+    Penalty,
+    activity,
+    energy,
+    membrane_cross_entropy,
+    rate_cross_entropy,
+)
+from ..learn.recipe import Batch, Recipe
+from ..models.spiking import SpikingClassifier, SpikingConfig
+from ..nn.hooks import rates, tally
+from .batches import images
+
+MILLISECONDS = {"nmnist": 20, "fsdd": 10}
+STEPS = {"nmnist": 16, "fsdd": 80}
+CHANNELS, RISE = 40, 1.0  # of the cochlea; what a delta spike stands for, in nepers of power
+EACH_STEP = membrane_cross_entropy()
+
+
+def recorded(split: str) -> Batch:
+    """N-MNIST in frames: {"events" [N, T, 2, 34, 34] uint8, "label" [N]}."""
+    found = nmnist(split)
+    frames = found.frames(STEPS["nmnist"], MILLISECONDS["nmnist"] / 1000)
+    return {"events": torch.from_numpy(frames), "label": torch.from_numpy(found.labels)}
+
+
+def spoken(split: str) -> Batch:
+    """Spoken digits as delta spikes of a cochlea: {"events" [N, T, 2 x 40] uint8, "label" [N]}."""
+    found = fsdd(split)
+    events = np.zeros((len(found), STEPS["fsdd"], 2 * CHANNELS), np.uint8)
+    for row, signal in zip(events, found.signals, strict=True):
+        heard = cochlea(signal, found.rate, CHANNELS, MILLISECONDS["fsdd"] / 1000)
+        sent = delta_spikes(heard, RISE)[: len(row)]
+        row[: len(sent)] = sent
+    return {"events": torch.from_numpy(events), "label": torch.from_numpy(found.labels)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A data set, the network that learns it, and how.
+
+    Attributes:
+        data: a split's {"image" or "events", "label"}.
+        config: of the network.
+        objective, penalties, shift: as of `learn.losses.spiking`.
+        about: whose data, and their licence.
+        options: of the `Recipe`.
+    """
+
+    data: Callable[[str], Batch]
+    config: SpikingConfig
+    objective: Objective = EACH_STEP
+    penalties: tuple[Penalty, ...] = ()
+    shift: int = 0
+    about: str = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _digits(*layers: str, **options: Any) -> SpikingConfig:
+    whole = {"coding": "constant", "steps": 4, "decay": 0.5, "norm": True, "boost": 1.0}
+    return SpikingConfig(layers=layers, **whole | options)
+
+
+TASKS: Mapping[str, Task] = {
+    "mnist-spiking-classifier": Task(  # of a few per cent activity: for the engine
+        data=lambda split: images("mnist", split),
+        config=SpikingConfig(),
+        objective=rate_cross_entropy(12),
+        shift=2,
+        options={"steps": 2000, "lr": 2e-3},
+    ),
+    "mnist-fc": Task(
+        data=lambda split: images("mnist", split),
+        config=_digits("512", "512"),
+        shift=1,
+        options={"steps": 3000, "lr": 2e-3},
+    ),
+    "mnist-conv": Task(
+        data=lambda split: images("mnist", split),
+        config=_digits("32c5s2", "64c3", "64c3s2", "256", steps=3),
+        shift=2,
+        options={"steps": 3000, "lr": 3e-3},
+    ),
+    "nmnist": Task(
+        data=recorded,
+        config=SpikingConfig(
+            shape=(2, 34, 34),
+            layers=("16c5s2", "32c3s2", "64c3s2", "128"),
+            coding="events",
+            decay=0.8,
+            norm=True,
+            boost=1.0,
+        ),
+        objective=rate_cross_entropy(),
+        shift=2,
+        about="N-MNIST (Orchard et al. 2015), CC BY-SA 4.0",
+        options={"steps": 800, "batch": 32, "lr": 2e-3, "warmup": 50, "ema": 0.99},
+    ),
+    "fsdd": Task(
+        data=spoken,
+        config=SpikingConfig(
+            shape=(2 * CHANNELS,),
+            layers=("256", "128r"),
+            coding="events",
+            adaptive=True,
+            learn=("decay", "fade"),
+            surrogate="e_prop",
+            norm=True,
+            boost=1.0,
+        ),
+        objective=rate_cross_entropy(),
+        penalties=(activity(0.01, 0.04),),
+        about="Free Spoken Digit Dataset (Jackson et al.), CC BY-SA 4.0",
+        options={"steps": 800, "batch": 64, "lr": 3e-3, "warmup": 50, "ema": 0.99},
+    ),
+    "cifar10-spiking": Task(
+        data=lambda split: images("cifar10", split),
+        config=_digits(
+            "32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32), steps=3
+        ),
+        shift=4,
+        about="CIFAR-10 (Krizhevsky 2009)",
+        options={"steps": 2000, "lr": 3e-3},
+    ),
+}
+
+
+SHOWN = ("mnist-fc", "mnist-conv", "nmnist", "fsdd", "cifar10-spiking")  # in the README
+
+
+def recipe(name: str, seed: int = 0, weight: float = 0.0, **options: Any) -> Recipe:
+    """The training of a task, with other `options` of the `Recipe`.
+
+    With `weight`, a nanojoule of its modelled spikes costs so much (see `objectives.energy`).
+    """
+    task = TASKS[name]
+    penalties = (*task.penalties, *([energy(weight)] if weight else []))
+    loss = spiking(task.objective, penalties=penalties, shift=task.shift)
+    plain = {"precision": "float32", "compile": False, "checkpoint_every": 200}
+    return Recipe(
+        name=name,
+        build=lambda: SpikingClassifier(task.config),
+        data=lambda: task.data("train"),
+        loss=loss,
+        seed=seed,
+        **plain | dict(task.options) | options,
+    )
+
+
+def save(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Write a spiking classifier in float16.
+
+    Returns:
+        Figures for its card, of the float16 weights, read back: accuracy on the test set, and
+        the spikes a neuron and step of every population.
+
+    Raises:
+        FileError: the folder can't be written, or the data set is missing.
+    """
+    assert isinstance(network, SpikingClassifier)
+    network = SpikingClassifier.load(network.save(folder, torch.float16))
+    return tested(network, TASKS[recipe.name].data("test"))
+
+
+@torch.inference_mode()
+def tested(network: SpikingClassifier, test: Batch) -> dict[str, Any]:
+    """Accuracy on a test set, spikes a sample, and spikes a neuron and step, of all and of each
+    population."""
+    label, right = test["label"], 0
+    (x,) = (test[name] for name in test if name != "label")
+    with tally(network) as sent:
+        for rows in torch.arange(len(label)).split(250):
+            right += int((network(x[rows]).argmax(1) == label[rows]).sum())
+    spikes, sites = torch.stack([*sent.values()]).sum(0).tolist()
+    return {
+        "test_accuracy": right / len(label),
+        "test_samples": len(label),
+        "spikes": spikes / len(label),
+        "spike_rate": spikes / sites,
+        "activity": list(rates(sent).values()),
+    }

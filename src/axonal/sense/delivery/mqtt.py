@@ -1,0 +1,197 @@
+"""Wakes over MQTT, as Frigate and Home Assistant know them."""
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.extras import require
+from .outbox import Event, Retry
+
+
+class Mqtt:
+    """Publishes as Frigate does, so that Home Assistant and automations understand it.
+
+    Under `prefix`: `events` (type, before, after), SOURCE/motion (ON or OFF, retained), `available`
+    (online or offline, retained, also the last will) and `stats`; and Home Assistant's discovery
+    message for each source, retained. QoS 1: delivered is what the broker has acknowledged; a lost
+    connection is made again, and what was not acknowledged is sent again: subscribers may hear it
+    twice, with the same id and type.
+
+    Args:
+        host, port: of the broker.
+        prefix: of all topics but the discovery's.
+        sources: announced from the beginning; others are when they first wake.
+        discovery: Home Assistant's prefix; "" for no announcements.
+        username, password_env: the password is read from that environment variable.
+        tls: encrypt, and check the certificate.
+        timeout: seconds to wait for the broker.
+        reconnect: seconds before a connection is first made again; doubles, up to 30 times that.
+
+    Raises:
+        InputError: no such variable. MissingExtra: paho-mqtt is not installed.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int = 1883,
+        prefix: str = "axonal",
+        sources: Sequence[str] = (),
+        discovery: str = "homeassistant",
+        username: str = "",
+        password_env: str = "",
+        tls: bool = False,
+        timeout: float = 10.0,
+        reconnect: float = 1.0,
+    ):
+        paho = require("paho.mqtt.client", "watch")
+        self.prefix, self.discovery, self.timeout = prefix, discovery, timeout
+        self.motion = {_topic(source): "OFF" for source in sources}
+        self.seen: dict[str, dict[str, Any]] = {}  # by event that is open, what was published last
+        self.flight: tuple[str, set[int]] = ("", set())
+        self.taken: set[int] = set()
+        self.told, self.online, self.why = threading.Condition(), False, "no answer yet"
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        if username:
+            self.client.username_pw_set(username, secret(password_env) if password_env else None)
+        if tls:
+            self.client.tls_set()
+        self.client.will_set(f"{prefix}/available", "offline", qos=1, retain=True)
+        self.client.on_connect, self.client.on_disconnect = self._connected, self._lost
+        self.client.on_publish = self._acknowledged
+        self.client.reconnect_delay_set(reconnect, 30 * reconnect)
+        self.client.connect_async(host, port)
+        self.client.loop_start()
+
+    def send(self, event: Event, clip: np.ndarray | None) -> None:
+        """Raises Retry: there is no connection, or the broker does not acknowledge."""
+        with self.told:
+            if not self.told.wait_for(lambda: self.online, self.timeout):
+                raise Retry(f"MQTT: no connection ({self.why})")
+        data = event["data"]
+        if self.flight[0] != event["id"]:  # else it was published, and paho keeps it until taken
+            state, source = _frigate(data), _topic(data["source"])
+            before = self.seen.get(data["id"], state)
+            change = {"type": data["type"], "before": before, "after": state}
+            new = source not in self.motion
+            self.motion[source] = "OFF" if data["type"] == "end" else "ON"
+            with self.told:
+                self.taken.clear()  # the numbers of messages begin anew after 65,535
+            mids = self._announce(source) if new else set()
+            mids.add(self._moved(source))
+            mids.add(self._publish(f"{self.prefix}/events", json.dumps(change)))
+            self.flight, self.seen[data["id"]] = (event["id"], mids), state
+        self._wait(self.flight[1])
+        self.flight = ("", set())
+        if data["type"] == "end":
+            self.seen.pop(data["id"], None)
+
+    def stats(self, values: Mapping[str, Any]) -> None:
+        """Publish `PREFIX/stats`; lost if there is no connection."""
+        self.client.publish(f"{self.prefix}/stats", json.dumps(dict(values)))
+
+    def close(self) -> None:
+        if self.online:
+            with suppress(Retry):  # the last will says the same
+                self._wait({self._publish(f"{self.prefix}/available", "offline", retain=True)})
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _publish(self, topic: str, text: str, retain: bool = False) -> int:
+        return self.client.publish(topic, text, qos=1, retain=retain).mid
+
+    def _wait(self, mids: set[int]) -> None:
+        with self.told:
+            if not self.told.wait_for(lambda: mids <= self.taken, self.timeout):
+                raise Retry("MQTT: the broker has not acknowledged")
+
+    def _moved(self, source: str) -> int:
+        return self._publish(f"{self.prefix}/{source}/motion", self.motion[source], retain=True)
+
+    def _announce(self, source: str) -> set[int]:
+        """Home Assistant's discovery of a binary sensor."""
+        if not self.discovery:
+            return set()
+        topic = f"{self.discovery}/binary_sensor/{_topic(self.prefix)}/{source}/config"
+        name = f"{_topic(self.prefix)}_{source}"
+        told = {
+            "name": "Motion",
+            "unique_id": f"{name}_motion",
+            "device_class": "motion",
+            "state_topic": f"{self.prefix}/{source}/motion",
+            "payload_on": "ON",
+            "payload_off": "OFF",
+            "availability_topic": f"{self.prefix}/available",
+            "payload_available": "online",
+            "payload_not_available": "offline",
+            "device": {"identifiers": [name], "name": source, "manufacturer": "Axonal"},
+        }
+        return {self._publish(topic, json.dumps(told), retain=True)}
+
+    def _connected(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self.why = str(reason)
+            return
+        self._publish(f"{self.prefix}/available", "online", retain=True)
+        for source in list(self.motion):  # a broker may have lost what it retained
+            self._announce(source)
+            self._moved(source)
+        with self.told:
+            self.online = True
+            self.told.notify_all()
+
+    def _lost(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if self.online:  # else the broker has said why when it refused the connection
+            self.online, self.why = False, str(reason)
+
+    def _acknowledged(self, client: Any, user: Any, mid: int, *_: Any) -> None:
+        with self.told:
+            self.taken.add(mid)
+            self.told.notify_all()
+
+
+def secret(variable: str) -> str:
+    """The value of an environment variable that a configuration names.
+
+    Raises:
+        InputError: it is not set.
+    """
+    if not (value := os.environ.get(variable, "")):
+        raise InputError(f"the environment variable {variable} is not set; export it first")
+    return value
+
+
+def _topic(name: str) -> str:
+    """A name as one level of a topic."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
+
+
+def _frigate(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an event as Frigate tells it (docs.frigate.video/integrations/mqtt)."""
+    at = data["t_end_us"] / 1e6
+    ended = data["type"] == "end"
+    return {
+        "id": data["id"],
+        "camera": data["source"],
+        "label": "motion",
+        "sub_label": data["reason"],
+        "frame_time": at,
+        "start_time": data["t_start_us"] / 1e6,
+        "end_time": at if ended else None,
+        "score": data["score"],
+        "top_score": data["score"],
+        "false_positive": False,
+        "active": not ended,
+        "stationary": False,
+        "current_zones": [],
+        "entered_zones": [],
+        "has_clip": bool(data["preroll_ref"]),
+        "has_snapshot": False,
+    }

@@ -1,0 +1,84 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.convert import encodings
+
+from axonal.data.recordings import Sounds
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two kinds of pictures and of sounds, and short trainings."""
+    torch.manual_seed(0)
+    label = torch.arange(40) % 2
+    bright = (torch.arange(6) < 3) == label[:, None].bool()
+    image = (0.8 * bright + 0.2 * torch.rand(40, 6)).clamp(0, 1)
+    rising = torch.linspace(0, 15, 12)[:, None] * torch.tensor([1.0, 0.0, 0.5])
+    events = encodings.SIGNAL["start"] + torch.where(
+        label[:, None, None] == 1, rising, rising.flip(-1)
+    )
+    pictures, sounds = ({"image": image, "label": label}, {"events": events, "label": label})
+    monkeypatch.setitem(encodings.DATA, "MNIST", lambda split: pictures)
+    monkeypatch.setitem(encodings.DATA, "spoken digits", lambda split: sounds)
+    for name, value in {"steps": 25, "batch": 20, "warmup": 2, "lr": 2e-2, "ema": 0.5}.items():
+        monkeypatch.setitem(encodings.TRAINING, name, value)
+    monkeypatch.setitem(encodings.NETWORK, "layers", ("12",))
+
+
+def test_every_code_is_trained_measured_and_told_of(tiny, tmp_path):
+    found = encodings.figures(tmp_path, seed=1)
+    rows = [(kind, name) for kind, some in encodings.CODES.items() for name in some]
+    assert len(found) == 5 * len(rows) == 60
+    page = encodings.page(found)
+    for kind, name in rows:
+        at = f"[{kind}, {name}]"
+        assert 0 <= found[f"accuracy {at}"] <= 100 and found[f"code spikes {at}"] > 0
+        assert 1 <= found[f"latency {at}"] <= found[f"steps {at}"]
+        assert (
+            f"| {name} | {encodings.CODES[kind][name][1]} | {found[f'accuracy {at}']:.1f} % |"
+            in page
+        )
+    assert sum(found[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows) > 8
+    assert found["code spikes [MNIST, latency]"] <= 6
+    assert found["steps [spoken digits, delta]"] == 12
+    assert page.count("Most accurate: ") == 2 and page.startswith("# ")
+    assert encodings.figures(tmp_path, seed=1) == found, "finished trainings are not run again"
+
+
+def test_the_first_step_from_which_an_answer_stays():
+    said = torch.tensor([[1, 2, 1, 0], [1, 1, 2, 1], [1, 1, 1, 2]])
+    assert encodings.settled(said).tolist() == [1, 2, 3, 3]
+    assert encodings.settled(said[:1]).tolist() == [1, 1, 1, 1]
+
+
+def test_pictures_are_brightness_and_few_are_learned_from(monkeypatch):
+    whole = {"image": torch.linspace(-1, 1, 30).reshape(5, 1, 2, 3), "label": torch.arange(5)}
+    monkeypatch.setattr(encodings, "images", lambda name, split: whole)
+    monkeypatch.setattr(encodings, "PICTURES", 3)
+    train, test = encodings.pictures("train"), encodings.pictures("test")
+    assert train["image"].shape == (3, 6) and train["label"].tolist() == [0, 1, 2]
+    assert test["image"].shape == (5, 6) and test["image"].aminmax() == (0, 1)
+
+
+def test_sounds_end_in_silence(monkeypatch):
+    noise = np.random.default_rng(0).normal(0, 0.1, 800).astype(np.float32)
+    monkeypatch.setattr(encodings, "fsdd", lambda split: Sounds([noise], 8000, np.array([7])))
+    found = encodings.sounds("test")
+    heard, silent = found["events"][0], encodings.SIGNAL["start"]
+    assert heard.shape == (80, 40) and found["label"].tolist() == [7]
+    assert (heard[2:8] > silent + 1).any() and (heard[20:] == heard[-1]).all()
+    assert heard[-1] == pytest.approx(silent)
+    assert (
+        not encodings.Coded(encodings.codec.Delta(**encodings.SIGNAL), 40)
+        .encode(heard[None, 20:])
+        .any()
+    )
+
+
+def test_a_population_widens_the_network():
+    code = dataclasses.replace(encodings.CODES["MNIST"]["population"][0], neurons=5)
+    network = encodings.Coded(code, 6)
+    assert network.encode(torch.rand(2, 6)).shape == (encodings.T, 2, 30)
+    assert network(torch.rand(2, 6)).shape == (2, 10)

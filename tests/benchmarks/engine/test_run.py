@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+from benchmarks.engine import networks
+from benchmarks.engine import run as engine
+from benchmarks.harness.timing import Contest, contest, spread
+
+from axonal.core.errors import FileError, InputError
+from axonal.core.neurons.kinds import Leaky
+from axonal.deploy.engine import Engine, reference
+from axonal.graph.graph import Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
+from axonal.nn import LIF, Sequential
+
+
+def test_a_contest_takes_turns_and_the_best_of_the_others_counts():
+    calls = []
+    found = contest({n: lambda n=n: calls.append(n) for n in ("ours", "a", "b")}, 3, at_least=1e-9)
+    assert [len(seconds) for seconds in found.seconds.values()] == [3, 3, 3]
+    assert {*calls} == {"ours", "a", "b"}
+    told = Contest({"ours": [1.0, 2.0, 4.0], "slow": [9.0, 9.0, 9.0], "fast": [3.0, 4.0, 8.0]})
+    assert told.best == "fast"
+    assert told.speedup == {"value": 2.0, "low": 2.0, "high": 3.0}
+    assert spread([3.0, 1.0, 2.0]) == {"value": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_the_break_even_lies_between_two_activities():
+    assert engine._crossing((0.1, 0.2, 0.4), [4.0, 2.0, 0.5]) == pytest.approx(0.2 * 2**0.5)
+    assert engine._crossing((0.1, 0.2), [4.0, 2.0]) == 1.0
+    assert engine._crossing((0.1, 0.2), [0.4, 0.2]) == 0.0
+
+
+def test_a_layer_is_the_same_in_torch_and_in_the_engine():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(9, 5, bias=False)
+    graph = networks.trace(Sequential(linear, LIF(0.9)), torch.zeros(1, 1, 9))
+    x = (np.random.default_rng(0).random((20, 9)) < 0.5).astype(np.float32)
+    with torch.inference_mode():
+        found = engine._mismatches("layer", Engine(graph), x, engine.Step(linear, Leaky(decay=0.9)))
+        other = engine._mismatches("layer", Engine(graph), x, engine.Step(linear, Leaky(decay=0.5)))
+    assert found == {"mismatches [layer]": 0} and other["mismatches [layer]"] > 0
+
+
+def test_the_threshold_sets_the_rate():
+    torch.manual_seed(0)
+    drive = torch.randn(200, 1, 50)
+    rate = LIF(0.9, threshold=networks._threshold(drive, 0.03))(drive)[0].mean()
+    assert rate == pytest.approx(0.03, abs=0.002)
+
+
+def test_recordings_become_events_in_order_of_time():
+    place = np.ravel_multi_index(([1, 0, 1], [0, 1, 1], [1, 0, 2]), networks.SIZE)
+    dense = networks._events(np.array([2, 0, 0]), place).to_dense()
+    assert dense.shape == (3, *networks.SIZE)
+    assert [tuple(place) for place in np.argwhere(dense)] == [
+        (0, 0, 1, 0),
+        (0, 1, 1, 2),
+        (2, 1, 0, 1),
+    ]
+
+
+def test_a_chain_runs_the_same_in_torch():
+    generator = np.random.default_rng(0)
+    conv = Conv(generator.normal(0, 1, (4, 2, 3, 3)).astype("f4"), (1, 1), ((1, 1),) * 2, (1, 1))
+    graph = Graph(
+        [
+            Node("x", Input((2, 6, 6))),
+            Node("0", conv, ("x",)),
+            Node("1", Neurons(Leaky(emit="multiple", levels=9)), ("0",)),
+            Node("2", Pool((2, 2), (2, 2), ((0, 0),) * 2, average=False), ("1",)),
+            Node("3", reshape((36,)), ("2",)),
+            Node("4", Dense(generator.normal(0, 1, (3, 36)).astype("f4")), ("3",)),
+        ],
+        ["4"],
+    )
+    x = (generator.random((5, 2, 6, 6)) < 0.4).astype("f4")
+    with torch.inference_mode():
+        found, _ = networks._as_torch(graph)(torch.from_numpy(x[:, None]))
+    expected, _ = reference.run(graph, {"x": x})
+    np.testing.assert_allclose(found[:, 0].numpy(), expected["4"], rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_bench_lacks_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("AXONAL_DATA", str(tmp_path))
+    with pytest.raises(FileError, match=r"cnn_sinabs.nir is missing; set AXONAL_DATA"):
+        networks.recordings(3, 0, 1)
+    with pytest.raises(FileError, match="run `axonal bench generate` first"):
+        networks.generator(tmp_path, 3, 0, 1)
+    with pytest.raises(InputError, match="at least 3"):
+        engine.bench(tmp_path, rounds=2)

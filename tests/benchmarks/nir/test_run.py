@@ -1,0 +1,166 @@
+"""NIR there and back, with our own reader in the place of other frameworks."""
+
+import importlib.util
+import json
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+import nir as package
+import numpy as np
+import pytest
+import torch
+from benchmarks import render
+from benchmarks.harness import peers
+from benchmarks.nir import run as roundtrip
+
+from axonal.deploy import nir
+from axonal.deploy.engine.reference import run
+
+ROOT = Path(__file__).parents[2]
+REFUSED = {("snntorch", "if"), ("snntorch", "conv if"), ("sinabs", "cuba")}
+CASES = {(name, case) for name in roundtrip.FRAMEWORKS for case in roundtrip.graphs(name, 0)}
+
+
+class Double:
+    """A framework that does with a file what we do, and then `change` to its spikes."""
+
+    def __init__(self, name, change=lambda spikes: spikes):
+        self.name, self.change, self.told = name, change, []
+
+    def ask(self, *, do, x="", file="", out="", dt=0.0, network=""):
+        if do == "versions":
+            return {name: version for name, version in roundtrip.KNOWN if name == self.name}
+        if do == "networks":
+            return {"networks": ["lif", "if"]}
+        if network == "if":
+            return {"error": "ValueError: no IF here"}
+        if do == "export":
+            one = np.ones(16, np.float32)
+            neurons = package.LIF(10 * dt * one, one, 0 * one, one / 10)
+            weights = package.Affine(roundtrip.weights(0.5, (16, 12), 0), 0 * one)
+            package.write(file, package.NIRGraph.from_list(weights, neurons))
+        found = package.read(file)
+        found.metadata = {}
+        graph = nir.from_nir(found, dt=dt, discretisation=self.name)
+        spikes = run(graph, {graph.inputs[0]: np.load(x)})[0][graph.outputs[0]]
+        self.told.append((do, dt))
+        np.savez(out, spikes=self.change(spikes))
+        return {"rate": float(spikes.mean())}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(roundtrip, "STEPS", 30)
+
+
+@pytest.fixture
+def exchange():
+    spec = importlib.util.spec_from_file_location("exchange", ROOT / "benchmarks/peers/exchange.py")
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.parametrize(("name", "case"), sorted(CASES - REFUSED))
+def test_networks_fire_and_nir_says_all_of_them(name, case, tmp_path):
+    peer = Double(name)
+    found = roundtrip.there(peer, roundtrip.graphs(name, 0)[case], tmp_path, 0)
+    assert found["equal"] == 1 and found["spikes"] > 0.1
+    assert peer.told == [("nir", roundtrip.FRAMEWORKS[name].dt)]
+
+
+@pytest.mark.parametrize(("name", "case"), sorted(REFUSED))
+def test_what_we_refuse_is_not_sent(name, case, tmp_path):
+    peer = Double(name)
+    found = roundtrip.there(peer, roundtrip.graphs(name, 0)[case], tmp_path, 0)
+    assert re.match(r"by us: nir: '\w+': there is no (IF|CubaLIF)", found["refused"])
+    assert not peer.told
+
+
+def test_a_difference_is_measured_in_every_direction(tmp_path):
+    def late(spikes):
+        return np.roll(spikes, 1, 0)
+
+    peer, graph = Double("norse", late), roundtrip.graphs("norse", 0)["if"]
+    x = roundtrip.drive((24,), 0)
+    spikes = run(graph, {"input": x})[0]["neurons"]
+    want = (late(spikes) == spikes).mean()
+    assert roundtrip.there(peer, graph, tmp_path, 0)["equal"] == pytest.approx(want) and want < 1
+    assert roundtrip.back(peer, "lif", tmp_path, 0)["equal"] < 1
+    assert roundtrip.back(Double("norse"), "lif", tmp_path, 0)["equal"] == 1
+
+
+def test_refusals_say_by_whom(tmp_path):
+    assert roundtrip.back(Double("norse"), "if", tmp_path, 0) == {
+        "refused": "by Norse: ValueError: no IF here"
+    }
+    quick = Double("sinabs")
+    quick.ask = lambda do, file, **_: {"rate": package.write(file, rest) or 0.0}
+    one = np.ones(12, np.float32)
+    rest = package.NIRGraph.from_list(package.LIF(one, one, one, one))
+    found = roundtrip.back(quick, "lif", tmp_path, 0)["refused"]
+    assert found.startswith("by us: nir: 'lif' (LIF): v_leak") and str(tmp_path) not in found
+
+
+def test_what_is_known_names_a_network_and_the_version_that_runs():
+    for (name, version), known in roundtrip.KNOWN.items():
+        assert f"{name}=={version}" in peers.PEERS[name][1]
+        assert {case.removeprefix("from ") for case in known} <= {*roundtrip.CASES, ""}
+    assert {name for name, _ in roundtrip.KNOWN} == set(roundtrip.FRAMEWORKS)
+    assert {case for _, case in CASES} <= set(roundtrip.CASES)
+
+
+def test_reasons_join_what_was_said_and_what_is_known():
+    refused = {"refused": "by us: no"}
+    assert roundtrip.reason("sinabs", "3.1.3", "if", {}) == roundtrip.FLOOR
+    assert roundtrip.reason("sinabs", "3.1.4", "if", {}) == "not explained yet"
+    assert roundtrip.reason("sinabs", "3.1.4", "if", refused) == "refused by us: no"
+    both = roundtrip.reason("sinabs", "3.1.3", "if", refused)
+    assert both == f"refused by us: no; {roundtrip.FLOOR}"
+
+
+def test_the_bench_writes_figures_reasons_and_a_table(monkeypatch, tmp_path):
+    @contextmanager
+    def working(name, *_):
+        yield Double(name, (lambda s: 0 * s) if name == "sinabs" else (lambda s: s))
+
+    monkeypatch.setattr(peers, "working", working)
+    said = roundtrip.bench(tmp_path, seed=3)
+    assert said.startswith("19 of 25 networks that passed fire in exactly the same steps; 13 ")
+    results = render.read(tmp_path / "nir.json")
+    assert results["command"].endswith("--seed 3") and results == json.loads(
+        (tmp_path / "nir.json").read_text()
+    )
+    figures, reasons = results["figures"], results["reasons"]
+    assert figures["equal [norse, from lif]"] == 1 > figures["equal [sinabs, lif]"]
+    assert reasons["sinabs, lif"] == "not explained yet" and "norse, lif" not in reasons
+    table = render.nir(results)
+    rows = {line.split(" | ")[0]: line for line in table.splitlines()}
+    assert "| snnTorch 1.0.0 (1) | Norse 1.1.0 (2) |" in table
+    assert rows["| IF"].count("refused (") == 4  # the last one: theirs, read by us
+    for number in re.findall(r"\((\d+)\)", table):
+        assert f"\n{number}. " in table
+    assert rows["| current-based LIF"].startswith("| current-based LIF | 100 % | 100 % | 100 % |")
+
+
+def test_a_worker_tells_what_its_framework_says(exchange, monkeypatch, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 2), np.float32))
+    package.write(tmp_path / "a.nir", package.NIRGraph.from_list(package.Scale(np.ones(2))))
+    job = {"x": tmp_path / "x.npy", "out": tmp_path / "out.npz", "file": tmp_path / "a.nir"}
+
+    def importer(graph, dt, length):
+        exchange.complete(graph, lambda node: None if dt else node)
+        return exchange.steps(lambda x, state: (x + (state or 0), (state or 0) + 1), batch=True)
+
+    monkeypatch.setitem(exchange.IN, "mine", importer)
+    assert exchange.answer("mine", "nir", **job, dt=0) == {"rate": 2.0}
+    assert np.load(job["out"])["spikes"].tolist() == [[1, 1], [2, 2], [3, 3]]
+    left = exchange.answer("mine", "nir", **job, dt=1)
+    assert left == {"error": "its importer leaves out Scale without a word"}
+    broken = exchange.answer("mine", "nir", **job | {"file": tmp_path / "none.nir"}, dt=0)
+    assert broken["error"].startswith("FileNotFoundError: ")
+    monkeypatch.setitem(exchange.OUT, "mine", lambda: {"a": lambda: (torch.neg, lambda x, dt: 0)})
+    assert exchange.answer("mine", "networks") == {"networks": ["a"]}
+    assert "error" in exchange.answer("mine", "export", network="a", **job, dt=0)

@@ -1,0 +1,228 @@
+import re
+import socket
+import time
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.watch import soak
+
+from axonal.cli import app
+from axonal.commands import watch
+from axonal.core.errors import InputError
+from axonal.deploy.from_torch import trace
+from axonal.nn import LIF, Sequential
+from axonal.report import watch as timeline
+from axonal.sense import checkpoint, settings
+from axonal.sense.formats import save
+from axonal.sense.sources import send
+from axonal.sense.stream import events
+
+SIDE = 24
+SETTINGS = """\
+[watch]
+name = "yard"
+learn = "calm"
+
+[source]
+url = "{path}"
+
+[[filter]]
+kind = "lif_trace"
+threshold = 3.0
+
+[window]
+seconds = 0.1
+grid = 2
+
+[[detector]]
+kind = "rate"
+floor = 1.0
+rising = true
+threshold = 0.65
+
+[wake]
+postroll = 0.2
+preroll = 0.5
+
+[model]
+calls_per_second = 10.0
+joules_per_call = [0.5, 1.0, 2.0]
+source = "measured at the plug"
+"""
+
+
+def visited(path, seconds=120, visits=(90, 110), seed=0):
+    """Noise of 0.5 Hz a pixel, and a blob for half a second at each visit."""
+    draw = np.random.default_rng(seed)
+    t = [draw.integers(0, seconds * 1_000_000, seconds * SIDE**2 // 2)]
+    x, y = [draw.integers(0, SIDE, t[0].size)], [draw.integers(0, SIDE, t[0].size)]
+    for start in visits:
+        t += [start * 1_000_000 + draw.integers(0, 500_000, 2000)]
+        x, y = [*x, draw.integers(4, 8, 2000)], [*y, draw.integers(4, 8, 2000)]
+    t, x, y = map(np.concatenate, (t, x, y))
+    order = np.argsort(t, kind="stable")
+    save(path, [events(t[order], x[order], y[order], t[order] % 2)], SIDE, SIDE)
+
+
+@pytest.fixture
+def yard(tmp_path):
+    visited(tmp_path / "yard.npz")
+    path = tmp_path / "yard.toml"
+    path.write_text(SETTINGS.format(path=tmp_path / "yard.npz"))
+    return path
+
+
+def run(*command):
+    with pytest.raises(SystemExit) as ended:
+        app([str(part) for part in command])
+    assert ended.value.code == 0
+
+
+def test_the_command_wakes_reports_and_goes_on(yard, capsys):
+    page = yard.with_suffix(".html")
+    run("watch", yard, "--report", page, "--quiet")
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert said.startswith("2 wakes in 2.0 min: a larger model would be called")
+    assert "less than always on" in said and str(page) in said
+    text = page.read_text()
+    assert text.count("data:image/png") == 2 and "measured at the plug" in text
+    assert "Avoided, modelled: " in text and "Left out: the sensor" in text
+    tally = checkpoint.read(yard.with_suffix("") / "state.safetensors")["watch"]["tally"]
+    run("watch", yard, "--quiet")  # it is over
+    again = checkpoint.read(yard.with_suffix("") / "state.safetensors")["watch"]["tally"]
+    assert again == tally and "2 wakes" in capsys.readouterr().err
+
+
+def test_without_settings_a_file_is_watched_by_default(tmp_path, capsys):
+    visited(tmp_path / "yard.npz")
+    run("watch", tmp_path / "yard.npz", "--state", tmp_path / "state")
+    assert "2.0 min" in capsys.readouterr().err
+    (tmp_path / "pump.csv").write_text(
+        "t_us,current\n" + "".join(f"{1000 * k},{k % 7}\n" for k in range(3000))
+    )
+    page = tmp_path / "pump.html"
+    run("watch", tmp_path / "pump.csv", "--state", tmp_path / "pump", "--quiet", "--report", page)
+    assert "3 s" in capsys.readouterr().err
+    assert "synaptic operations a window, modelled at" in page.read_text()
+
+
+def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, capsys):
+    visited(tmp_path / "calm.npz", visits=(), seed=1)
+    yard.write_text(yard.read_text().replace("threshold = 0.65", "wakes_per_hour = 6"))
+    out = tmp_path / "calibrated"
+    run("watch", "calibrate", yard, tmp_path / "calm.npz", "--out", out, "--noise", "0.05")
+    assert f"now run axonal watch {out}" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    found = settings.read(out / "watch.toml")
+    assert found.filter[0]["threshold"] != 3.0 and found.source["url"].endswith("yard.npz")
+    made = watch.assemble(found, tmp_path / "state", quiet=True)
+    made.restore(checkpoint.read(out / "watch" / "state.safetensors"))
+    made.run()
+    starts = [wake.t_wake_us / 1e6 for wake in made.wakes if wake.type == "new"]
+    assert len(starts) <= 6 and all(any(0 <= t - at < 0.3 for t in starts) for at in (90, 110))
+    with pytest.raises(InputError, match="is there already"):
+        watch.calibrate(str(yard), str(tmp_path / "calm.npz"), out, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('kind = "rate"', 'kind = "rat"', "line 16.*kind is one of .*network"),
+        ("threshold = 0.65", "", "line 16.*as threshold or as wakes_per_hour"),
+        ("threshold = 0.65", "wakes_per_hour = 0", "0.0 wakes an hour"),
+        ("threshold = 3.0", "tau = -1.0", "line 8.*tau"),
+        ("yard.npz", "lawn.npz", "lawn.npz"),
+        ("[model]", '[[sink]]\nkind = "pigeon"\n[model]', "kind is one of"),
+    ],
+)
+def test_mistakes_in_settings_are_told(yard, tmp_path, old, new, told):
+    yard.write_text(yard.read_text().replace(old, new))
+    with pytest.raises((InputError, OSError), match=told):
+        watch.watch(str(yard), tmp_path / "state", None, live=False)
+
+
+def test_a_report_has_a_name_of_a_page(yard, tmp_path):
+    with pytest.raises(InputError, match=r"\.html"):
+        watch.watch(str(yard), tmp_path / "state", tmp_path / "page.pdf")
+
+
+def test_an_empty_file_holds_nothing_to_watch(tmp_path):
+    save(tmp_path / "none.npz", [events([], [], [], [])], SIDE, SIDE)
+    with pytest.raises(InputError, match="nothing to watch"):
+        watch.read(str(tmp_path / "none.npz"))
+
+
+def test_durations_are_for_people():
+    told = [timeline.lasting(s) for s in (0.25, 90, 150, 3 * 3600)]
+    assert told == ["0.25 s", "90 s", "2.5 min", "3.0 h"]
+
+
+def test_a_day_follows_from_its_seed(monkeypatch):
+    monkeypatch.setattr(soak, "FLOOD", 5000)
+    first, again = (np.concatenate(list(soak.day(300, 3))) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (np.diff(first["t"]) >= 0).all() and first["x"].max() < soak.SIDE
+    seconds = np.bincount(first["t"] // 1_000_000, minlength=300)
+    assert (seconds == 0).sum() >= 30 and (seconds >= 5000).sum() >= 2
+
+
+def test_a_disturbed_day_is_the_undisturbed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(soak, "FLOOD", 20_000)
+    seconds = 600
+    packets = list(soak.day(seconds, 0))
+    save(tmp_path / "day.raw", packets, soak.SIDE, soak.SIDE)
+    broker = soak.Broker(tmp_path)
+    broker.start()
+    ears = soak.Ears(broker.port)
+    try:
+        found = soak.disturbed(tmp_path, broker, ears, sum(map(len, packets)), 0, 1, 1)
+    finally:
+        ears.close()
+        broker.stop()
+    assert found["soak_events_lost"] == found["soak_missing_wakes"] == 0
+    assert found["soak_duplicate_wakes"] == 0 and found["soak_wakes"] > 1
+    assert found["soak_hours"] == pytest.approx(seconds / 3600, abs=0.01)
+
+
+def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
+    """What a service manager sends is heard as an interruption from the keyboard."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = yard.read_text().replace(str(tmp_path / "yard.npz"), f"udp://127.0.0.1:{port}")
+    text = text.replace("\n\n[[filter]]", f"\nwidth = {SIDE}\nheight = {SIDE}\n\n[[filter]]", 1)
+    live = soak.Command(tmp_path / "live.toml", text)
+    total, packet = 0, events([0], [1], [1], [1])
+    while not live.state.exists() and live.look():
+        packet["t"] += 50_000
+        total = send([packet], ("127.0.0.1", port), total, session=3)
+        time.sleep(0.02)
+    tally = live.end(terminate=True)
+    assert live.process.returncode == 130 and 1 <= tally["events_in"] <= total
+
+
+def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    net = Sequential(torch.nn.Linear(4, 16), LIF(0.9), torch.nn.Linear(16, 3, bias=False))
+    graph = trace(net, torch.zeros(1, 1, 4))
+    monkeypatch.setattr("axonal.recipes.graphs.graph_of", lambda *_: graph)
+    visited(tmp_path / "yard.npz", seconds=20, visits=(5,))
+    text = SETTINGS.format(path=tmp_path / "yard.npz")
+    text = text.replace(
+        'kind = "rate"\nfloor = 1.0\nrising = true', 'kind = "network"\ngraph = "a"'
+    )
+    found = settings.parse(text.replace("threshold = 0.65", "target = 2\nthreshold = 0.65"))
+    made, again = (watch.assemble(found, tmp_path / name, quiet=True) for name in "ab")
+    drive = np.random.default_rng(0).random((40, 4)) * 8
+    first = [made.judges[0].score(x) for x in drive]
+    dense, _ = net(torch.from_numpy(drive[:, None]).float())
+    odds = torch.softmax(dense[:, 0].double(), -1)[:, 2]
+    np.testing.assert_allclose(first, odds.detach().numpy(), rtol=1e-4)
+    begun = [again.judges[0].score(x) for x in drive[:20]]
+    checkpoint.write(tmp_path / "state", again.judges[0].state())
+    other = watch.assemble(found, tmp_path / "c", quiet=True).judges[0]
+    other.restore(checkpoint.read(tmp_path / "state"))
+    assert begun + [other.score(x) for x in drive[20:]] == first
+    assert made.run().windows == 200
+    with pytest.raises(InputError, match="a window has 5 features"):
+        other.score(np.zeros(5))

@@ -1,0 +1,164 @@
+import re
+from html import unescape
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from axonal.core.errors import InputError
+from axonal.report import generation
+from axonal.report.charts import Point, Series, alone, scatter, si, steps, ticks
+
+CERTIFICATE = {
+    "budget": 0.1,
+    "output_error": 0.02,
+    "layers": [{"name": "act", "threshold": 0.125, "error": 0.01, "share": 0.5}, {"name": "out"}],
+}
+FACTS = {"machine": "two cores", "seed": 7, "versions": {"axonal": "0.1", "numpy": "2.0"}}
+
+
+@pytest.fixture
+def runs(make_run):
+    return [
+        make_run("ANN coarse", fd=9.0, factor=0.5, skipping=0.25),
+        make_run("ANN fine", fd=4.0, skipping=0.5),
+        make_run("delta tight", "sigma_delta", fd=3.9, budget=0.05),
+        make_run("delta loose", "sigma_delta", fd=12.0, factor=0.5),
+        make_run("core", "trained_spiking", fd=6.0),
+    ]
+
+
+class Page(HTMLParser):
+    """Collects attributes, and checks that what is opened is closed."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_report_is_self_contained_and_well_formed(runs):
+    text = generation.render(runs, CERTIFICATE, "A report", FACTS)
+    page = Page(text)
+    tags = {tag for tag, _ in page.seen}
+    assert not tags & {"script", "link", "iframe", "object"}
+    links = [attrs[k] for _, attrs in page.seen for k in ("src", "href") if k in attrs]
+    assert links and all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_report_names_every_run_fact_and_omission(runs):
+    text = unescape(generation.render(runs, CERTIFICATE, "A report", FACTS))
+    for wanted in (
+        *(run.name for run in runs),
+        "two cores",
+        "axonal 0.1, numpy 2.0",
+        "0.125",
+        "Horowitz",
+        "static",
+    ):
+        assert wanted in text
+    assert "Spiking pays in operations" in text and "20% of the synaptic operations" in text
+
+
+def test_report_escapes(make_run):
+    hostile = "<script>alert('x')</script>&\"{{ 70707 * 2 }}"
+    runs = [make_run(hostile), make_run(hostile + "2", "sigma_delta", sampler=hostile)]
+    layers = [{"name": hostile, hostile: hostile}, "not a layer"]
+    text = generation.render(
+        runs, {hostile: hostile, "layers": layers}, hostile, {hostile: hostile}
+    )
+    assert "<script" not in text and "141414" not in text
+    assert hostile in unescape(text)
+    Page(text)
+
+
+@pytest.mark.parametrize("certificate", [{}, {"layers": None}, {"layers": [{}]}, {"budget": None}])
+def test_report_with_little_certificate(runs, certificate):
+    Page(generation.render(runs, certificate, "A report", {}))
+
+
+def test_report_says_when_no_ann_is_as_good(make_run):
+    runs = [make_run("ann", fd=9.0), make_run("delta", "sigma_delta", fd=2.0)]
+    text = generation.render(runs, {}, "A report", {})
+    assert "No ANN run reaches the quality of delta" in text
+
+
+def test_report_says_when_spiking_loses(make_run):
+    runs = [make_run("ann"), make_run("delta", "sigma_delta", factor=20)]
+    text = generation.render(runs, {}, "A report", {})
+    assert "Spiking loses in operations" in text and "spiking loses here" in text
+
+
+def test_headline_is_the_cheapest_that_holds_the_quality(runs, make_run):
+    assert generation.compare(runs).spiking.name == "delta tight"
+    runs.append(make_run("delta cheaper", "sigma_delta", fd=4.1, factor=0.7))
+    choice = generation.compare(runs)
+    assert choice.spiking.name == "delta cheaper" and choice.best.name == "ANN fine"
+
+
+def test_report_refuses(runs, make_run):
+    with pytest.raises(InputError, match="give both"):
+        generation.render(runs[:2], {}, "A report", {})
+    with pytest.raises(InputError, match="same name"):
+        generation.render([*runs, make_run("core")], {}, "A report", {})
+    with pytest.raises(InputError, match="idle counts no"):
+        generation.render([*runs, make_run("idle", factor=0)], {}, "A report", {})
+
+
+def test_write(runs, tmp_path):
+    path = generation.write(tmp_path / "deep" / "report.html", runs, CERTIFICATE, "A report", FACTS)
+    assert path.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3.41e8, "341 MJ"), (0, "0 J"), (999.9e-9, "1 µJ"), (1.5, "1.5 J"), (2e-12, "2 pJ")],
+)
+def test_si(value, text):
+    assert si(value, "J") == text
+
+
+def test_ticks_lie_within():
+    for low, high, log in (
+        (0.0, 7.3, False),
+        (3.4, 90.0, True),
+        (1e6, 4e9, True),
+        (5.0, 5.5, True),
+    ):
+        found = ticks(low, high, log)
+        assert 1 <= len(found) <= 9 and low <= min(found) and max(found) <= high
+
+
+def test_charts_hold_every_point_inside():
+    points = tuple(Point(10.0**i, 2.0**i, 1.9**i, 2.1**i, str(i), f"p{i}") for i in range(1, 7))
+    drawn = str(scatter([Series("s", points, "ann-0")], "x", "y", 400, 300))
+    found = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn), float)
+    assert len(found) == 6 and (found > 0).all() and (found < (400, 300)).all()
+    bars = Series("b", tuple(Point(i, i, i, i, "", "t") for i in (1, 2, 3)), "delta-0")
+    assert str(steps(bars, [], "x", "y", 400, 300)).count("<rect") == 3
+
+
+def test_a_chart_alone_is_an_svg_with_its_colours():
+    points = tuple(Point(x, 2 * x, 2 * x, 2 * x, "", f"<{x}>") for x in (1.0, 5.0))
+    series = [Series("a < b", points, "delta-0")]
+    text = alone(scatter(series, "events", "us", 400, 300, straight=True), series)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "a < b" in "".join(root.itertext()) and "--delta-0" in text
+    assert root.get("viewBox") == "0 -28 400 328"  # with room above for the legend
