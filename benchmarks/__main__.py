@@ -21,11 +21,10 @@ def bench_generate(
         samples: images of each run.
         seed: of the noise.
     """
-    from axonal.commands import demo
-
     from . import render
+    from .generate import run
 
-    console.print(demo.bench(out, samples, seed))
+    console.print(run.bench(out, samples, seed))
     render.renew(Path("README.md"), out)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from axonal.core import files
 from axonal.core.errors import FileError
 from axonal.recipes.spiking_classifiers import SHOWN
-from axonal.report.page import table
 
 from .convert import encodings as codes
+from .harness.results import table
 from .learn.epochs import RIVALS
 from .neurons.run import MEMORY
 from .nir.run import CASES

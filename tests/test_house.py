@@ -25,9 +25,9 @@ def test_files_and_functions_keep_their_size(path):
             assert node.end_lineno - spoken < 50, node.name
 
 
-@pytest.mark.parametrize("room", ["core", "sense", "energy", "data", "deploy"])
+@pytest.mark.parametrize("room", ["core", "sense", "energy", "data", "deploy", "graph"])
 def test_small_computers_need_no_torch(room):
-    torch_alone = {SOURCE / "deploy" / name for name in ("trace.py", "certify.py")}
+    torch_alone = {SOURCE / "deploy" / name for name in ("from_torch.py", "certify.py")}
     free = [path for path in FILES if path not in torch_alone]
     names = [".".join(p.relative_to(SOURCE.parent).with_suffix("").parts) for p in free]
     imports = "\n".join(f"import {n}" for n in names if n.startswith(f"axonal.{room}."))
@@ -36,5 +36,5 @@ def test_small_computers_need_no_torch(room):
 
 
 def test_a_stream_is_watched_without_torch():
-    code = "import axonal.recipes.watching, sys\nassert 'torch' not in sys.modules"
+    code = "import axonal.commands.watch, sys\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from benchmarks import render
 
 from axonal.commands import watch
+from benchmarks import render
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

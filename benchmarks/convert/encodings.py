@@ -18,7 +18,8 @@ from axonal.nn import encoding
 from axonal.nn.hooks import tally
 from axonal.recipes.batches import images
 from axonal.recipes.spiking_classifiers import CHANNELS, MILLISECONDS, RISE, STEPS
-from axonal.report.page import table
+
+from ..harness.results import table
 
 AnyCode = encoding.Code | encoding.SignalCode
 T, NEURONS, FLOOR = 16, 4, 1e-4  # steps; of a population; power of a silent band

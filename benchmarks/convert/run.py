@@ -11,7 +11,6 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from axonal.commands.demo import facts
 from axonal.convert import SpikingNetwork, convert
 from axonal.convert.certificate import Certificate, change_of, share_of
 from axonal.core import files
@@ -21,8 +20,9 @@ from axonal.deploy.from_torch import trace
 from axonal.learn import anytime as temporal
 from axonal.models.base import Model
 from axonal.recipes import image_classifiers, training
-from axonal.report.page import Figures, chart, kept
+from axonal.report.provenance import facts
 
+from ..harness.results import Figures, chart, kept
 from . import encodings as codes
 from . import spikingjelly
 

@@ -14,13 +14,13 @@ import torch
 from rich.status import Status
 from torch import Tensor, nn
 
-from axonal.commands.demo import facts
 from axonal.core import files
 from axonal.core.errors import InputError
 from axonal.core.neurons.kinds import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Neuron, Sequential
+from axonal.report.provenance import facts
 
 from ..harness.timing import contest, spread
 from . import networks

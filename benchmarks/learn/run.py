@@ -6,15 +6,14 @@ from pathlib import Path
 
 import torch
 
-from axonal.commands import doctor
-from axonal.commands.demo import facts
 from axonal.core import files
 from axonal.core.errors import InputError
 from axonal.learn.loop import fit
 from axonal.recipes import spiking_classifiers, training
-from axonal.report.page import Figures, chart, kept
+from axonal.report.provenance import facts
 
-from . import backward_cost, epochs, scaling
+from ..harness.results import Figures, chart, kept
+from . import backward_cost, epochs, planted_faults, scaling
 from . import memory as rule_memory
 
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
@@ -63,8 +62,8 @@ def bench(
         "epochs": lambda: epochs.epochs(rounds, seed, root, threads),
         "memory": rule_memory.figures,
         "backward": lambda: backward_cost.figures(rounds, seed, threads),
-        "doctor": lambda: doctor.figures(tuple(spiking_classifiers.TASKS), seed),
-        "deep": lambda: {f"deep_{k}": v for k, v in doctor.deep(seed).items()},
+        "doctor": lambda: planted_faults.figures(tuple(spiking_classifiers.TASKS), seed),
+        "deep": lambda: {f"deep_{k}": v for k, v in planted_faults.deep(seed).items()},
         "processes": lambda: scaling.ddp(rounds, seed),
     }
     figures: Figures = {}
@@ -119,4 +118,6 @@ def _draw(figures: Figures, curves: Mapping[str, Sequence[float]], out: Path) ->
     }
     chart(out / "learn-memory.svg", memory, "steps", "MB that a training step adds")
     backward_cost.draw(figures, out / "learn-backward.svg")
-    doctor.draw({k.removeprefix("deep_"): v for k, v in curves.items()}, out / "learn-deep.svg")
+    planted_faults.draw(
+        {k.removeprefix("deep_"): v for k, v in curves.items()}, out / "learn-deep.svg"
+    )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from axonal.commands.demo import facts
 from axonal.core import files
+from axonal.report.provenance import facts
 
 from ..harness import peers
 

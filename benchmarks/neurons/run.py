@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, track
 
-from axonal.commands.demo import facts
 from axonal.core import files
 from axonal.core.errors import FileError, InputError
+from axonal.report.provenance import facts
 
 from ..harness import peers
 from ..harness.timing import spread

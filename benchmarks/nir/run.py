@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from axonal.commands.demo import facts
 from axonal.core import files
 from axonal.core.errors import InputError
 from axonal.core.extras import require
@@ -23,6 +22,7 @@ from axonal.core.neurons.kinds import Current, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
 from axonal.graph.graph import Bias, Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
+from axonal.report.provenance import facts
 
 from ..harness import peers
 

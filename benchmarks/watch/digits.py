@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 
 from axonal.data.recordings import nmnist
-from axonal.report.page import Figures
 from axonal.sense.detectors import Budget
 from axonal.sense.features import Windows
 from axonal.sense.filters import STCF, HotPixel, InhibitedTrace, LIFTrace
@@ -19,6 +18,7 @@ from axonal.sense.filters.filters import Correlation
 from axonal.sense.filters.inhibited import LEVELS
 from axonal.sense.wake import Policy
 
+from ..harness.results import Figures
 from .scenes import CONTRASTS, SIDE, Scene, Seen, in_order, poisson
 from .scorecard import score
 from .waking import awake, by_chance, rarest, surprises

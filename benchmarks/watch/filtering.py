@@ -14,10 +14,10 @@ import numpy as np
 
 from axonal.core.errors import InputError
 from axonal.core.extras import require
-from axonal.report.page import Figures, table
 from axonal.sense.filters import FILTERS, STCF, BackgroundActivity, LIFTrace, TimeSurface
 from axonal.sense.stream import events
 
+from ..harness.results import Figures, table
 from ..harness.timing import contest, spread
 from .waking import arrays
 

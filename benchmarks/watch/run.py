@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from axonal.commands.demo import facts
 from axonal.core import files
-from axonal.report.page import Figures, kept, table
+from axonal.report.provenance import facts
 
+from ..harness.results import Figures, kept, table
 from . import decoding, digits, filtering, nab, soak, vibration, wakewords
 
 STORE = Path("runs/bench-watch")

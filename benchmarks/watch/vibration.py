@@ -7,10 +7,10 @@ Both detectors learn healthy life alone, without labels, and one kind of budget 
 
 import numpy as np
 
-from axonal.report.page import Figures
 from axonal.sense.detectors import Budget
 from axonal.sense.wake import Policy
 
+from ..harness.results import Figures
 from .voices import halved
 from .waking import arrays, awake, surprises
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from axonal.deploy.engine import Engine
 from axonal.graph.graph import Graph
-from axonal.report.page import Figures
 from axonal.sense.detectors import Budget, Classifier
 from axonal.sense.detectors.budget import odds
 from axonal.sense.wake import Policy
 
+from ..harness.results import Figures
 from .listening import WINDOW, listener
 from .scorecard import Scorecard, score
 from .voices import STEP, Ear, Span, Voices, mixture, voices

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from benchmarks.__main__ import bench, console
 from cyclopts import App, Parameter
 from rich.console import Console
 
 from .core.errors import AxonalError
+
+# Brackets and colons in messages are paths and shapes, not markup.
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 app = App(
     name="axonal",
@@ -17,7 +19,6 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
 )
-app.command(bench)
 watch = App(name="watch", help="Watch a sensor stream, and wake a larger model when it pays.")
 app.command(watch)
 
@@ -31,9 +32,9 @@ def demo(out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0) -> Non
         samples: images of each run; more make the quality figures firmer.
         seed: of the noise.
     """
-    from .commands import demo as showcase
+    from .commands import demo as command
 
-    console.print(showcase.demo(out, samples, seed))
+    console.print(command.demo(out, samples, seed))
 
 
 @app.command
@@ -60,12 +61,12 @@ def generate(
         backend: what runs it: torch in batches, or the engine, image by image, following events.
         out: the picture.
     """
-    from .commands import demo as showcase
+    from .commands import generate as command
 
     chosen = classes if classes is not None else [i % 10 for i in range(100)]
     options = {"steps": steps, "sampler": sampler, "budget": budget, "seed": seed}
     options["backend"] = backend
-    console.print(showcase.picture(name, chosen, out, **options))
+    console.print(command.picture(name, chosen, out, **options))
 
 
 @app.command
@@ -84,13 +85,13 @@ def inspect(
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
         out: an SVG with the drawing.
     """
-    from .commands import inspect as graphs
+    from .commands import inspect as command
     from .graph.summary import summary
 
-    graph = graphs.graph_of(what, dt, discretisation)
+    graph = command.graph_of(what, dt, discretisation)
     Console().print(summary(graph))
     if out is not None:
-        console.print(graphs.picture(graph, out))
+        console.print(command.picture(graph, out))
 
 
 @app.command
@@ -142,9 +143,9 @@ def assess(
         seed: of the draw of samples.
         out: the page.
     """
-    from .commands import convert as assessing
+    from .commands import assess as command
 
-    shown, said = assessing.assessed(model, data, samples, steps, stream, seed, out)
+    shown, said = command.assessed(model, data, samples, steps, stream, seed, out)
     Console().print(shown)
     console.print(said)
 
@@ -175,10 +176,10 @@ def convert(
         out: folder for the plan, its certificate and the network; the same command goes on there.
         options: of the method: bits (graded, transformer), schedule (qcfs), budget (sigma-delta).
     """
-    from .commands import convert as assessing
+    from .commands import convert as command
 
     counts = samples, held_out
-    shown, said = assessing.converted(model, data, counts, method, steps, options, seed, out)
+    shown, said = command.converted(model, data, counts, method, steps, options, seed, out)
     Console().print(shown)
     console.print(said)
 
@@ -199,11 +200,11 @@ def watch_stream(
         report: an HTML page with the timeline and all wakes.
         quiet: without the live view.
     """
-    from .commands import watch as watching
+    from .commands import watch as command
 
     name = "watch" if ":" in what or what == "-" else Path(what).stem
     folder = state or (Path(what).parent if what.endswith(".toml") else Path()) / name
-    console.print(watching.watch(what, folder, report, live=not quiet))
+    console.print(command.watch(what, folder, report, live=not quiet))
 
 
 @watch.command(name="calibrate")
@@ -218,9 +219,9 @@ def watch_calibrate(
         out: folder for watch.toml and what was learned.
         noise: events a second and pixel that filters may pass by chance.
     """
-    from .commands import watch as watching
+    from .commands import watch as command
 
-    console.print(watching.calibrate(what, sample, out, noise))
+    console.print(command.calibrate(what, sample, out, noise))
 
 
 @app.command
@@ -232,9 +233,9 @@ def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
         fix: rescale weights and widen surrogates where that helps, and show before and after.
         out: folder for the mended network.
     """
-    from .commands import doctor as clinic
+    from .commands import doctor as command
 
-    Console().print(clinic.doctor(what, fix, out))
+    Console().print(command.doctor(what, fix, out))
 
 
 def main() -> None:

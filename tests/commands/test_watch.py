@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from benchmarks.watch import soak
 
 from axonal.cli import app
 from axonal.commands import watch
@@ -13,10 +12,11 @@ from axonal.core.errors import InputError
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Sequential
 from axonal.report import watch as timeline
-from axonal.sense import checkpoint, settings
+from axonal.sense import checkpoint, pipeline, settings
 from axonal.sense.formats import save
 from axonal.sense.sources import send
 from axonal.sense.stream import events
+from benchmarks.watch import soak
 
 SIDE = 24
 SETTINGS = """\
@@ -115,7 +115,7 @@ def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, ca
     assert f"now run axonal watch {out}" in re.sub(r"\s+", " ", capsys.readouterr().err)
     found = settings.read(out / "watch.toml")
     assert found.filter[0]["threshold"] != 3.0 and found.source["url"].endswith("yard.npz")
-    made = watch.assemble(found, tmp_path / "state", quiet=True)
+    made = pipeline.assemble(found, tmp_path / "state", quiet=True)
     made.restore(checkpoint.read(out / "watch" / "state.safetensors"))
     made.run()
     starts = [wake.t_wake_us / 1e6 for wake in made.wakes if wake.type == "new"]
@@ -149,7 +149,7 @@ def test_a_report_has_a_name_of_a_page(yard, tmp_path):
 def test_an_empty_file_holds_nothing_to_watch(tmp_path):
     save(tmp_path / "none.npz", [events([], [], [], [])], SIDE, SIDE)
     with pytest.raises(InputError, match="nothing to watch"):
-        watch.read(str(tmp_path / "none.npz"))
+        pipeline.read(str(tmp_path / "none.npz"))
 
 
 def test_durations_are_for_people():
@@ -205,14 +205,14 @@ def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
     torch.manual_seed(0)
     net = Sequential(torch.nn.Linear(4, 16), LIF(0.9), torch.nn.Linear(16, 3, bias=False))
     graph = trace(net, torch.zeros(1, 1, 4))
-    monkeypatch.setattr("axonal.recipes.graphs.graph_of", lambda *_: graph)
+    monkeypatch.setattr("axonal.commands.watch.graph_of", lambda *_: graph)
     visited(tmp_path / "yard.npz", seconds=20, visits=(5,))
     text = SETTINGS.format(path=tmp_path / "yard.npz")
     text = text.replace(
         'kind = "rate"\nfloor = 1.0\nrising = true', 'kind = "network"\ngraph = "a"'
     )
     found = settings.parse(text.replace("threshold = 0.65", "target = 2\nthreshold = 0.65"))
-    made, again = (watch.assemble(found, tmp_path / name, quiet=True) for name in "ab")
+    made, again = (pipeline.assemble(found, tmp_path / name, quiet=True) for name in "ab")
     drive = np.random.default_rng(0).random((40, 4)) * 8
     first = [made.judges[0].score(x) for x in drive]
     dense, _ = net(torch.from_numpy(drive[:, None]).float())
@@ -220,7 +220,7 @@ def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
     np.testing.assert_allclose(first, odds.detach().numpy(), rtol=1e-4)
     begun = [again.judges[0].score(x) for x in drive[:20]]
     checkpoint.write(tmp_path / "state", again.judges[0].state())
-    other = watch.assemble(found, tmp_path / "c", quiet=True).judges[0]
+    other = pipeline.assemble(found, tmp_path / "c", quiet=True).judges[0]
     other.restore(checkpoint.read(tmp_path / "state"))
     assert begun + [other.score(x) for x in drive[20:]] == first
     assert made.run().windows == 200

@@ -53,9 +53,9 @@ def idle(monkeypatch):
     def run(*_):
         raise AssertionError("work began before the refusal")
 
-    for name in ("graded", "normalised", "balanced"):
+    for name in ("methods.graded", "methods.baselines", "balanced"):
         monkeypatch.setattr(f"axonal.convert.{name}.observe", run)
-    monkeypatch.setattr("axonal.convert.driver.calibrate", run)
+    monkeypatch.setattr("axonal.convert.api.calibrate", run)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from axonal.convert.methods import sigma_delta
+from axonal.convert import sigma_delta
 from axonal.core.errors import InputError
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nets import Net
 from torch import nn
 
-from axonal.convert.methods import sigma_delta
+from axonal.convert import sigma_delta
 from axonal.core.errors import InputError
 from axonal.core.neurons.kinds import AdaptiveThreshold, Leaky
 from axonal.deploy.engine.reference import run

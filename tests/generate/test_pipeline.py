@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from axonal.convert.certificate import Certificate, LayerCertificate
 from axonal.convert.methods.sigma_delta import sigma_delta
 from axonal.core.errors import AxonalError, FileError, InputError
-from axonal.generate.pipeline import CERTIFICATES, Generator, pretrained, read_certificates
+from axonal.generate.pipeline import Generator
+from axonal.generate.pretrained import CERTIFICATES, pretrained, read_certificates
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn.meter import Meter
 

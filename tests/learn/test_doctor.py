@@ -7,13 +7,14 @@ from rich.console import Console
 from torch import nn
 
 from axonal.commands import doctor
-from axonal.commands.doctor import FAULTS, LOSS, healthy, planted
 from axonal.core.errors import InputError
 from axonal.core.neurons.kinds import Leaky
 from axonal.learn.doctor import CHECKS, XI, batch_of, examine, fix, watched
 from axonal.learn.initialise import rescale
 from axonal.learn.recipe import Recipe
 from axonal.nn import LIF, AdaptiveThreshold, IntegerLIF, MembraneNorm, Neuron, Sequential
+from benchmarks.learn import planted_faults
+from benchmarks.learn.planted_faults import FAULTS, LOSS, healthy, planted
 
 
 def checks(report) -> set[str]:
@@ -220,10 +221,10 @@ def test_a_deep_network_is_trained_as_it_comes_and_mended(tmp_path, monkeypatch)
     data = {"image": torch.rand(10, 1, 28, 28)[label] * 2 - 1, "label": label}
     monkeypatch.setattr(doctor, "images", lambda name: data)
     monkeypatch.setattr(doctor, "IMAGES", 200)
-    curves = doctor.deep(updates=21)
+    curves = planted_faults.deep(updates=21)
     assert {name: len(curve) for name, curve in curves.items()} == {"before": 2, "after": 2}
     assert curves["before"] != curves["after"]
-    doctor.draw(curves, tmp_path / "deep.svg")
+    planted_faults.draw(curves, tmp_path / "deep.svg")
     assert "after --fix" in (tmp_path / "deep.svg").read_text()
 
 
@@ -251,7 +252,7 @@ def test_a_recipe_and_a_folder_are_examined_and_the_folder_is_mended(tmp_path, m
     trainings = {"tiny": type(training)(recipe, training.save)}
     monkeypatch.setattr(doctor, "TRAININGS", trainings)
     assert not doctor.doctor("tiny").faults
-    assert doctor.figures(("tiny",)) == {
+    assert planted_faults.figures(("tiny",)) == {
         "doctor_planted": 12, "doctor_found": 12, "doctor_false_alarms": 0
     }  # fmt: skip
     weak, mended = tmp_path / "weak", tmp_path / "mended"

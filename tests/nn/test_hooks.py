@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from axonal.nn import LI, LIF, Recurrent, Sequential, hooks
+from axonal.nn import LI, LIF, Recurrent, Sequential, watch
 from axonal.nn.hooks import rates, tally, watch_reads
 
 
@@ -15,7 +15,7 @@ def network():
 
 def test_what_neurons_send_is_seen_once_for_each_call_and_not_after():
     net, x = network(), torch.rand(6, 2, 4) * 4
-    with hooks(net) as sent:
+    with watch(net) as sent:
         y, _ = net(x)
     net(x)
     assert list(sent) == ["1", "2.neuron"]
@@ -29,10 +29,10 @@ def test_what_neurons_send_is_seen_once_for_each_call_and_not_after():
     found = rates(counted)
     assert found["1"] == pytest.approx(float(expected.detach().mean()))
     assert found["2.neuron"] == pytest.approx(float(torch.cat(sent["2.neuron"]).detach().mean()))
-    with hooks(net, readouts=True) as sent:
+    with watch(net, readouts=True) as sent:
         y, _ = net(x)
     torch.testing.assert_close(sent["4"][0], y)
-    with hooks({"mine": net[1]}) as sent:
+    with watch({"mine": net[1]}) as sent:
         net(x)
     assert list(sent) == ["mine"]
 

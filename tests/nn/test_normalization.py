@@ -13,8 +13,8 @@ from axonal.nn import (
     Sequential,
     TemporalBatchNorm,
     ThresholdBatchNorm,
-    hooks,
     standardise,
+    watch,
 )
 
 
@@ -115,7 +115,7 @@ def test_a_negative_scale_is_a_negated_drive():
 def test_membranes_are_normalised_while_training_and_seen_by_a_watch():
     norm = MembraneNorm(4, decay=0.9)
     x = (10 * drive(5, 64, 4) + 3).requires_grad_()
-    with hooks(norm) as sent:
+    with watch(norm) as sent:
         spikes, v = norm(x)
     assert torch.equal(torch.stack([part[0] for part in sent["neuron"]]), spikes)
     assert 0.1 < spikes.mean() < 0.25  # a normal deviate above 1: 0.16

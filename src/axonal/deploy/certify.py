@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..graph.graph import Graph
-from ..nn import OneStep, Stateful, hooks
+from ..nn import OneStep, Stateful, watch
 from .engine import Engine
 from .from_torch import trace
 
@@ -86,7 +86,7 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
 
 def sent(network: torch.nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     """What every population sends in torch for x [T, B, ...], [T, B, ...] by its module's name."""
-    with torch.no_grad(), hooks(network, readouts=True) as found:
+    with torch.no_grad(), watch(network, readouts=True) as found:
         network(x)
     whole = {name: torch.cat(parts).numpy() for name, parts in found.items()}
     for name, module in network.named_modules():

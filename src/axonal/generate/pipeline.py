@@ -1,13 +1,12 @@
 """Images from a generator, conventional or spiking, with the counts of what was executed."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 
 from ..convert.certificate import Certificate
 from ..convert.methods.sigma_delta import DeltaNetwork, State, sigma_delta
-from ..core.errors import FileError, InputError
+from ..core.errors import InputError
 from ..core.meter import Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
 from .engine_backend import Follower
 from .features import ASSETS
+from .pretrained import CERTIFICATES, START, pretrained, read_certificates
 from .samplers import Network, sample
-
-CERTIFICATES, START = "certificates.json", "start"
 
 
 @dataclass(frozen=True)
@@ -288,30 +286,6 @@ def by_changes(network: DeltaNetwork) -> Network:
         return y[0], state
 
     return step
-
-
-def pretrained() -> list[str]:
-    """The names of the generators that ship."""
-    folders = (path.parent for path in ASSETS.glob("*/config.json"))
-    return sorted(folder.name for folder in folders if "classifier" not in folder.name)
-
-
-def read_certificates(folder: Path) -> dict[str, Any]:
-    """{"sampler", "steps", "default" budget, "certificates"} of a sigma-delta generator.
-
-    Raises:
-        FileError: the file is missing, damaged or of another version.
-    """
-    path = folder / CERTIFICATES
-    try:
-        found = json.loads(path.read_text())
-        found["certificates"] = [Certificate.from_dict(c) for c in found["certificates"]]
-        for key, kind in {"sampler": str, "steps": int, "default": int | float}.items():
-            if not isinstance(found[key], kind):
-                raise ValueError(f"{key} is {found[key]!r}")
-        return {key: found[key] for key in ("sampler", "steps", "default", "certificates")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"can't read {path} ({error}); convert the generator again") from error
 
 
 def _with_start(counts: Counts, spent: Counts, share: float) -> Counts:

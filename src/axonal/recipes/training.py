@@ -16,7 +16,8 @@ from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
-from ..generate.pipeline import CERTIFICATES, by_changes, changes
+from ..generate.pipeline import by_changes, changes
+from ..generate.pretrained import CERTIFICATES
 from ..learn.distributed import Processes
 from ..learn.logging import logged
 from ..learn.loop import fit

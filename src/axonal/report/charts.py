@@ -332,7 +332,7 @@ def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
 
 def alone(chart: Markup, series: Sequence[Series]) -> str:
     """A chart as a file of its own, with its legend above it and the colours of the page."""
-    style = Path(__file__).with_name("chart.css").read_text()
+    style = (Path(__file__).with_name("templates") / "chart.css").read_text()
     text, room = str(chart), 18 * len(series) + 10
     width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
     legend = [

@@ -102,14 +102,14 @@ def render(
     """
     choice, table = compare(runs), load()
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"si": si, "interval": interval}
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("generation.html.j2").render(
         title=title,
         choice=choice,
         verdict=verdict(choice),

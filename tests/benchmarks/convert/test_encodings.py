@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from benchmarks.convert import encodings
 
 from axonal.data.recordings import Sounds
+from benchmarks.convert import encodings
 
 
 @pytest.fixture

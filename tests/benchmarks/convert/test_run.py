@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from benchmarks import render
-from benchmarks.convert import encodings, spikingjelly
-from benchmarks.convert import run as conversion
 
 from axonal.data.images import DATASETS, Images
 from axonal.models.vgg import VGG, VGGConfig
 from axonal.models.vit import ViT, ViTConfig
 from axonal.recipes import image_classifiers
+from benchmarks import render
+from benchmarks.convert import encodings, spikingjelly
+from benchmarks.convert import run as conversion
 
 LEVELS = 4
 TINY = VGGConfig(channels=1, size=8, classes=3, widths=(4,), convolutions=2)

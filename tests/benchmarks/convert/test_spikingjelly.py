@@ -8,8 +8,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from benchmarks.convert import spikingjelly
-from benchmarks.harness import peers
 from torch import nn
 
 from axonal.core.errors import InputError
@@ -18,8 +16,10 @@ from axonal.models.resnet import ResNet, ResNetConfig
 from axonal.models.vgg import VGG, VGGConfig
 from axonal.models.vit import ViT, ViTConfig
 from axonal.recipes.image_classifiers import Picture
+from benchmarks.convert import spikingjelly
+from benchmarks.harness import peers
 
-CLONE = Path(__file__).parents[2]
+CLONE = Path(__file__).parents[3]
 SMALL = VGGConfig(channels=1, size=8, widths=(3, 4), convolutions=1)
 NETWORKS = [
     (VGG, SMALL),

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.engine import networks
-from benchmarks.engine import run as engine
-from benchmarks.harness.timing import Contest, contest, spread
 
 from axonal.core.errors import FileError, InputError
 from axonal.core.neurons.kinds import Leaky
 from axonal.deploy.engine import Engine, reference
 from axonal.graph.graph import Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
 from axonal.nn import LIF, Sequential
+from benchmarks.engine import networks
+from benchmarks.engine import run as engine
+from benchmarks.harness.timing import Contest, contest, spread
 
 
 def test_a_contest_takes_turns_and_the_best_of_the_others_counts():

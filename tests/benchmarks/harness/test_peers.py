@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.harness import peers
-from benchmarks.neurons import run as neurons
 
 from axonal.core.errors import FileError, InputError
+from benchmarks.harness import peers
+from benchmarks.neurons import run as neurons
 
 
 @pytest.fixture
 def clone(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[3])
 
 
 def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):

@@ -1,6 +1,7 @@
 import xml.etree.ElementTree as ET
 
 import torch
+
 from benchmarks.learn import backward_cost
 
 

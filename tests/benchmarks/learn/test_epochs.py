@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.harness import peers
-from benchmarks.learn import epochs
 from torch.nn.functional import cross_entropy
 
 from axonal.core.errors import InputError
 from axonal.data.images import Images
+from benchmarks.harness import peers
+from benchmarks.learn import epochs
 
-CLONE = Path(__file__).parents[2]
+CLONE = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 import json
 
 import pytest
+
+from axonal.core.errors import InputError
 from benchmarks import render
 from benchmarks.learn import run as learning
 from benchmarks.learn.epochs import RIVALS
-
-from axonal.core.errors import InputError
 
 SPREAD = {"value": 2.0, "low": 1.5, "high": 2.5}
 NETWORKS = ("fully connected", "convolutional")

@@ -10,14 +10,14 @@ import nir as package
 import numpy as np
 import pytest
 import torch
+
+from axonal.deploy import nir
+from axonal.deploy.engine.reference import run
 from benchmarks import render
 from benchmarks.harness import peers
 from benchmarks.nir import run as roundtrip
 
-from axonal.deploy import nir
-from axonal.deploy.engine.reference import run
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REFUSED = {("snntorch", "if"), ("snntorch", "conv if"), ("sinabs", "cuba")}
 CASES = {(name, case) for name in roundtrip.FRAMEWORKS for case in roundtrip.graphs(name, 0)}
 

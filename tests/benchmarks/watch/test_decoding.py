@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.watch import decoding
 
 from axonal.core.errors import FileError, InputError
 from axonal.sense.formats import open_file, save
 from axonal.sense.stream import events
+from benchmarks.watch import decoding
 
 COUNT = 300
 

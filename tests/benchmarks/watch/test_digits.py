@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from benchmarks.watch import digits, scenes
-from benchmarks.watch.digits import Following, Scene
 
 from axonal.data.recordings import Recordings
 from axonal.sense.filters import STCF, LIFTrace
+from benchmarks.watch import digits, scenes
+from benchmarks.watch.digits import Following, Scene
 
 
 @pytest.fixture

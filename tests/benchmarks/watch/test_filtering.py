@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from benchmarks.watch import filtering
 
 from axonal.core.errors import FileError, InputError
 from axonal.sense.stream import events
+from benchmarks.watch import filtering
 
 
 def edges(seed):

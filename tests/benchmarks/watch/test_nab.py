@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from benchmarks.watch import nab
 from benchmarks.watch.nab_score import Series
 

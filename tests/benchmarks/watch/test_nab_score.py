@@ -2,6 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from axonal.core.errors import FileError, InputError
 from benchmarks.watch.nab_score import (
     PROFILES,
     Profile,
@@ -13,10 +17,6 @@ from benchmarks.watch.nab_score import (
     sweep,
     worth,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from axonal.core.errors import FileError, InputError
 
 # Numenta's HTM as published in github.com/numenta/NAB: the rows of results/numenta whose anomaly
 # score reaches 0.5421876907348634, and what numenta_standard_scores.csv says each file earns.

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from benchmarks.watch import scorecard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
+from benchmarks.watch import scorecard
 
 intervals = st.lists(
     st.tuples(st.floats(0, 90), st.floats(0, 10)).map(lambda pair: (pair[0], sum(pair))),

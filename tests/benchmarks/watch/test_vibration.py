@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from benchmarks.watch import vibration
 
 from axonal.core.errors import FileError
+from benchmarks.watch import vibration
 
 
 @pytest.fixture

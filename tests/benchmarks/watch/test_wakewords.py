@@ -5,10 +5,10 @@ import wave
 import numpy as np
 import pytest
 import torch
-from benchmarks.watch import listening, voices, wakewords
-from benchmarks.watch.voices import RATE, Voices
 
 from axonal.core.errors import FileError
+from benchmarks.watch import listening, voices, wakewords
+from benchmarks.watch.voices import RATE, Voices
 
 SMALL = dataclasses.replace(listening.NETWORK, layers=("8", "8r"))
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from benchmarks.watch import waking
-from benchmarks.watch.scorecard import score
 from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError
 from axonal.sense.wake import Policy
+from benchmarks.watch import waking
+from benchmarks.watch.scorecard import score
 
 POLICY = Policy(postroll=0.0, off_ratio=1.0)
 
