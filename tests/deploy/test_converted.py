@@ -19,7 +19,7 @@ from axonal.graph.graph import Add, Bias, Delay, Dense, Difference, Graph, Input
 from axonal.graph.summary import draw, layers, words
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ
-from axonal.nn import Neuron, OneStep, Sequential, Stateful, Wired
+from axonal.nn import GraphModule, Neuron, OneStep, Sequential, Stateful
 from axonal.nn.meter import Meter
 
 T = 5
@@ -61,7 +61,7 @@ def wired(module):
     """A module whose layers with states are called without, wired; weights are exact in any sum."""
     for parameter in module.parameters():
         parameter.copy_((parameter * 64).round() / 64)
-    return Wired(fx.GraphModule(module, Tracer().trace(module)))
+    return GraphModule(fx.GraphModule(module, Tracer().trace(module)))
 
 
 class Pictures(nn.Module):

@@ -24,7 +24,7 @@ from axonal.learn.anytime import (
     static_accuracy,
 )
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
-from axonal.nn import LIF, Difference, Sequential, Wired
+from axonal.nn import LIF, Difference, GraphModule, Sequential
 
 BOTH = pytest.mark.parametrize("by", ["confidence", "entropy"])
 seeds = st.integers(0, 2**16)
@@ -68,7 +68,7 @@ def wired():
     for name in parts:
         values.append(graph.call_module(name, (values[-1],)))
     graph.output(graph.call_module("read", (graph.call_function(torch.add, (values[-1], x)),)))
-    network = Wired(fx.GraphModule(parts | {"read": nn.Linear(6, 3)}, graph))
+    network = GraphModule(fx.GraphModule(parts | {"read": nn.Linear(6, 3)}, graph))
     with torch.no_grad():
         parts["map"].weight *= 4
     return network.requires_grad_(False)

@@ -7,7 +7,7 @@ from nets import Net
 from torch import fx, nn
 
 from axonal.core.errors import InputError
-from axonal.nn import IF, Delay, Difference, IntegerLIF, Neuron, Signed, Stateful, Wired
+from axonal.nn import IF, Delay, Difference, GraphModule, IntegerLIF, Neuron, Signed, Stateful
 from axonal.nn.meter import Meter
 
 
@@ -36,7 +36,7 @@ def spiking(seed=0):
     torch.manual_seed(seed)
     parts = {"a": conv(2, 4), "b": conv(4, 4), "pool": Difference(nn.MaxPool2d(3, 1, 1))}
     parts |= {"first": IF(0.3), "second": IntegerLIF(3, 0.2), "delay": Delay(2)}
-    return Wired(graph(residual, **parts, head=nn.Linear(6 * 25, 3)))
+    return GraphModule(graph(residual, **parts, head=nn.Linear(6 * 25, 3)))
 
 
 def stream(steps=6, batch=3, seed=1):
@@ -73,7 +73,7 @@ STATELESS = {
 def test_without_states_it_is_the_network_itself_in_every_step(name):
     net = graph(STATELESS[name][0], **STATELESS[name][1])
     for x in (stream(), stream(1), stream(1)[0].expand(4, 3, 2, 5, 5)):
-        y, state = Wired(net)(x)
+        y, state = GraphModule(net)(x)
         torch.testing.assert_close(y, torch.stack([net(step) for step in x]))
         assert state == {}
 
@@ -142,14 +142,18 @@ def test_an_input_that_stands_still_runs_once_up_to_the_first_state():
 def test_a_shape_is_that_of_all_steps():
     net = graph(lambda m, x: m.n(m.a(x)).reshape(x.size(0), -1), a=conv(2, 4), n=IF(0.1))
     image = stream(1)[0]
-    y, _ = Wired(net)(image.expand(4, *image.shape))
+    y, _ = GraphModule(net)(image.expand(4, *image.shape))
     torch.testing.assert_close(y, net.n(net.a(image).expand(4, 3, 4, 5, 5))[0].flatten(2))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("loud", [[], [0], [2, 3], [1, 5], range(6)], ids=str)
 def test_steps_in_which_nothing_comes_are_left_out(loud):
-    net, x, rows = Wired(graph(lambda m, x: m.a(x), a=conv(2, 4))), torch.zeros(6, 3, 2, 5, 5), []
+    net, x, rows = (
+        GraphModule(graph(lambda m, x: m.a(x), a=conv(2, 4))),
+        torch.zeros(6, 3, 2, 5, 5),
+        [],
+    )
     x[[*loud]] = stream()[[*loud]]
     net.graph.a.register_forward_hook(lambda m, args, y: rows.append(len(y)))
     y, _ = net(x)
@@ -162,7 +166,7 @@ def test_steps_in_which_nothing_comes_are_left_out(loud):
 
 @torch.no_grad()
 def test_events_are_counted_as_without_leaving_out():
-    net = Wired(graph(lambda m, x: m.b(m.n(m.a(x))), a=conv(2, 4), n=IF(2.0), b=conv(4, 2)))
+    net = GraphModule(graph(lambda m, x: m.b(m.n(m.a(x))), a=conv(2, 4), n=IF(2.0), b=conv(4, 2)))
     x = stream() * (torch.arange(6) < 3).reshape(-1, 1, 1, 1, 1)
     net.graph.a.bias.zero_()
     with Meter(net, "events", batch_dim=1) as meter:
@@ -214,12 +218,12 @@ def test_two_inputs_are_refused():
             return x + y
 
     with pytest.raises(InputError, match="must have one input"):
-        Wired(fx.symbolic_trace(Two()))
+        GraphModule(fx.symbolic_trace(Two()))
 
 
 def test_one_state_for_two_calls_is_refused():
     with pytest.raises(InputError, match="'n' has one state and is called twice"):
-        Wired(graph(lambda m, x: m.n(m.n(x)), n=IF()))
+        GraphModule(graph(lambda m, x: m.n(m.n(x)), n=IF()))
 
 
 FUNCTIONS = {
@@ -314,5 +318,5 @@ def test_a_difference_refuses_what_does_not_fit(given, message):
 
 def test_thresholds_of_a_population_may_differ():
     net = graph(lambda m, x: m.n(x), n=Neuron(Signed(), values={"threshold": torch.ones(2, 1, 1)}))
-    y, state = Wired(net)(stream())
+    y, state = GraphModule(net)(stream())
     assert y.shape == stream().shape and state["n"].shape == (1, 3, 2, 5, 5)

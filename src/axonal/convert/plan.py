@@ -13,7 +13,18 @@ from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
 from ..core.neurons.base import Dynamics
-from ..nn import Burst, Bursting, Delay, Difference, Leaky, Neuron, OneStep, Signed, Stateful, Wired
+from ..nn import (
+    Burst,
+    Bursting,
+    Delay,
+    Difference,
+    GraphModule,
+    Leaky,
+    Neuron,
+    OneStep,
+    Signed,
+    Stateful,
+)
 from .exact_sums import exact, rounding
 from .fold_thresholds import fold
 from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
@@ -112,7 +123,7 @@ class Plan:
         return self.steps * min(p.levels for p in self.populations.values())
 
 
-class SpikingNetwork(Wired):
+class SpikingNetwork(GraphModule):
     """A converted network: `y, state = network(x, state)`, y adding up to the answer.
 
     Attributes:
@@ -164,7 +175,7 @@ class SpikingNetwork(Wired):
         fed, steps = self.fed(x), self.plan.steps
         if self.plan.schedule == "pipelined":
             return self(fed)[0][self.delay :]
-        return Wired(_aligned(self.graph))(x.expand(steps, *x.shape))[0]
+        return GraphModule(_aligned(self.graph))(x.expand(steps, *x.shape))[0]
 
     def answer(self, x: Tensor) -> Tensor:
         """What the network that was converted would return for x [B, ...]: their mean."""

@@ -24,7 +24,7 @@ from ..graph.builder import BATCH, FOLDED, TIME, Builder, Label, Value
 from ..graph.graph import Graph
 from ..graph.nonlinear import called
 from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, Stateful
-from ..nn.graph_module import Difference, Wired
+from ..nn.graph_module import Difference, GraphModule
 from ..nn.neurons import Bursting, SigmaDelta
 
 TORCH = Path(torch.__file__).parent
@@ -166,7 +166,7 @@ class _Tracing:
         return result[0] if isinstance(module, Stateful) and type(result) is tuple else result
 
     def follow(self, root: nn.Module, graph: fx.Graph, name: str, *given: Any, wired=False) -> Any:
-        """What the traced `root`, which goes by `name`, returns for `given`; `wired` as `Wired`."""
+        """What the traced `root`, by the name of `name`, returns; `wired`: as a `GraphModule`."""
         known: dict[Any, Any] = {}
         waiting, outer = iter(given), self.where
         for node in graph.nodes:
@@ -299,7 +299,7 @@ def _sequential(tracing: _Tracing, name: str, module: Sequential, x: Value) -> V
     return x.at(TIME)
 
 
-def _wired(tracing: _Tracing, name: str, module: Wired, x: Value) -> Value:
+def _wired(tracing: _Tracing, name: str, module: GraphModule, x: Value) -> Value:
     """Nodes have the names of modules, as `nn.watch` has them: populations, those of neurons."""
     root, path = module.graph, _join(name, "graph")
     return tracing.follow(root, root.graph, path, x.at(FOLDED), wired=True).at(TIME)
@@ -384,7 +384,7 @@ def _with(rule: Callable, *names: str) -> Callable[..., Value]:
 
 
 MOVING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle)
-WHOLES: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, Wired: _wired}
+WHOLES: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, GraphModule: _wired}
 MODULES: dict[type, Callable[..., Value]] = {
     **dict.fromkeys((Neuron, SigmaDelta, Bursting), _neuron),
     Delay: _delay,

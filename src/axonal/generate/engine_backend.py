@@ -13,7 +13,7 @@ from ..deploy.from_torch import trace_changes
 from .samplers import sample
 
 
-class Follower:
+class EngineBackend:
     """A sigma-delta network whose estimates the engine computes.
 
     Args:
@@ -29,7 +29,9 @@ class Follower:
         self.engine = Engine(self.graph, threads=threads)
         self.moving, self.begin, *classes = self.graph.inputs
         if len(classes) != 1:
-            raise InputError(f"Follower: a network of a class, not of {', '.join(classes) or '-'}")
+            raise InputError(
+                f"EngineBackend: a network of a class, not of {', '.join(classes) or '-'}"
+            )
         (self.label,), (self.output,) = classes, self.graph.outputs
         self._starts: dict[int, tuple[State, np.ndarray]] = {}
 

@@ -18,7 +18,7 @@ from ..core.errors import InputError
 from ..core.meter import Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
-from .engine_backend import Follower
+from .engine_backend import EngineBackend
 from .features import ASSETS
 from .pretrained import CERTIFICATES, START, pretrained, read_certificates
 from .samplers import Network, sample
@@ -77,14 +77,14 @@ class Generator:
             self.network.set_thresholds(certificate.thresholds)
         if backend not in ("torch", "engine"):
             raise InputError(f"unknown backend {backend!r}; choose torch or engine")
-        self.follower = None
+        self.engine = None
         if backend == "engine":
             if not isinstance(self.network, DeltaNetwork):
                 raise InputError(
                     "the engine runs generators that send changes; choose a sigma-delta one, or "
                     "an error budget above 0"
                 )
-            self.follower = Follower(self.network)
+            self.engine = EngineBackend(self.network)
 
     @classmethod
     def from_pretrained(
@@ -154,10 +154,10 @@ class Generator:
         began, parts, dense, skipping = time.perf_counter(), [], [], []
         with torch.inference_mode():
             starts, spent = self._starts(labels)
-            if self.follower is None:
+            if self.engine is None:
                 runs = self._folded(noise, labels, starts, steps, sampler, batch, metered)
             else:
-                runs = self._followed(self.follower, noise, labels, steps, sampler)
+                runs = self._followed(self.engine, noise, labels, steps, sampler)
             for x, *found in runs:
                 parts.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy())
                 for counts, kept in zip(found, (dense, skipping), strict=True):
@@ -188,19 +188,19 @@ class Generator:
             starts, _ = self._starts(labels)
             for x, label in zip(noise.split(1), labels.split(1), strict=True):
                 began = time.perf_counter()
-                if self.follower is None:
+                if self.engine is None:
                     self._run(x, label, starts, steps, sampler)
                 else:
-                    self.follower(x[0], int(label), steps, sampler)
+                    self.engine(x[0], int(label), steps, sampler)
                 found.append(time.perf_counter() - began)
         return float(np.median(found[1:]))
 
     def _followed(
-        self, follower: Follower, noise: Tensor, labels: Tensor, steps: int, sampler: str
+        self, backend: EngineBackend, noise: Tensor, labels: Tensor, steps: int, sampler: str
     ) -> Iterator[tuple[Tensor, Counts, None]]:
         """Image by image in the engine: [1, C, H, W] and its counts."""
         for x, label in zip(noise, labels.tolist(), strict=True):
-            image, counts = follower(x, label, steps, sampler)
+            image, counts = backend(x, label, steps, sampler)
             yield image[None], counts, None
 
     def _folded(

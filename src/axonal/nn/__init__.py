@@ -14,7 +14,7 @@ from ..core.neurons.kinds import (
     Signed,
 )
 from .convolution import Conv2d
-from .graph_module import Difference, Wired
+from .graph_module import Difference, GraphModule
 from .hooks import watch
 from .layers import Delay, DelayedLinear, Noise, Recurrent
 from .neurons import IF, LI, LIF, Bursting, IntegerLIF, Neuron, OneStep, SigmaDelta
@@ -40,6 +40,7 @@ __all__ = [
     "DelayedLinear",
     "Delta",
     "Difference",
+    "GraphModule",
     "IntegerLIF",
     "Izhikevich",
     "Leaky",
@@ -55,7 +56,6 @@ __all__ = [
     "Stateful",
     "TemporalBatchNorm",
     "ThresholdBatchNorm",
-    "Wired",
     "rectifier",
     "standardise",
     "watch",

@@ -15,7 +15,7 @@ from .stateful import Stateful
 State = Mapping[str, Any]
 
 
-class Wired(Stateful):
+class GraphModule(Stateful):
     """A graph of layers: `y, state = network(x, state)`, time first.
 
     `Stateful` modules in the graph are called as `y = module(x)` there; they run over all steps,
@@ -34,10 +34,12 @@ class Wired(Stateful):
     def __init__(self, graph: fx.GraphModule):
         super().__init__()
         if sum(node.op == "placeholder" for node in graph.graph.nodes) != 1:
-            raise InputError(f"Wired: {type(graph).__name__} must have one input")
+            raise InputError(f"GraphModule: {type(graph).__name__} must have one input")
         called = _stateful(graph)
         if twice := [name for name in called if called.count(name) > 1]:
-            raise InputError(f"Wired: {twice[0]!r} has one state and is called twice; copy it")
+            raise InputError(
+                f"GraphModule: {twice[0]!r} has one state and is called twice; copy it"
+            )
         self.graph = graph
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -47,13 +49,13 @@ class Wired(Stateful):
             InputError: no step or no sample, or a state of another network.
         """
         if x.dim() < 2 or not x.shape[0] or not x.shape[1]:
-            raise InputError(f"Wired: x {list(x.shape)} must be [T, B, ...], both at least 1")
+            raise InputError(f"GraphModule: x {list(x.shape)} must be [T, B, ...], both at least 1")
         if state is not None and (
             not isinstance(state, Mapping) or {*state} != {*_stateful(self.graph)}
         ):
             raise InputError(
-                "Wired: the state is not of this network; pass back what its last call returned, "
-                "or None"
+                "GraphModule: the state is not of this network; pass back what its last call "
+                "returned, or None"
             )
         runner = _Runner(self.graph, (len(x), x.shape[1]), state or {})
         return runner.over_time(x), runner.after
