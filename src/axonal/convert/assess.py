@@ -25,12 +25,13 @@ from ..core.meter import FIELDS, Counts
 from ..energy.price import EVENT_STATE_BITS, break_even, price, scale_events
 from ..nn import QCFS
 from ..nn.hooks import MAPS, watch_reads
+from ..nn.interpreter import describe, module_of
 from ..nn.meter import Meter
 from .activations import BATCH, Observed
 from .assessment import NOTHING, AssessedLayer, Assessment, Way
 from .methods.graded import ceiling
 from .methods.sigma_delta import sigma_delta
-from .tracing import MAXIMA, Role, describe, module_of, prepared, rectifiers, roles
+from .tracing import MAXIMA, Role, kind_of, prepared, rectifiers, roles
 
 BITS = 8
 GRADED, CHANGES = Way("graded", 2, 2**BITS - 1), Way("changes", 1, 0)
@@ -73,7 +74,7 @@ def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False)
         parts={key: sum((part[key] for part in parts), NOTHING) for key in parts[0]},
         reuse=sum(x.dense for x in layers) / sum(x.dense / x.ann.reuse for x in layers),
     )
-    others = (describe(dense, n).split()[0] for n in known if known[n] in ("curved", "product"))
+    others = (describe(dense, n).split()[0] for n in known if known[n] in ("nonlinear", "product"))
     found = Assessment(
         samples=len(x),
         layers=tuple(layers),
@@ -196,8 +197,8 @@ def _follows_changes(model: nn.Module, x: Tensor) -> bool:
 
 def _advised(found: Assessment, dense: fx.GraphModule, known: Mapping[fx.Node, Role]) -> Assessment:
     """With the method of `convert` for it, and why that one."""
-    kinds = {known[n] for n in known if not isinstance(module_of(dense, n), MAXIMA)}
-    if {"curved", "product"} & kinds:
+    kinds = {known[n] for n in known if kind_of(dense, n) not in MAXIMA}
+    if {"nonlinear", "product"} & kinds:
         return replace(found, method="transformer", why=f"it has {', '.join(found.apart)}")
     if "rectifier" not in kinds:
         return replace(found, why="the network has no activation, so that nothing in it can spike")

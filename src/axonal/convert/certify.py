@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..nn import Burst, Neuron
+from ..nn import Burst, Difference, Neuron
 from ..nn.meter import Meter
 from .activations import BATCH, values_of
 from .certificate import Certificate, LayerCertificate, change_of, share_of
@@ -42,6 +42,11 @@ def certify(
     with ordinary:
         dense(x[:1])
     plan = network.plan
+    dense_names = {n for n, m in network.named_modules() if isinstance(m, Difference)}
+    functions = {
+        field: sum(v for n, v in work.by_layer(field).items() if n in dense_names)
+        for field in ("multiplies", "adds")
+    }
     return Certificate(
         budget=0.0,
         calibration_error=0.0,
@@ -55,7 +60,8 @@ def certify(
         latency=network.latency,
         schedule=plan.schedule,
         synops=work.total("synops"),
-        multiplies=work.total("multiplies"),
+        multiplies=work.total("multiplies") - functions["multiplies"],
+        functions=sum(functions.values()),
         dense=ordinary.counts().total("synops"),
         before=None if pairs is None else share_of(pairs[0]),
         after=None if pairs is None else share_of(pairs[1]),

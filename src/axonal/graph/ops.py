@@ -25,6 +25,7 @@ class Op(ABC):
     """What a node computes. Subclasses are data."""
 
     WEIGHTED: ClassVar[bool] = False  # whether its weights are synapses, which `Counts` count
+    SEVERAL: ClassVar[bool] = False  # whether it reads other than one node
 
     @abstractmethod
     def shape(self, *given: Shape) -> Shape:
@@ -59,6 +60,7 @@ class Input(Op):
     """Where events come in."""
 
     size: Shape
+    SEVERAL: ClassVar = True
 
     def __post_init__(self):
         good = 1 <= len(self.size) <= 3 and min(self.size) > 0 and math.prod(self.size) <= LARGEST
@@ -290,6 +292,8 @@ def _broadcast(op: Op, value: np.ndarray, x: Shape) -> None:
 class Add(Op):
     """The sum of inputs of one shape."""
 
+    SEVERAL: ClassVar = True
+
     def shape(self, *given: Shape) -> Shape:
         _need(len(set(given)) == 1, self, f"inputs of {', '.join(map(str, given))}")
         return given[0]
@@ -303,6 +307,7 @@ class Concat(Op):
     """Inputs one after another along `axis`."""
 
     axis: int = 0
+    SEVERAL: ClassVar = True
 
     def shape(self, *given: Shape) -> Shape:
         rest = {(*x[: self.axis], *x[self.axis + 1 :]) for x in given}

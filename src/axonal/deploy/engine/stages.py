@@ -14,7 +14,8 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Difference, Graph, Input, Node
+from ...graph.difference import Difference
+from ...graph.graph import Graph, Input, Node
 from .layout import Tables
 from .values import KEPT, State, steps_of
 

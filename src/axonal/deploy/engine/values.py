@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...graph.graph import Delay, Difference, Graph, Neurons
+from ...graph.difference import Difference
+from ...graph.graph import Delay, Graph, Neurons
 
 KEPT = 4096  # pushes whose counts are kept apart
 Values = Mapping[str, np.ndarray]
