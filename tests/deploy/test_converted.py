@@ -327,7 +327,7 @@ def test_counts_of_stages_are_those_of_their_parts(monkeypatch):
     stream = Engine(graph).stream()
     with pytest.raises(InputError, match="nothing was pushed"):
         stream.counts()
-    monkeypatch.setattr("axonal.deploy.engine.stages.KEPT", 3)
+    monkeypatch.setattr("axonal.deploy.engine.stages.SEPARATE", 3)
     for _ in range(5):
         stream.push({"x": x})
     counts = stream.counts()

@@ -125,8 +125,8 @@ def _by_changes(
     def along(stream: Tensor) -> Run:
         if len(stream) < steps:
             raise InputError(f"convert: {len(stream)} samples are no stream of {steps}; give more")
-        whole = stream[: len(stream) // steps * steps]
-        frames = whole.unflatten(0, (-1, steps)).transpose(0, 1)
+        complete = stream[: len(stream) // steps * steps]
+        frames = complete.unflatten(0, (-1, steps)).transpose(0, 1)
         return lambda n: n(frames, n.start(batch=frames.shape[1]))[0]
 
     run, check = along(x), along(test)

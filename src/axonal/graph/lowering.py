@@ -268,8 +268,8 @@ def reduce(
     axes, size = (*range(lead), *rest, *sorted(dims)), math.prod(x.shape[d - lead] for d in dims)
     flat = g.move(f"{name}.in", x, lambda t: t.transpose(axes).reshape(*x.lead, -1, size))
     y = g.add(name, ops.Pool((size,), (size,), ((0, 0),), average), flat)
-    kept = [1 if d in dims else x.shape[d - lead] for d in range(lead, total)]
-    left = kept if keepdim else [x.shape[d - lead] for d in rest]
+    sides = [1 if d in dims else x.shape[d - lead] for d in range(lead, total)]
+    left = sides if keepdim else [x.shape[d - lead] for d in rest]
     return g.move(f"{name}.out", y, lambda t: t.reshape(*x.lead, *left))
 
 
@@ -361,8 +361,8 @@ def nothing(g: Builder, name: str, x: Value, *options: Any, **others: Any) -> Va
 
 def many(value: Any, dims: int) -> tuple[int, ...]:
     """A whole number for each dimension."""
-    found = (value,) * dims if isinstance(value, int) else tuple(value)
-    return tuple(int(v) for v in (found * dims if len(found) == 1 else found))
+    numbers = (value,) * dims if isinstance(value, int) else tuple(value)
+    return tuple(int(v) for v in (numbers * dims if len(numbers) == 1 else numbers))
 
 
 def _float(value: Any) -> np.ndarray:
