@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.neurons.integer import HALF
+from ..core.neurons import HALF
 from .ops import Op, Shape, windows
 
 # Multiply-adds that an exponential, a hyperbolic tangent or an error function counts as: the

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from ..core.errors import InputError
-from ..core.neurons.integer import HALF
+from ..core.neurons import HALF
 from .hooks import MAPS
 from .stateful import Stateful
 

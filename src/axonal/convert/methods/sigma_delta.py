@@ -2,7 +2,7 @@
 
 Every activation becomes a delta neuron, which sends a graded spike when its activation has moved
 by its threshold since it last sent; every linear map acts on those changes alone, its bias spent
-once. Equations: `core.kinds.Delta`; the idea: O'Connor and Welling 2017, Sigma
+once. Equations: `core.neurons.Delta`; the idea: O'Connor and Welling 2017, Sigma
 delta quantized networks (arXiv 1611.02024), and Intel's Lava.
 """
 

@@ -25,10 +25,10 @@ class Arrays:
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         return np.where(condition, np.float32(yes), np.float32(no))
 
-    def hold(self, x: Any, /) -> Any:
+    def detach(self, x: Any, /) -> Any:
         return x
 
-    def through(self, value: Any, gradient: Any) -> Any:
+    def straight_through(self, value: Any, gradient: Any) -> Any:
         return value
 
     def surrogate(self, x: Any, /) -> Any:

@@ -1,6 +1,6 @@
 """Codes of signals: x [T, B, ...] <-> signed spikes [T, B, ...], with a state handed in and out.
 
-No loop over time stands here: what depends on the past is a neuron of `core.kinds`, run by the
+No loop over time stands here: what depends on the past is a neuron of `core.neurons`, run by the
 one scan on the changes of x.
 """
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.neurons import kinds
-from ...core.neurons.base import Dynamics
+from ...core.neurons import Dynamics, kinds
 from ...ops.scan import scan
 
 
@@ -143,7 +142,7 @@ class SendOnDelta(SignalCode):
 
     @property
     def dynamics(self) -> Dynamics:
-        """`core.kinds.Delta` of the identity."""
+        """`core.neurons.Delta` of the identity."""
         return kinds.Delta(threshold=self.threshold, negative_slope=1.0)
 
 
