@@ -10,9 +10,7 @@ from torch.func import functional_call
 from ..core.errors import InputError
 from ..core.neurons import HALF
 from .hooks import MAPS
-from .stateful import Stateful
-
-State = Mapping[str, Any]
+from .stateful import State, Stateful
 
 
 class GraphModule(Stateful):

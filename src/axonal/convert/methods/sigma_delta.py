@@ -15,10 +15,10 @@ from torch import Tensor, fx, nn
 from ...core.errors import InputError
 from ...nn import Neuron, SigmaDelta
 from ...nn.meter import Meter
+from ...nn.stateful import State
 from ..changes import graph_of_changes
 from ..tracing import sources, trace
 
-State = dict[str, Tensor]
 INPUT, OUTPUT = "input", "(output)"
 
 

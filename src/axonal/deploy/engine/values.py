@@ -10,7 +10,7 @@ from ...graph.graph import Delay, Difference, Graph, Neurons
 
 KEPT = 4096  # pushes whose counts are kept apart
 Values = Mapping[str, np.ndarray]
-State = dict[str, np.ndarray]
+GraphState = dict[str, np.ndarray]  # by node: neurons, delays and differences alone have one
 
 
 class Arrays:
@@ -35,7 +35,7 @@ class Arrays:
         return np.float32(0)
 
 
-def rest(graph: Graph) -> State:
+def rest(graph: Graph) -> GraphState:
     """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty, and
     what each `Difference` remembers, flat."""
     state = {}
