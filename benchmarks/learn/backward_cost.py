@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from axonal.core import files
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import Current, Leaky
+from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.learn.rules import rule_named
 from axonal.nn import Neuron, Sequential
 from axonal.report import charts

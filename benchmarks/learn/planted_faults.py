@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from axonal.commands.doctor import doctor
 from axonal.core import files
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.learn.doctor import Report, examine, fix
 from axonal.learn.initialise import rescale
 from axonal.learn.logging import logged

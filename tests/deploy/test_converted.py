@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import Burst, Leaky, Signed
+from axonal.core.neurons import Burst, Leaky, Signed
 from axonal.deploy import nir
 from axonal.deploy.certify import certify, sent
 from axonal.deploy.engine import Engine, codegen, layout, reference, values

@@ -13,7 +13,7 @@ from torch import nn
 
 from axonal.convert import sigma_delta
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import AdaptiveThreshold, Leaky
+from axonal.core.neurons import AdaptiveThreshold, Leaky
 from axonal.deploy.engine.reference import run
 from axonal.deploy.from_torch import trace, trace_changes
 from axonal.graph import graph as ops

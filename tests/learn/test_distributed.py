@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from axonal.core.errors import AxonalError, InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.learn.distributed import Processes
 from axonal.learn.loop import CHECKPOINT, fit
 from axonal.learn.recipe import Recipe

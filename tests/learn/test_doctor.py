@@ -8,7 +8,7 @@ from torch import nn
 
 from axonal.commands import doctor
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.learn.doctor import CHECKS, XI, batch_of, examine, fix, watched
 from axonal.learn.initialise import rescale
 from axonal.learn.recipe import Recipe

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import Current, Leaky
+from axonal.core.neurons import Current, Leaky
 from axonal.learn.rules.eventprop import eventprop, mpd_ed, std_ed
 from axonal.nn import IF, LI, LIF, Neuron, Sequential
 from axonal.ops.scan import scan

@@ -83,7 +83,7 @@ class Smooth(Neuron):
         def surrogate(self, x):
             return torch.sigmoid(self.slope * x) / x
 
-        def through(self, value, gradient):
+        def straight_through(self, value, gradient):
             return gradient
 
     def forward(self, x, state=None):
@@ -261,8 +261,8 @@ KINDS = {
     "delta": lambda: SigmaDelta(torch.rand(J)),
     "learned": lambda: Neuron(
         AdaptiveThreshold(threshold=0.4),
-        values={"threshold": torch.rand(J) + 0.1, "rise": torch.rand(1)},
-        learn=["decay", "threshold", "rise"],
+        values={"threshold": torch.rand(J) + 0.1, "beta": torch.rand(1)},
+        learn=["decay", "threshold", "beta"],
     ),
 }
 

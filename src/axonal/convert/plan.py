@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from ..nn import (
     Burst,
     Bursting,

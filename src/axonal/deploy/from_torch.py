@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from ..core.errors import InputError
-from ..core.neurons.kinds import Leaky, Signed
+from ..core.neurons import Leaky, Signed
 from ..graph import lowering, ops
 from ..graph.builder import BATCH, FOLDED, TIME, Builder, Label, Value
 from ..graph.graph import Graph

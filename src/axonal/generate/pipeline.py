@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..convert.certificate import Certificate
-from ..convert.methods.sigma_delta import DeltaNetwork, State, sigma_delta
+from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..core.errors import InputError
 from ..core.meter import Counts
 from ..models.flow import FlowUNet
 from ..nn.meter import Meter
+from ..nn.stateful import State
 from .engine_backend import EngineBackend
 from .features import ASSETS
 from .pretrained import CERTIFICATES, START, pretrained, read_certificates

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.neurons.integer import HALF
+from ..core.neurons import HALF
 from .operators import OPERATORS, functions
 from .ops import Op, Shape
 

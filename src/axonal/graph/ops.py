@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 
 Shape = tuple[int, ...]
 LARGEST = 2**31 - 1  # values of a node

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.neurons.base import NEVER
-from ..core.neurons.kinds import AdaptiveThreshold, Leaky
+from ..core.neurons import NEVER, AdaptiveThreshold, Leaky
 from ..nn import Neuron, Stateful
 from ..nn.hooks import currents
 from ..ops.scan.reference import Tensors

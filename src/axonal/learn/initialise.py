@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from ..nn import Neuron, Recurrent
 from ..nn.hooks import MAPS, currents
 from ..nn.normalization import Standardised

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
-from ..core.neurons.kinds import Leaky
+from ..core.neurons import Leaky
 from ..energy.price import EVENT_STATE_BITS, price
 from ..nn.hooks import Watched
 from ..nn.meter import fanout

@@ -12,6 +12,7 @@ from torch import nn
 from ..core import files
 from ..core.config import Config
 from ..core.errors import FileError, InputError
+from ..nn.neurons import with_current_names
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # TypeError and RuntimeError are how torch refuses sizes that are no integers, or far too large.
@@ -51,7 +52,7 @@ class Model(nn.Module):
         try:
             values: Any = json.loads((folder / CONFIG).read_text())
             model = cls(cls.Config.from_dict(values))
-            tensors = load_file(folder / WEIGHTS)
+            tensors = with_current_names(model, load_file(folder / WEIGHTS))
         except _DAMAGE as error:
             remedy = "fetch or train it again"
             if isinstance(error, InputError):

@@ -12,14 +12,14 @@ Shapes: images [B, C, H, W] in [-1, 1] or events [B, T, ...], spikes [T, B, ...]
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..core.config import Config
+from ..core.config import Config, renamed
 from ..core.errors import InputError
-from ..core.neurons.kinds import AdaptiveThreshold, Leaky
+from ..core.neurons import RENAMED, AdaptiveThreshold, Leaky
 from ..nn import LI, Neuron, Recurrent, Sequential
 from .base import Model
 
@@ -42,7 +42,7 @@ class SpikingConfig(Config):
         rate: spikes a step of the brightest pixel, in (0, 1].
         decay: of the membranes, per step.
         adaptive: whether thresholds rise with spikes: `AdaptiveThreshold`, else `Leaky`.
-        fade, rise: of such thresholds.
+        rho, beta: of such thresholds.
         learn: constants of the neurons to train, one a neuron or channel.
         surrogate, slope: of the spikes; None for the default.
         norm: whether batch normalisation follows every layer's weights.
@@ -63,8 +63,8 @@ class SpikingConfig(Config):
     rate: float = 0.25
     decay: float = 0.9
     adaptive: bool = False
-    fade: float = 0.97
-    rise: float = 0.2
+    rho: float = 0.97
+    beta: float = 0.2
     learn: tuple[str, ...] = ()
     surrogate: str = "triangle"
     slope: float | None = None
@@ -89,6 +89,20 @@ class SpikingConfig(Config):
             raise InputError(f"SpikingConfig: coding {self.coding!r} is not {get_args(Coding)}")
         if not (0 < self.rate <= 1 and 0 <= self.dropout < 1 and self.boost > 0):
             raise InputError("SpikingConfig: rate in (0, 1], dropout in [0, 1), boost above 0")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """As `Config.from_dict`; the adaptive threshold's constants may have their names of before.
+
+        Raises:
+            InputError: as `Config.from_dict`.
+        """
+        if isinstance(values, dict):
+            names = RENAMED["AdaptiveThreshold"]
+            values = renamed(values, names)
+            if isinstance(learn := values.get("learn"), list | tuple):
+                values["learn"] = tuple(names.get(name, name) for name in learn)
+        return super().from_dict(values)
 
 
 class SpikingClassifier(Model):
@@ -148,7 +162,7 @@ class SpikingClassifier(Model):
 
     def _neuron(self, each: tuple[int, ...]) -> Neuron:
         c = self.config
-        kind = AdaptiveThreshold(decay=c.decay, fade=c.fade, rise=c.rise)
+        kind = AdaptiveThreshold(decay=c.decay, rho=c.rho, beta=c.beta)
         dynamics = kind if c.adaptive else Leaky(decay=c.decay)
         constants = dynamics.constants()
         values = {name: torch.full(each, constants.get(name, 0.0)) for name in c.learn}

@@ -8,13 +8,11 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from ..core.errors import InputError
-from ..core.neurons.integer import HALF
+from ..core.neurons import HALF
 from ..graph import difference
 from .hooks import MAPS
 from .interpreter import Interpreter, arrays, function_of
-from .stateful import Stateful
-
-State = Mapping[str, Any]
+from .stateful import State, Stateful
 
 
 class GraphModule(Stateful):

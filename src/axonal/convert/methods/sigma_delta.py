@@ -2,7 +2,7 @@
 
 Every activation becomes a delta neuron, which sends a graded spike when its activation has moved
 by its threshold since it last sent; every linear map acts on those changes alone, its bias added
-once. Equations: `core.kinds.Delta`; the idea: O'Connor and Welling 2017, Sigma
+once. Equations: `core.neurons.Delta`; the idea: O'Connor and Welling 2017, Sigma
 delta quantized networks (arXiv 1611.02024), and Intel's Lava.
 """
 
@@ -18,9 +18,9 @@ from ...core.errors import InputError
 from ...nn import Neuron, SigmaDelta
 from ...nn.interpreter import Interpreter, describe, line, module_of, record
 from ...nn.meter import Meter
+from ...nn.stateful import State
 from ..tracing import input_dependent, is_linear, is_sum, kind_of, shallow, sources, trace
 
-State = dict[str, Tensor]
 INPUT, OUTPUT = "input", "(output)"
 ACTIVATIONS = ("relu", "leaky_relu")  # that a delta neuron has
 

@@ -11,7 +11,7 @@ from ...graph.graph import Delay, Graph, Neurons
 
 SEPARATE = 4096  # pushes whose counts stay apart
 Values = Mapping[str, np.ndarray]
-State = dict[str, np.ndarray]
+GraphState = dict[str, np.ndarray]  # by node: neurons, delays and differences alone have one
 
 
 class Arrays:
@@ -26,17 +26,17 @@ class Arrays:
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         return np.where(condition, np.float32(yes), np.float32(no))
 
-    def hold(self, x: Any, /) -> Any:
+    def detach(self, x: Any, /) -> Any:
         return x
 
-    def through(self, value: Any, gradient: Any) -> Any:
+    def straight_through(self, value: Any, gradient: Any) -> Any:
         return value
 
     def surrogate(self, x: Any, /) -> Any:
         return np.float32(0)
 
 
-def rest(graph: Graph) -> State:
+def rest(graph: Graph) -> GraphState:
     """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty, and
     what each `Difference` remembers, flat."""
     state = {}

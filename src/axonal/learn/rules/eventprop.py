@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import InputError
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current, Leaky
 from ...nn import Neuron
 from ...ops.scan import scan
 from ...ops.scan.reference import Tensors

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import InputError
-from ...core.neurons.kinds import Leaky
+from ...core.neurons import Leaky
 from ...nn.hooks import MAPS
 from ...nn.layers import Delay, DelayedLinear, Recurrent
 from ...nn.neurons import Neuron
