@@ -12,7 +12,8 @@ from ..core.errors import InputError
 from ..nn.hooks import rates, tally, watch, watch_reads
 from .objectives import Objective, Penalty, checked, guess
 from .recipe import Batch, Loss
-from .rules import Rule, bptt
+from .rules import Rule
+from .rules.bptt import bptt
 
 Unfold = Callable[[nn.Module], Any]
 
@@ -71,7 +72,7 @@ def cross_entropy(shift: int = 0, flip: bool = False):
 def spiking(
     objective: Objective,
     *,
-    rule: Rule = bptt,
+    rule: Rule | None = None,
     penalties: Sequence[Penalty] = (),
     shift: int = 0,
 ) -> Loss:
@@ -79,7 +80,7 @@ def spiking(
 
     Args:
         objective: of its outputs, one of `objectives`.
-        rule: how gradients are found, one of `rules.RULES`.
+        rule: how gradients are computed, one of `rules.RULES`; None for `bptt`.
         penalties: on what its neurons send.
         shift: as of `cross_entropy`, while training; frames of a recording move together.
 
@@ -92,7 +93,8 @@ def spiking(
         InputError: penalties with another rule than BPTT.
     """
 
-    if penalties and rule is not bptt:
+    rule = rule or bptt()
+    if penalties and rule is not bptt():
         raise InputError("penalties need the gradients of all steps; choose the rule bptt")
 
     def loss(model, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
