@@ -9,8 +9,7 @@ from torch import nn
 
 from axonal.core.errors import InputError
 from axonal.learn import rules
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import activity, first_spike, membrane_cross_entropy
+from axonal.learn.losses import activity, first_spike, membrane_cross_entropy, spiking
 from axonal.learn.rules import RULES, rule_named
 from axonal.nn import (
     LI,

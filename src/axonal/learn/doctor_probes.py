@@ -1,4 +1,4 @@
-"""What the populations of a network do in one batch: the figures that the doctor judges."""
+"""Figures of the populations of a network in one batch, which the doctor judges."""
 
 import copy
 import math
@@ -26,8 +26,9 @@ class Record:
     """One population while it runs.
 
     Attributes:
-        calls: what each was given: input and state (None: rest); and what it sent.
-        gradient: the norm of the loss's, by the spikes; None if none came back.
+        neuron: the population.
+        calls: the input, the state (None: rest) and the output of each call.
+        gradient: the norm of the loss's gradient by the spikes; None if none came back.
     """
 
     neuron: Neuron
@@ -47,41 +48,42 @@ class Record:
 
 
 @contextmanager
-def recorded(network: nn.Module) -> Iterator[tuple[dict[str, Record], list[Tensor]]]:
-    """`with recorded(network) as (records, outputs)`: what happens while the context is open.
+def record(network: nn.Module) -> Iterator[tuple[dict[str, Record], list[Tensor]]]:
+    """Record the calls of a network: `with record(network) as (records, outputs)`.
 
     Returns:
-        Its spiking populations by name, in order of execution; and what the last `Stateful`
-        returned, which is the outermost, [T, B, ...].
+        Its spiking populations by name, in order of execution; and the output of the last
+        `Stateful`, which is the outermost, [T, B, ...].
     """
     names = {module: name for name, module in network.named_modules()}
     records: dict[str, Record] = {}
     outputs: list[Tensor] = []
 
-    def called(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         y = output[0].detach()
         outputs[:] = [y]
         if not isinstance(module, Neuron) or module.dynamics.emit == "membrane":
             return
-        record = records.setdefault(names[module], Record(module))
+        population = records.setdefault(names[module], Record(module))
         state = args[1].detach() if len(args) > 1 and args[1] is not None else None
-        record.calls.append((currents(args, kwargs).detach(), state, y))
+        population.calls.append((currents(args, kwargs).detach(), state, y))
 
-        def back(gradient: Tensor) -> None:
-            record.gradient = math.hypot(record.gradient or 0.0, float(gradient.norm()))
+        def backward_hook(gradient: Tensor) -> None:
+            norm = population.gradient or 0.0
+            population.gradient = math.hypot(norm, float(gradient.norm()))
 
         if output[0].requires_grad:
-            output[0].register_hook(back)
+            output[0].register_hook(backward_hook)
 
     with ExitStack() as hooks:
         for module in network.modules():
             if isinstance(module, Stateful):
-                hooks.enter_context(module.register_forward_hook(called, with_kwargs=True))
+                hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
         yield records, outputs
 
 
-def vitals(record: Record) -> Iterator[tuple[str, float]]:
-    """The figures of one population, named as the doctor's checks.
+def figures(record: Record) -> Iterator[tuple[str, float]]:
+    """The figures of one population, by the doctor's checks.
 
     Beside these is "sharpness", the surrogate's peak times the threshold.
     """
@@ -125,7 +127,7 @@ def _membranes(record: Record) -> Iterator[tuple[str, float]]:
 
 
 def _fired(neuron: Neuron, x: Tensor, state: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """What `Dynamics.fire` compares in each step: the membrane and its threshold."""
+    """The membrane and its threshold in each step, as `Dynamics.fire` compares them."""
     dynamics, pairs = copy.copy(neuron.dynamics), []
 
     def fire(m: Any, h: Tensor, level: Tensor) -> Tensor:

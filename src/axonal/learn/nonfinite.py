@@ -7,32 +7,32 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .distributed import part
+from .distributed import to_local
 
 
-def culprit(
+def first_nonfinite(
     network: nn.Module,
     batch: Mapping[str, Tensor],
     loss: Callable[[], tuple[Tensor, Any]],
     step: int,
 ) -> str:
-    """Run the loss of a step again and find what was the first not to be finite.
+    """Run the loss of a step again and name what was the first not to be finite.
 
     The gradients of `network`, which `loss` runs, are overwritten.
 
     Returns:
         Half a sentence that names the input, the layer or the parameter; "" if all is finite.
     """
-    inside: list[str] = []
-    found: list[str] = []
+    running: list[str] = []
+    causes: list[str] = []
 
     def enter(name, module, args):
-        inside.append(name)
+        running.append(name)
 
     def leave(name, module, args, output):
-        inside.remove(name)
-        if not found and _bad(output):
-            found.append(f"{name} is the first layer whose output is not finite")
+        running.remove(name)
+        if not causes and not _is_finite(output):
+            causes.append(f"{name} is the first layer whose output is not finite")
 
     handles = []
     for path, module in network.named_modules():
@@ -44,21 +44,21 @@ def culprit(
     for handle in handles:
         handle.remove()
     value.backward()
-    loud = f"the loss is {value.item()} at step {step}: "
-    if inputs := [name for name, tensor in batch.items() if _bad(tensor)]:
-        return f"{loud}the input {inputs[0]!r} is not finite; repair the data"
-    if inside and not found:  # a layer refused to go on
-        found.append(f"{inside[-1]} is the first layer whose neurons are not finite")
-    if found:
-        return f"{loud}{found[0]}; lower the learning rate"
-    if _bad(value):
-        return f"{loud}the output of every layer is finite; look at the loss itself"
+    symptom = f"the loss is {value.item()} at step {step}: "
+    if inputs := [name for name, tensor in batch.items() if not _is_finite(tensor)]:
+        return f"{symptom}the input {inputs[0]!r} is not finite; repair the data"
+    if running and not causes:  # a layer refused to go on
+        causes.append(f"{running[-1]} is the first layer whose neurons are not finite")
+    if causes:
+        return f"{symptom}{causes[0]}; lower the learning rate"
+    if not _is_finite(value):
+        return f"{symptom}the output of every layer is finite; look at the loss itself"
     # Gradients run from the last layer to the first: the last is the nearest to the source.
-    if bad := [name for name, p in network.named_parameters() if _bad(p.grad)]:
-        return f"the gradient of {bad[-1]} is not finite at step {step}; lower the learning rate"
+    if names := [name for name, p in network.named_parameters() if not _is_finite(p.grad)]:
+        return f"the gradient of {names[-1]} is not finite at step {step}; lower the learning rate"
     return ""
 
 
-def _bad(value: object) -> bool:
-    tensors = [part(t.detach()) for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
-    return not all(t.isfinite().all() for t in tensors)
+def _is_finite(value: object) -> bool:
+    tensors = [to_local(t.detach()) for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+    return all(t.isfinite().all() for t in tensors)
