@@ -330,7 +330,7 @@ def test_a_step_that_is_not_finite_changes_nothing_until_someone_looks():
         trainer.step(step, batches(step), [])
         assert int(trainer.failed) == 1
         assert all(torch.equal(trainer.weights[name], before[name]) for name in before)
-    assert "the loss is nan at step 1: the input 'x'" in trainer.first_nonfinite(1, batches(1))
+    assert "the loss is nan at step 1: the input 'x'" in trainer.cause(1, batches(1))
 
 
 def test_other_refusals_of_a_layer_come_as_they_are(tmp_path):

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.status import Status
 
 from ..recipes import training
@@ -25,15 +24,7 @@ def train(name: str, out: Path | None, seed: int, device: str, tensorboard: bool
     Raises:
         InputError, FileError, MissingExtra, ProcessError: as `recipes.training.train`.
     """
-    console = Console(stderr=True)
-    folder = training.train(
-        name,
-        out or Path("runs") / name,
-        seed,
-        device,
-        tensorboard,
-        lambda text: Status(text, console=console),
-    )
+    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard, Status)
     if os.environ.get("RANK", "0") != "0":
         return ""
     return f"Trained {name}: the network and its card lie in {folder.resolve()}."

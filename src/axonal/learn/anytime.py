@@ -196,7 +196,7 @@ class Anytime:
 
     @property
     def share(self) -> float:
-        """Of all steps, how many are taken."""
+        """The share of the steps that are taken."""
         return self.steps / self.of
 
 

@@ -6,7 +6,7 @@ for noise, which each draws for its own rows. Each normalises batches over its o
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils import _pytree as pytree
 
 from ..core import files
 from ..core.errors import FileError, InputError, NotFinite
 from .data import Batches, count_samples
 from .distributed import Processes, copy_full, full_tensor, to_local
 from .logging import interrupts, log, progress_bar
-from .nonfinite import first_nonfinite
 from .recipe import Batch, Recipe, has_tiles
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -82,7 +82,7 @@ def fit(
                     advance({})
                     continue
                 if (failed := int(trainer.failed)) >= 0:
-                    cause = trainer.first_nonfinite(failed, batches(failed))
+                    cause = trainer.cause(failed, batches(failed))
                     raise InputError(
                         f"{recipe.name}: {cause}; the last checkpoint in {folder} is intact"
                     )
@@ -244,11 +244,11 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(group, self.recipe.clip, norm)
         return norm
 
-    def first_nonfinite(self, step: int, batch: Batch) -> str:
+    def cause(self, step: int, batch: Batch) -> str:
         """Name what was the first not to be finite in `step`, in any process."""
         self.module.network = self.network  # hooks don't reach what is compiled
         loss = partial(self._loss, self.module, step, batch)
-        own = first_nonfinite(self.network, batch, loss, step)
+        own = _first_nonfinite(self.network, batch, loss, step)
         # A loss comes before the gradients, which all processes share.
         causes = sorted(filter(None, self.processes.gather(own)), key=lambda c: "gradient" in c)
         return causes[0] if causes else f"step {step} was not finite, but is when run again"
@@ -347,3 +347,57 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in target.items():
             to_local(value).copy_(to_local(source[name]))
+
+
+def _first_nonfinite(
+    network: nn.Module,
+    batch: Batch,
+    loss: Callable[[], tuple[Tensor, Any]],
+    step: int,
+) -> str:
+    """Run the loss of a step again and name what was the first not to be finite.
+
+    The gradients of `network`, which `loss` runs, are overwritten.
+
+    Returns:
+        Half a sentence that names the input, the layer or the parameter; "" if all is finite.
+    """
+    running: list[str] = []
+    causes: list[str] = []
+
+    def enter(name, module, args):
+        running.append(name)
+
+    def leave(name, module, args, output):
+        running.remove(name)
+        if not causes and not _is_finite(output):
+            causes.append(f"{name} is the first layer whose output is not finite")
+
+    handles = []
+    for path, module in network.named_modules():
+        name = f"{path or 'network'} ({type(module).__name__})"
+        handles.append(module.register_forward_pre_hook(partial(enter, name)))
+        handles.append(module.register_forward_hook(partial(leave, name)))
+    network.zero_grad()
+    value, _ = loss()
+    for handle in handles:
+        handle.remove()
+    value.backward()
+    symptom = f"the loss is {value.item()} at step {step}: "
+    if inputs := [name for name, tensor in batch.items() if not _is_finite(tensor)]:
+        return f"{symptom}the input {inputs[0]!r} is not finite; repair the data"
+    if running and not causes:  # a layer refused to go on
+        causes.append(f"{running[-1]} is the first layer whose neurons are not finite")
+    if causes:
+        return f"{symptom}{causes[0]}; lower the learning rate"
+    if not _is_finite(value):
+        return f"{symptom}the output of every layer is finite; look at the loss itself"
+    # Gradients run from the last layer to the first: the last is the nearest to the source.
+    if names := [name for name, p in network.named_parameters() if not _is_finite(p.grad)]:
+        return f"the gradient of {names[-1]} is not finite at step {step}; lower the learning rate"
+    return ""
+
+
+def _is_finite(value: object) -> bool:
+    tensors = [to_local(t.detach()) for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+    return all(t.isfinite().all() for t in tensors)

@@ -117,9 +117,8 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
         FileError: the folder can't be written.
     """
     save_model(network, recipe, folder)
-    model, batches = FlowUNet.load(folder), []
-    for count, seed in _samples(recipe):
-        batches.append(trajectories(model, count, UNTUNED["steps"], seed, finer=1))
+    model, steps = FlowUNet.load(folder), UNTUNED["steps"]
+    batches = [trajectories(model, count, steps, seed, finer=1) for count, seed in _draws(recipe)]
     return _save_certificates(changes(model), batches, None, UNTUNED, folder)
 
 
@@ -138,12 +137,12 @@ def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     save_model(network, recipe, folder)
     teacher, steps = FlowUNet.load(ASSETS / "mnist"), TUNED["steps"]
     delta = unfold(FlowUNet.load(folder), teacher, recipe.seed)
-    batches = [trajectories(teacher, count, steps, seed) for count, seed in _samples(recipe)]
+    batches = [trajectories(teacher, count, steps, seed) for count, seed in _draws(recipe)]
     targets = [torch.diff(batch["path"].transpose(0, 1), dim=0) * steps for batch in batches]
     return _save_certificates(delta, batches, (targets[0], targets[1]), TUNED, folder)
 
 
-def _samples(recipe: Recipe) -> list[tuple[int, int]]:
+def _draws(recipe: Recipe) -> list[tuple[int, int]]:
     """The numbers of samples that calibrate and that check, and the seeds of their noise."""
     return [(CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)]
 

@@ -1,4 +1,4 @@
-"""What the rules have in common: their type, learning as time goes on, gradients of a substitute.
+"""The type of a rule, and what several rules use: learning in parts, gradients of a substitute.
 
 Online rules run a few steps, take their gradient, add it to a buffer and cut the state from its
 history: memory doesn't grow with time. The loss is the mean of the parts', weighted by their steps:
