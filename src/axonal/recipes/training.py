@@ -16,7 +16,7 @@ from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
 from ..generate.features import ASSETS
-from ..generate.pipeline import by_changes, changes
+from ..generate.pipeline import delta_network, delta_step
 from ..generate.pretrained import CERTIFICATES
 from ..learn.distributed import Processes
 from ..learn.logging import logged
@@ -58,7 +58,7 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     for walks, seed in _samples(recipe):
         batch = generators.trajectories(model, walks, steps, seed, finer=1)
         runs.append(_along(batch["path"].transpose(0, 1), batch["label"]))
-    return _save_certificates(changes(model), runs, None, UNTUNED, folder)
+    return _save_certificates(delta_network(model), runs, None, UNTUNED, folder)
 
 
 def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _save_certificates(
 
 def velocity(delta: DeltaNetwork, path: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """The velocity [T, B, ...] that a sigma-delta generator sees at points [T + 1, B, ...]."""
-    network, state, steps = by_changes(delta), delta.start(label), len(path) - 1
+    network, state, steps = delta_step(delta), delta.start(label), len(path) - 1
     found = []
     for i in range(steps):
         estimate, state = network(path[i], i / steps, state)
