@@ -69,7 +69,7 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
             points.append(charts.Point(percent, ms["value"], ms["low"], ms["high"], "", title))
         series.append(charts.Series(name, tuple(points), tone, i))
     chart = charts.scatter(series, "spikes a neuron in 100 steps", "backward pass, ms", 900, 420)
-    files.write(path, charts.alone(chart, series))
+    files.write(path, charts.standalone(chart, series))
 
 
 @torch.no_grad()

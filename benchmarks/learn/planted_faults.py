@@ -193,4 +193,4 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         for index, (name, values) in enumerate(curves.items())
     ]
     chart = charts.scatter(series, "updates", "training accuracy, %", 720, 380, straight=True)
-    files.write(path, charts.alone(chart, series))
+    files.write(path, charts.standalone(chart, series))

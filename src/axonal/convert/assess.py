@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
-from ..energy.price import EVENT_STATE_BITS, break_even, price, scale_events
+from ..energy import EVENT_STATE_BITS, CostTable, break_even, datapath, price, scale_events
 from ..nn import QCFS
 from ..nn.hooks import MAPS, watch_reads
 from ..nn.interpreter import describe, module_of
@@ -39,7 +39,14 @@ TOLERANCE = 0.1  # of the spread of what a layer reads: a value that moved by mo
 DRAWN = 2**14  # values of a layer that tell what it would send
 
 
-def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False) -> Assessment:
+def assess(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    steps: int = 8,
+    stream: bool = False,
+    table: CostTable | None = None,
+) -> Assessment:
     """Look at what the layers of `model` read, and price them by events and as an ANN.
 
     Args:
@@ -48,11 +55,13 @@ def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False)
         steps: T of binary spikes.
         stream: whether samples follow each other in time; what changes between others is no
             reason to send changes.
+        table: prices of operators and memories; the shipped `cmos45` by default.
 
     Raises:
-        InputError: an operation without a rule (with its line), nothing to price, T below 1, or
-            samples that don't fit.
+        InputError: an operation without a rule (with its line), nothing to price, T below 1,
+            samples that don't fit, or a table of a chip or without int8.
     """
+    table = datapath(table, (BITS,))
     if steps < 1:
         raise InputError(f"assess: T is {steps}; it must be at least 1")
     if x.dim() < 2 or len(x) < 2 or not x.is_floating_point() or not bool(x.isfinite().all()):
@@ -66,7 +75,7 @@ def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False)
         counts = [Counts((path,), c.table[:, [index]], c.samples) for c in (dense_work, skipping)]
         direct = _reads_input(dense, nodes[path], known)
         size = dense.get_submodule(path).get_parameter("weight").numel()
-        layers.append(_assessed(nodes[path].name, size, counts, reads[path], ways, direct))
+        layers.append(_assessed(nodes[path].name, size, counts, reads[path], ways, direct, table))
     ways = ways if stream and _follows_changes(model, x) else ways[:2]
     parts = [layer.ann.parts for layer in layers]
     ann = replace(
@@ -113,13 +122,19 @@ def _run(dense: fx.GraphModule, x: Tensor) -> tuple[Counts, Counts, dict[str, "_
 
 
 def _assessed(
-    name: str, weights: int, counts: list[Counts], reads: "_Reads", ways: tuple, direct: bool
+    name: str,
+    weights: int,
+    counts: list[Counts],
+    reads: "_Reads",
+    ways: tuple,
+    direct: bool,
+    costs: CostTable,
 ) -> AssessedLayer:
     """A layer of so many weights, counted whole and without zeros."""
     dense, skipping = counts
     work, outputs, sites = (dense.total(f) for f in ("synops", "state_writes", "sites"))
     reuse = max(1.0, work / weights)
-    ann = price(dense, bits=BITS, reuse=reuse)
+    ann = price(dense, costs, bits=BITS, reuse=reuse)
     sent, even, joules = {}, {}, {}
     for way in ways:
         updates = 2 * way.steps * outputs  # as `nn.meter.Meter` counts them, of all neurons
@@ -131,10 +146,12 @@ def _assessed(
         one = Counts(dense.layers, table, dense.samples)  # event a site
         stays = direct and way.levels > 0
         events = None if stays else reads.sent(way)
-        own = price(scale_events(one, events or 0.0), bits=BITS, state_bits=EVENT_STATE_BITS[BITS])
+        own = price(
+            scale_events(one, events or 0.0), costs, BITS, state_bits=EVENT_STATE_BITS[BITS]
+        )
         sent[way.name] = events
         joules[way.name] = own.total + ann.total * (way.steps if stays else 0)
-        even[way.name] = break_even(one, dense, bits=BITS, reuse=reuse).share
+        even[way.name] = break_even(one, dense, costs, bits=BITS, reuse=reuse).share
     return AssessedLayer(
         name=name,
         sites=sites,
@@ -142,7 +159,7 @@ def _assessed(
         change=sent[CHANGES.name],
         dense=work,
         ann=ann,
-        skipping=price(skipping, bits=BITS, reuse=reuse).total,
+        skipping=price(skipping, costs, bits=BITS, reuse=reuse).total,
         sent=sent,
         break_even=even,
         joules=joules,

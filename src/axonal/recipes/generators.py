@@ -14,7 +14,7 @@ from ..convert.calibrate import calibrate
 from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..core import files
 from ..generate.features import ASSETS
-from ..generate.pipeline import by_changes, changes
+from ..generate.pipeline import delta_network, delta_step
 from ..generate.pretrained import CERTIFICATES
 from ..generate.samplers import SAMPLERS
 from ..learn import losses
@@ -119,7 +119,7 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
     save_model(network, recipe, folder)
     model, steps = FlowUNet.load(folder), UNTUNED["steps"]
     batches = [trajectories(model, count, steps, seed, finer=1) for count, seed in _draws(recipe)]
-    return _save_certificates(changes(model), batches, None, UNTUNED, folder)
+    return _save_certificates(delta_network(model), batches, None, UNTUNED, folder)
 
 
 def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _save_certificates(
 
 def velocity(delta: DeltaNetwork, path: Tensor, label: Tensor) -> Tensor:
     """The velocity [T, B, ...] of a sigma-delta generator at points [T + 1, B, ...]."""
-    network, state, steps = by_changes(delta), delta.start(label), len(path) - 1
+    network, state, steps = delta_step(delta), delta.start(label), len(path) - 1
     velocities = []
     for i in range(steps):
         estimate, state = network(path[i], i / steps, state)
