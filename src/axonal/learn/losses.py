@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
 from ..core.neurons import Leaky
-from ..energy.price import EVENT_STATE_BITS, price
+from ..energy import EVENT_STATE_BITS, price
 from ..nn.hooks import Watched, rates, tally, watch, watch_reads
 from ..nn.meter import fanout
 from ..ops.scan import scan

@@ -89,7 +89,7 @@ class _OverTime:
         y = self.interpreter.run(x[0] if self.same else x.flatten(0, 1))
         return y.unflatten(0, self.steps)
 
-    def value(self, run: Interpreter, n: fx.Node, module: nn.Module | None) -> Any:
+    def value(self, run: Interpreter, n: fx.Node, module: Any) -> Any:
         """What `n` returns for all steps, [T x B, ...], or for each alike, [B, ...]."""
         read = [m for m in n.all_input_nodes if m in self.varying]
         if not read:

@@ -133,9 +133,11 @@ def attributes(module: nn.Module, row: Operator) -> dict[str, Any]:
 
 def arrays(values: Any) -> Any:
     """The same, with arrays in float64 in the place of tensors."""
-    return map_aggregate(
-        values, lambda v: v.detach().cpu().double().numpy() if torch.is_tensor(v) else v
-    )
+
+    def change(value: Any) -> Any:
+        return value.detach().cpu().double().numpy() if torch.is_tensor(value) else value
+
+    return map_aggregate(values, change)
 
 
 def function_of(function: Any) -> tuple[Operator, dict[str, Any]]:
