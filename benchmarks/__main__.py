@@ -32,7 +32,7 @@ def command(bench: Bench) -> Callable[..., None]:
         path = perform(bench, out, **options)
         shown = page.render(bench, out, page.PAGES if out == RESULTS else out)
         if out == RESULTS:
-            page.render_index(BENCHES)
+            page.render_index(BENCHES.values())
         console.print(f"{page.headline(bench, out)} All lies in {path.resolve()} and {shown}.")
 
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -46,16 +46,16 @@ def command(bench: Bench) -> Callable[..., None]:
     return call
 
 
-for row in BENCHES:
+for row in BENCHES.values():
     app.command(command(row), name=row.name)
 
 
 @app.command
 def render() -> None:
     """Write all pages again from the committed results."""
-    for bench in BENCHES:
+    for bench in BENCHES.values():
         page.render(bench)
-    console.print(f"The pages lie in {page.render_index(BENCHES).parent}.")
+    console.print(f"The pages lie in {page.render_index(BENCHES.values()).parent}.")
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from .neurons import run as neurons
 from .nir import run as nir
 from .watch import run as watch
 
-BENCHES = [
-    Bench(name=name, measure=module.measure, tables=module.tables)
+BENCHES = {
+    name: Bench(name=name, measure=module.measure, tables=module.tables)
     for name, module in {
         "generate": generate,
         "neurons": neurons,
@@ -24,4 +24,4 @@ BENCHES = [
         "nir": nir,
         "watch": watch,
     }.items()
-]
+}

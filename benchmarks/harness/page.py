@@ -82,7 +82,8 @@ def _filled(bench: Bench, results: Path, pages: Path) -> tuple[Template, dict[st
     """A bench's template, and what it is filled with."""
     values = stored.read(results / f"{bench.name}.json")
     values |= bench.tables(values)
-    values |= {"name": bench.name, "results": Path(os.path.relpath(results, pages)).as_posix()}
+    relative = Path(os.path.relpath(results, pages)).as_posix()
+    values |= {"name": bench.name, "folder": "" if relative == "." else f"{relative}/"}
     return _environment(bench.template.parent).get_template(bench.template.name), values
 
 
