@@ -77,8 +77,8 @@ def test_a_folder_and_a_row_are_a_bench(toy, monkeypatch, benchmarks, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "app", main.App(name="benchmarks", version_flags=[]))
     main.app.command(main.command(toy), name=toy.name)
-    status, _, said = benchmarks("toy", "--seed", 4, "--out", tmp_path / "out")
-    assert status == 0 and said.startswith("A toy weighs 5.0 (0.5–6.0) g. All lies in ")
+    status, _, err = benchmarks("toy", "--seed", 4, "--out", tmp_path / "out")
+    assert status == 0 and err.startswith("A toy weighs 5.0 (0.5–6.0) g. All lies in ")
     written = json.loads((tmp_path / "out/toy.json").read_text())
     assert written["command"] == "python -m benchmarks toy --heavy False --rounds 3 --seed 4"
     assert written["toys"] == ["bear"] and written["seed"] == 4 and written["versions"]["torch"]
@@ -120,8 +120,8 @@ def test_the_list_has_a_line_for_each():
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_help_tells_what_each_option_is(benchmarks, name):
-    status, shown, said = benchmarks(name, "--help")
-    assert status == 0 and said == "" and f"Usage: python -m benchmarks {name}" in shown
+    status, shown, err = benchmarks(name, "--help")
+    assert status == 0 and err == "" and f"Usage: python -m benchmarks {name}" in shown
     for option in ("--seed", "--out"):
         assert option in shown
     assert "run" not in [p.name for p in BENCHES[name].options]
@@ -142,8 +142,8 @@ def test_mistakes_are_told_in_a_sentence(benchmarks, tmp_path, monkeypatch):
     for name in ("neurons", "engine", "learn", "watch"):
         result = benchmarks(name, "--rounds", 2, "--out", tmp_path)
         assert refused(result, "2 rounds have no spread; take at least 3")
-    status, _, said = benchmarks("paint")
-    assert status in (1, 2) and "Traceback" not in said
+    status, _, err = benchmarks("paint")
+    assert status in (1, 2) and "Traceback" not in err
 
 
 def test_ctrl_c_is_told_and_ends_with_130(benchmarks, monkeypatch, tmp_path):
@@ -151,5 +151,5 @@ def test_ctrl_c_is_told_and_ends_with_130(benchmarks, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "perform", interrupted)
-    status, _, said = benchmarks("nir", "--out", tmp_path)
-    assert status == 130 and "Interrupted; what was finished is kept" in said
+    status, _, err = benchmarks("nir", "--out", tmp_path)
+    assert status == 130 and "Interrupted; what was finished is kept" in err

@@ -150,7 +150,7 @@ def compare(monkeypatch, job, tmp_path):
     return run
 
 
-def test_every_recipe_is_compared_or_its_refusal_told(compare):
+def test_every_recipe_is_compared_or_has_a_reason(compare):
     compared = compare()
     assert compared.reasons == {"sta [small]": "ValueError: no such module"}
     dense = compared.figures["sj_dense_accuracy [small]"]

@@ -116,7 +116,7 @@ def test_what_is_known_names_a_network_and_the_version_that_runs():
     assert {case for _, case in CASES} <= set(exchange.CASES)
 
 
-def test_reasons_join_what_was_said_and_what_is_known():
+def test_reasons_join_a_refusal_and_what_is_known():
     refused = {"refused": "by us: no"}
     assert exchange.reason("sinabs", "3.1.3", "if", {}) == exchange.FLOOR
     assert exchange.reason("sinabs", "3.1.4", "if", {}) == "not explained yet"
@@ -132,8 +132,8 @@ def test_the_bench_writes_figures_reasons_and_a_page(monkeypatch, tmp_path):
 
     monkeypatch.setattr(peers, "worker", worker)
     path = perform(BENCHES["nir"], tmp_path, tmp_path / "runs", seed=3)
-    said = page.headline(BENCHES["nir"], tmp_path)
-    assert said.startswith("19 of 25 networks that passed fire in exactly the same steps; 13 ")
+    headline = page.headline(BENCHES["nir"], tmp_path)
+    assert headline.startswith("19 of 25 networks that passed fire in exactly the same steps; 13 ")
     results = json.loads(path.read_text())
     assert results["command"].endswith("--seed 3")
     figures, reasons = results["figures"], results["reasons"]
