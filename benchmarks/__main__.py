@@ -30,10 +30,10 @@ def command(bench: Bench) -> Callable[..., None]:
 
     def call(out: Path = RESULTS, **options: Any) -> None:
         path = perform(bench, out, **options)
-        shown = page.render(bench, out, page.PAGES if out == RESULTS else out)
+        written = page.render(bench, out, page.PAGES if out == RESULTS else out)
         if out == RESULTS:
             page.render_index(BENCHES.values())
-        console.print(f"{page.headline(bench, out)} All lies in {path.resolve()} and {shown}.")
+        console.print(f"{page.headline(bench, out)} All lies in {path.resolve()} and {written}.")
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [

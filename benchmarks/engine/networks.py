@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,21 +192,24 @@ def _as_torch(graph: Graph) -> Sequential:
     return Sequential(*layers)
 
 
-def generator(out: Path, rounds: int, seed: int, threads: int) -> Figures:
-    """Time the spiking run that saves most in the engine, the ANN run of its quality in torch.
-
-    Both are those that the bench of generators chose.
+def chosen_generators(out: Path) -> dict[str, str]:
+    """Read which runs the bench of generators compares: "spiking", "ann".
 
     Raises:
         FileError: `out` does not hold its results.
     """
+    path = out / "generate.json"
     try:
-        compared = json.loads((out / "generate.json").read_text())["compared"]
+        return json.loads(path.read_text())["compared"]
     except (OSError, ValueError, KeyError) as error:
         raise FileError(
-            f"{out / 'generate.json'} does not say what to compare ({error}); run "
-            "`python -m benchmarks generate` first"
+            f"{path} does not say what to compare ({error}); run `python -m benchmarks generate` "
+            "first"
         ) from error
+
+
+def generator(compared: Mapping[str, str], rounds: int, seed: int, threads: int) -> Figures:
+    """Time a spiking run of the generator in the engine, and an ANN's of its quality in torch."""
     chosen = re.findall(r"sigma-delta ([\d.]+), (\w+) (\d+)", compared["spiking"])
     budget, sampler, steps = chosen[0]
     solver, evaluations = re.findall(r"ANN, (\w+) (\d+)", compared["ann"])[0]

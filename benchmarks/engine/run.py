@@ -49,14 +49,14 @@ def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Re
     Raises:
         FileError: data or generate.json are missing, or nothing can be written.
     """
-    options = rounds, seed, threads
+    options, compared = (rounds, seed, threads), networks.chosen_generators(run.results)
     parts: Mapping[str, Callable[[], Figures]] = {
         "a layer of 4096 x 4096": lambda: _dense(*options),
         "a convolution": lambda: _convolution(*options),
         "a network of 3 x 256 neurons": lambda: networks.small_network(*options),
         "a classifier of digits": lambda: networks.digits(*options),
         "recordings of an event camera": lambda: networks.recordings(*options),
-        "a generator": lambda: networks.generator(run.results, *options),
+        "a generator": lambda: networks.generator(compared, *options),
         "a start": _start,
         "the cost of events": lambda: _cost(run.results, rounds, seed),
     }

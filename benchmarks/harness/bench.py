@@ -56,12 +56,13 @@ class Bench:
             NAME.md.j2, beside `measure`.
         measure: gets `run` and the bench's options by keyword, and returns its results. Its
             docstring is the command's help.
-        tables: Markdown of the results, by the names that the template has for them.
+        tables: gets the results, and returns what the template names beside them: tables in
+            Markdown, and what its sentences say.
     """
 
     name: str
     measure: Callable[..., Results]
-    tables: Callable[[Results], Mapping[str, str]]
+    tables: Callable[[Results], Mapping[str, Any]]
 
     @property
     def options(self) -> list[inspect.Parameter]:

@@ -74,7 +74,7 @@ def test_what_the_bench_lacks_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileError, match=r"cnn_sinabs.nir is missing; set AXONAL_DATA"):
         networks.recordings(3, 0, 1)
     with pytest.raises(FileError, match="run `python -m benchmarks generate` first"):
-        networks.generator(tmp_path, 3, 0, 1)
+        networks.chosen_generators(tmp_path)
 
 
 def test_the_first_spikes_are_timed_from_the_import(monkeypatch):
