@@ -15,7 +15,7 @@ from rich.status import Status
 from torch import Tensor, nn
 
 from axonal.core import files
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Neuron, Sequential
@@ -201,7 +201,7 @@ def _cost(out: Path, rounds: int, seed: int) -> Figures:
         )
         series.append(charts.Series(f"{size} x {size}", marks, f"delta-{i}", i))
     chart = charts.scatter(series, "events in a step", "microseconds", 900, 420, straight=True)
-    files.write(out / "engine.svg", charts.alone(chart, series))
+    files.write(out / "engine.svg", charts.standalone(chart, series))
     return figures
 
 

@@ -8,7 +8,7 @@ def main() -> None:
     began = time.perf_counter()
     import numpy as np
 
-    from axonal.core.neurons.kinds import Leaky
+    from axonal.core.neurons import Leaky
     from axonal.deploy.engine import Engine
     from axonal.graph.graph import Dense, Graph, Input, Neurons, Node
 

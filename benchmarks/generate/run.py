@@ -12,16 +12,14 @@ from axonal.commands.demo import (
     ANN,
     SPIKING,
     TUNED,
-    _check,
-    _converted,
-    _evaluate,
-    _report,
-    _sigma_delta,
+    check,
+    evaluate_all,
+    report,
+    sigma_delta_settings,
 )
-from axonal.generate.evaluation import Evaluated, Setting, ratio_interval, saving_interval
+from axonal.generate.evaluation import Evaluation, Setting, ratio_interval, saving_interval
 from axonal.generate.quality import reference
-from axonal.generate.runs import Interval
-from axonal.report import generation
+from axonal.generate.runs import Interval, compare
 
 from ..harness.bench import Run
 from ..harness.page import shown, table
@@ -50,11 +48,11 @@ def measure(*, run: Run, samples: int = 10_000, seed: int = 0) -> Results:
         InputError: too few samples. FileError: the MNIST test set is missing, or a folder of the
             run can't be written.
     """
-    _check(samples, run.results, run.store)
-    evaluated = _evaluate(settings(), samples, seed, reference(ANN, data=True), run.store)
-    choice = generation.compare([e.run for e in evaluated])
+    check(samples, run.results, run.store)
+    evaluated = evaluate_all(settings(), samples, seed, reference(ANN, data=True), run.store)
+    choice = compare([e.run for e in evaluated])
     compared = {"spiking": choice.spiking.name, "ann": choice.dense.name, "best": choice.best.name}
-    _report(run.results / "generate.html", evaluated, {**run.provenance, "samples": samples})
+    report(run.results / "generate.html", evaluated, {**run.provenance, "samples": samples})
     figures = comparison(evaluated) | {"demo_seconds": _time_demo()}
     return {"figures": figures, "compared": compared, "samples": samples}
 
@@ -65,16 +63,16 @@ def settings() -> list[Setting]:
     The ANN that the sigma-delta network was tuned from and the tuned one, run densely, are both
     baselines: whichever is cheaper at a quality counts.
     """
-    sampler, steps, _ = _converted()
+    (dense,) = sigma_delta_settings([0.0])
     return (
         [
-            Setting(generator=name, sampler=sampler, steps=n, budget=budget)
+            Setting(generator=name, sampler=dense.sampler, steps=n, budget=budget)
             for name, table in ((ANN, UNTUNED), (TUNED, BUDGETS))
             for budget, counts in table.items()
             for n in counts
         ]
         + [Setting(generator=SPIKING, sampler="euler", steps=16)]
-        + [_sigma_delta(sampler, steps, 0.0)]
+        + [dense]
         + [
             Setting(generator=ANN, sampler=name, steps=count)
             for count in ANN_STEPS
@@ -83,9 +81,9 @@ def settings() -> list[Setting]:
     )
 
 
-def comparison(evaluated: Sequence[Evaluated]) -> Figures:
+def comparison(evaluated: Sequence[Evaluation]) -> Figures:
     """Figures of the generations: savings, distances and operations, by name."""
-    choice = generation.compare([e.run for e in evaluated])
+    choice = compare([e.run for e in evaluated])
     by_name = {e.run.name: e for e in evaluated}
     anns = [e for e in evaluated if e.run.family == "ann"]
     spiking, top = by_name[choice.spiking.name], by_name[choice.best.name]

@@ -7,7 +7,6 @@ from typing import Any
 
 from axonal.learn.loop import fit
 from axonal.recipes import spiking_classifiers, training
-from axonal.recipes.spiking_classifiers import SHOWN
 
 from ..harness.bench import Run
 from ..harness.charts import line_chart
@@ -15,6 +14,7 @@ from ..harness.page import shown, table
 from ..harness.results import Figures, Results
 from . import backward_cost, epochs, memory, planted_faults, scaling
 
+SHOWN = ("mnist-fc", "mnist-conv", "nmnist", "fsdd", "cifar10-spiking")  # the trainings
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
 SHORT = 1500  # steps of each run of that curve
 
@@ -65,7 +65,7 @@ def _energy(store: Path, seed: int) -> Figures:
         recipe = spiking_classifiers.recipe("mnist-fc", seed, weight, steps=SHORT)
         network = fit(recipe, store / f"at-{weight:g}")
         assert isinstance(network, spiking_classifiers.SpikingClassifier)
-        tested = spiking_classifiers.tested(network, test)
+        tested = spiking_classifiers.evaluate(network, test)
         figures[f"accuracy [{weight:g}]"] = round(100 * tested["test_accuracy"], 2)
         figures[f"spikes an image [{weight:g}]"] = round(tested["spikes"], 1)
     return figures

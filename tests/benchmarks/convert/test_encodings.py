@@ -1,4 +1,3 @@
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,7 +33,7 @@ def test_every_code_is_trained_measured_and_shown(tiny, tmp_path):
     results = encodings.measure(run=run, seed=1)
     figures = results["figures"]
     rows = [(kind, name) for kind, some in encodings.CODES.items() for name in some]
-    assert len(figures) == 5 * len(rows) == 60
+    assert len(figures) == 5 * len(rows) == 35
     kinds = encodings.tables(results)["kinds"]
     for kind, name in rows:
         at = f"[{kind}, {name}]"
@@ -42,7 +41,7 @@ def test_every_code_is_trained_measured_and_shown(tiny, tmp_path):
         assert 0 <= accuracy <= 100 and figures[f"code spikes {at}"] > 0
         assert 1 <= figures[f"latency {at}"] <= figures[f"steps {at}"]
         assert f"| {name} | {sends} | {accuracy:.1f} % |" in kinds[kind]["table"]
-    assert sum(figures[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows) > 8
+    assert all(figures[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows)
     assert figures["code spikes [MNIST, latency]"] <= 6
     assert figures["steps [spoken digits, delta]"] == 12
     for kind, codes in encodings.CODES.items():
@@ -75,10 +74,3 @@ def test_sounds_end_in_silence(monkeypatch):
     assert bands[-1] == pytest.approx(silent)
     network = encodings.Coded(encoding.Delta(**encodings.SIGNAL), 40)
     assert not network.encode(bands[None, 20:]).any()
-
-
-def test_a_population_widens_the_network():
-    code = dataclasses.replace(encodings.CODES["MNIST"]["population"][0], neurons=5)
-    network = encodings.Coded(code, 6)
-    assert network.encode(torch.rand(2, 6)).shape == (encodings.T, 2, 30)
-    assert network(torch.rand(2, 6)).shape == (2, 10)

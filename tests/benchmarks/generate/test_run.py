@@ -5,7 +5,7 @@ import pytest
 
 from axonal.core.errors import InputError
 from axonal.core.meter import FIELDS, Counts
-from axonal.generate.evaluation import Evaluated
+from axonal.generate.evaluation import Evaluation
 from axonal.generate.runs import Interval, Run
 from benchmarks.benches import BENCHES
 from benchmarks.generate import run as generate
@@ -13,7 +13,7 @@ from benchmarks.harness import page, results
 from benchmarks.harness.bench import perform
 
 
-def evaluated(name, family, work, fd, skipping=None):
+def evaluation(name, family, work, fd, skipping=None):
     def counts(synops):
         table = np.zeros((1, 1, len(FIELDS)))
         table[..., :2] = synops * 1e6
@@ -33,17 +33,17 @@ def evaluated(name, family, work, fd, skipping=None):
         images=np.zeros((2, 1, 4, 4), np.uint8),
         seconds=0.002,
     )
-    return Evaluated(run, fd + np.linspace(-0.1, 0.1, 21))
+    return Evaluation(run, fd + np.linspace(-0.1, 0.1, 21))
 
 
 @pytest.fixture
 def generations():
     return [
-        evaluated("ANN, euler 8", "ann", 300, 8.0, 60),
-        evaluated("ANN, euler 16", "ann", 600, 4.0, 120),
-        evaluated("sigma-delta 0.1, euler 8", "sigma_delta", 30, 4.1),
-        evaluated("sigma-delta 0.2, euler 8", "sigma_delta", 20, 9.0),
-        evaluated("spiking core, euler 8", "trained_spiking", 150, 6.0),
+        evaluation("ANN, euler 8", "ann", 300, 8.0, 60),
+        evaluation("ANN, euler 16", "ann", 600, 4.0, 120),
+        evaluation("sigma-delta 0.1, euler 8", "sigma_delta", 30, 4.1),
+        evaluation("sigma-delta 0.2, euler 8", "sigma_delta", 20, 9.0),
+        evaluation("spiking core, euler 8", "trained_spiking", 150, 6.0),
     ]
 
 
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_runs(generations):
 
 
 def test_a_spiking_run_better_than_every_ann_has_no_saving_to_tell(generations):
-    generations[2] = evaluated("sigma-delta 0.1, euler 8", "sigma_delta", 30, 2.0)
+    generations[2] = evaluation("sigma-delta 0.1, euler 8", "sigma_delta", 30, 2.0)
     figures = generate.comparison(generations)
     assert "saving_of_lowest_fd" not in figures and figures["fd_ratio_best"]["value"] == 0.5
     assert figures["saving_at_equal_quality"]["value"] == pytest.approx(1 - 20 / 300, abs=1e-4)
