@@ -1,4 +1,4 @@
-# make test and make demo set up everything they need in .venv, from a bare Python 3.11 or newer.
+# Targets set up everything they need in .venv, from a bare Python 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +16,7 @@ ifdef TORCH_INDEX
 export PIP_EXTRA_INDEX_URL := $(TORCH_INDEX)
 endif
 
-.PHONY: test lint docs demo setup
+.PHONY: test lint docs demo setup wheel-demo
 
 test: lint docs $(BROKER)
 	$(BIN)/pytest
@@ -33,6 +33,14 @@ docs: setup
 
 demo: setup
 	$(BIN)/axonal demo
+
+# make bench-engine OPTIONS="--rounds 3"; python -m benchmarks lists them.
+bench-%: setup
+	$(BIN)/python -m benchmarks $* $(OPTIONS)
+
+# What a user gets: the wheel alone, in a bare environment, outside of the clone; takes minutes.
+wheel-demo:
+	PYTHON=$(PYTHON) tests/wheel_demo.sh
 
 setup: $(STAMP)
 
