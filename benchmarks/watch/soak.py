@@ -28,7 +28,7 @@ from axonal.sense import checkpoint
 from axonal.sense.formats import save
 from axonal.sense.sources import encode
 from axonal.sense.stream import events
-from axonal.sense.watch import STATE
+from axonal.sense.watch import STATE_FILE
 
 SIDE = 64  # pixels of the simulated camera, squared
 FLOOD = 10_000_000  # events a second
@@ -183,7 +183,7 @@ class Command:
 
     def __init__(self, settings: Path, text: str):
         self.settings = files.write(settings, text)
-        self.state = settings.with_suffix("") / STATE
+        self.state = settings.with_suffix("") / STATE_FILE
         self.resident: list[int] = []  # bytes, whenever it was looked at
         self.start()
 

@@ -8,8 +8,8 @@ import numpy as np
 from axonal.core.errors import FileError
 from axonal.data.images import root
 from axonal.data.recordings import FSDD, read_wav
-from axonal.sense.sources.sound import Cochlea
-from axonal.sense.stream import sampled
+from axonal.sense.sources import Cochlea
+from axonal.sense.stream import samples
 
 from .waking import arrays
 
@@ -192,7 +192,7 @@ class Ear:
         """Signals of whole steps."""
         begun, self.heard = self.heard, self.heard + len(signal)
         times = np.arange(begun, self.heard) * 1_000_000 // RATE
-        sent = self.cochlea.encode(sampled(times, signal[:, None]))
+        sent = self.cochlea.encode(samples(times, signal[:, None]))
         t = sent["t"] // round(STEP * 1e6) - round(begun / RATE / STEP)
         place = (t * 2 + sent["p"]) * CHANNELS + sent["x"]
         steps = round(len(signal) / RATE / STEP)

@@ -18,11 +18,11 @@ STATE = {
 
 def test_a_state_survives(tmp_path):
     checkpoint.write(tmp_path / "s", STATE)
-    found = checkpoint.read(tmp_path / "s")
-    np.testing.assert_array_equal(found["a"]["v"], STATE["a"]["v"])
-    assert found["b"].shape == (0, 4) and found["b"].dtype == np.uint8
-    assert (found["flag"], found["list"]) == (True, [1, 2.5])
-    rest = {k: v for k, v in found["a"].items() if k != "v"}
+    state = checkpoint.read(tmp_path / "s")
+    np.testing.assert_array_equal(state["a"]["v"], STATE["a"]["v"])
+    assert state["b"].shape == (0, 4) and state["b"].dtype == np.uint8
+    assert (state["flag"], state["list"]) == (True, [1, 2.5])
+    rest = {k: v for k, v in state["a"].items() if k != "v"}
     assert rest == {"n": 3, "f": float("inf"), "s": "x", "none": None}
 
 
@@ -46,6 +46,6 @@ def test_a_damaged_state_is_refused_or_read(tmp_path_factory, data):
         checkpoint.read(path)
 
 
-def test_a_missing_state_is_told(tmp_path):
+def test_a_missing_state_is_named(tmp_path):
     with pytest.raises(FileError, match="remove it"):
         checkpoint.read(tmp_path / "none")

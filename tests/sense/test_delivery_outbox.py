@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from axonal.core.errors import FileError, InputError
 from axonal.sense.delivery import outbox
 from axonal.sense.delivery.outbox import Outbox, Refused, Retry
-from axonal.sense.stream import EVENT, events, samples
+from axonal.sense.stream import EVENT, events, sample_type
 from axonal.sense.wake import Wake
 
 CLIP = events([1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 1, 0])
@@ -98,7 +98,7 @@ def test_each_sink_gets_everything_in_order_and_once(tmp_path):
         box.put(wake(9))
 
 
-def test_what_was_delivered_is_not_sent_again_and_what_was_not_is(tmp_path):
+def test_after_a_restart_only_undelivered_messages_are_sent(tmp_path):
     release = threading.Event()
     slow = Recorder(lambda event: release.wait(10) if event["data"]["id"] == "w1" else None)
     gone = Recorder(failing(99, Retry("down", after=1e9)))
@@ -204,7 +204,7 @@ def test_on_a_full_disk_wakes_are_sent_all_the_same(tmp_path, monkeypatch, caplo
     assert "No space left" in caplog.text and "disk is full; free space" in caplog.text
 
 
-def test_numbers_of_what_was_never_saved_are_not_used_again(tmp_path):
+def test_numbers_of_unsaved_messages_are_not_used_again(tmp_path):
     box = Outbox(tmp_path, {"a": Recorder()})
     box.database.execute("PRAGMA max_page_count = 1")
     box.put(wake(0, source="door" * 5000))
@@ -214,8 +214,8 @@ def test_numbers_of_what_was_never_saved_are_not_used_again(tmp_path):
     assert box.put(wake(1)) and box.close() and sink.ids == ["w1"]
 
 
-def test_a_clip_that_is_gone_or_damaged_holds_nothing_up(tmp_path):
-    packet = np.zeros(2, samples(3))
+def test_a_clip_that_is_lost_or_damaged_delays_nothing(tmp_path):
+    packet = np.zeros(2, sample_type(3))
     box = Outbox(tmp_path, {"a": Recorder(failing(99, Retry("down")))}, backoff=60.0)
     for k in range(4):
         box.put(wake(k), packet)
@@ -227,10 +227,10 @@ def test_a_clip_that_is_gone_or_damaged_holds_nothing_up(tmp_path):
     sink = Recorder()
     assert Outbox(tmp_path, {"a": sink}).close()
     assert [clip is None for clip in sink.clips] == [True, True, True, False]
-    assert sink.clips[3].dtype == samples(3)
+    assert sink.clips[3].dtype == sample_type(3)
 
 
-def test_what_cannot_work_is_refused(tmp_path, monkeypatch):
+def test_impossible_outboxes_are_refused(tmp_path, monkeypatch):
     for options in [{"tries": 0}, {"limit": 0}]:
         with pytest.raises(InputError, match="at least 1"):
             Outbox(tmp_path, {}, **options)
@@ -241,11 +241,11 @@ def test_what_cannot_work_is_refused(tmp_path, monkeypatch):
         Outbox(tmp_path / "file" / "b", {})
     monkeypatch.setattr(outbox, "LOCK_S", 0.0)
     box = Outbox(tmp_path, {})
-    with pytest.raises(FileError, match="locked.* end whatever process uses it"):
+    with pytest.raises(FileError, match=r"locked.* end whatever process uses it"):
         Outbox(tmp_path, {})
     box.close()
     (tmp_path / "outbox.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(FileError, match="not a database.* move it away"):
+    with pytest.raises(FileError, match=r"not a database.* move it away"):
         Outbox(tmp_path, {})
     (tmp_path / "outbox.sqlite").unlink()
     (tmp_path / "outbox.sqlite").mkdir()
@@ -336,13 +336,14 @@ def test_a_damaged_database_is_refused_or_read(tmp_path, place, value):
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= value
     path.write_bytes(content)
+    message = "move it away"
     try:
         box = Outbox(tmp_path, {"a": Recorder()})
-    except FileError as error:
-        assert "outbox.sqlite" in str(error) and "move it away" in str(error)
-    else:
         box.put(wake(99))
         assert box.close()
+    except FileError as error:
+        message = str(error)
+    assert "move it away" in message
 
 
 KILLED = """

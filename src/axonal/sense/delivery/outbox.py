@@ -150,7 +150,7 @@ class Outbox:
                 [end] = database.execute("SELECT IFNULL(MAX(n) + 1, 0) FROM message").fetchone()
                 # A message that was sent and never saved has a number too, which isn't used again.
                 self.end = max(end, *progress.values(), 0)
-                new = dict.fromkeys(self.sinks.keys() - progress.keys(), self.end)
+                new = {name: self.end for name in self.sinks if name not in progress}
                 database.executemany("INSERT INTO sink VALUES (?, ?)", new.items())
             stack.pop_all()
         for file in old:
