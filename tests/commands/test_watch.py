@@ -177,13 +177,13 @@ def test_a_disturbed_day_is_the_undisturbed_one(tmp_path, monkeypatch):
     broker.start()
     ears = soak.Ears(broker.port)
     try:
-        figures = soak.disturbed(tmp_path, broker, ears, sum(map(len, packets)), 0, 1, 1)
+        found = soak.disturbed(tmp_path, broker, ears, sum(map(len, packets)), 0, 1, 1)
     finally:
         ears.close()
         broker.stop()
-    assert figures["soak_events_lost"] == figures["soak_missing_wakes"] == 0
-    assert figures["soak_duplicate_wakes"] == 0 and figures["soak_wakes"] > 1
-    assert figures["soak_hours"] == pytest.approx(seconds / 3600, abs=0.01)
+    assert found["soak_events_lost"] == found["soak_missing_wakes"] == 0
+    assert found["soak_duplicate_wakes"] == 0 and found["soak_wakes"] > 1
+    assert found["soak_hours"] == pytest.approx(seconds / 3600, abs=0.01)
 
 
 def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):

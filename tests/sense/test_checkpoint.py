@@ -46,6 +46,21 @@ def test_a_damaged_state_is_refused_or_read(tmp_path_factory, data):
         checkpoint.read(path)
 
 
+def test_keys_of_version_1_are_renamed_and_a_newer_version_is_refused(tmp_path, monkeypatch):
+    old = {"judge-0": {"limit": {"told": 3}}, "watch": {"taken": 1, "tally": {"kept": 2}}}
+    new = {"trigger-0": {"limit": {"count": 3}}, "watch": {"offset": 1, "tally": {"events_out": 2}}}
+    for version, state in (("1", new), ("2", old)):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "VERSION", version)
+            checkpoint.write(tmp_path / "s", old)
+        assert checkpoint.read(tmp_path / "s") == state
+    monkeypatch.setattr(checkpoint, "VERSION", "3")
+    checkpoint.write(tmp_path / "s", new)
+    monkeypatch.undo()
+    with pytest.raises(FileError, match=r"version 3.*remove it"):
+        checkpoint.read(tmp_path / "s")
+
+
 def test_a_missing_state_is_named(tmp_path):
     with pytest.raises(FileError, match="remove it"):
         checkpoint.read(tmp_path / "none")

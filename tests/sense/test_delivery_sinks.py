@@ -99,9 +99,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    one = Server()
-    yield one
-    one.end()
+    server = Server()
+    yield server
+    server.end()
 
 
 def ok(text: str = "") -> tuple:
@@ -121,9 +121,9 @@ def test_a_callback_is_called():
 def test_a_command_reads_the_event(tmp_path):
     path = tmp_path / "got"
     code = f"import sys; open({str(path)!r}, 'w').write(sys.stdin.read())"
-    one = Command([sys.executable, "-c", code])
-    one.send(event(), None)
-    one.close()
+    command = Command([sys.executable, "-c", code])
+    command.send(event(), None)
+    command.close()
     assert json.loads(path.read_text()) == event()
     with pytest.raises(Retry, match="status 3"):
         Command([sys.executable, "-c", "raise SystemExit(3)"]).send(event(), None)
@@ -137,10 +137,10 @@ def test_a_command_reads_the_event(tmp_path):
 
 
 def test_a_webhook_gets_a_cloudevent(server):
-    one = Webhook(server.url + "/hook", {"X-Room": "hall"})
+    hook = Webhook(server.url + "/hook", {"X-Room": "hall"})
     server.answers.put(ok("thanks"))
-    one.send(event(), CLIP)
-    one.close()
+    hook.send(event(), CLIP)
+    hook.close()
     path, headers, body = server.requests.get()
     assert path == "/hook" and body == event() and headers["X-Room"] == "hall"
     assert headers["Content-Type"].startswith("application/cloudevents+json")
@@ -148,7 +148,7 @@ def test_a_webhook_gets_a_cloudevent(server):
 
 
 def test_failures_that_a_webhook_retries(server):
-    one, hasty = Webhook(server.url), Webhook(server.url, timeout=0.1)
+    hook, hasty = Webhook(server.url), Webhook(server.url, timeout=0.1)
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
     for status, after, least in [
         *((s, None, 0) for s in (408, 425, 500, 503)),
@@ -156,20 +156,20 @@ def test_failures_that_a_webhook_retries(server):
     ]:
         server.answers.put((status, {} if after is None else {"Retry-After": after}, []))
         with pytest.raises(Retry, match=str(status)) as failure:
-            one.send(event(), None)
+            hook.send(event(), None)
         assert least <= failure.value.after <= least + 5
     for broken in (b"", b"HTTP/9 what\r\n\r\n", b"HTTP/1.1 200 OK\r\nBad Header\r\n\r\n", "slow"):
         server.answers.put(broken)
         with pytest.raises(Retry):
-            (hasty if broken == "slow" else one).send(event(), None)
+            (hasty if broken == "slow" else hook).send(event(), None)
     hasty.close()
     for final in (301, 400, 401, 404, 410):
         server.answers.put((final, {"Location": server.url}, []))
         with pytest.raises(Refused, match=str(final)):
-            one.send(event(), None)
+            hook.send(event(), None)
     server.answers.put((200, {}, itertools.repeat(b"x" * 65536, 10_000)))  # is not read
-    one.send(event(), None)
-    one.close()
+    hook.send(event(), None)
+    hook.close()
     gone = Webhook("http://127.0.0.1:9")
     with pytest.raises(Retry):
         gone.send(event(), None)
@@ -181,8 +181,8 @@ def test_failures_that_a_webhook_retries(server):
 
 def test_a_webhook_behind_an_outbox(server, tmp_path):
     box = Outbox(tmp_path, {"web": Webhook(server.url)}, backoff=1e-3)
-    for one in ((500, {}, []), b"nonsense", ok(), ok(), (404, {}, []), ok()):
-        server.answers.put(one)
+    for reply in ((500, {}, []), b"nonsense", ok(), ok(), (404, {}, []), ok()):
+        server.answers.put(reply)
     for k in range(4):
         box.put(wake(k=k))
     assert box.close()
@@ -194,12 +194,12 @@ def test_a_webhook_behind_an_outbox(server, tmp_path):
 def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
     monkeypatch.setenv("THE_KEY", "s3cret")
     path = tmp_path / "answers.jsonl"
-    one = Chat(server.url + "/v1/", "large", str(path), key_env="THE_KEY")
-    one.send(event("update"), CLIP)  # not asked about
+    chat = Chat(server.url + "/v1/", "large", str(path), key_env="THE_KEY")
+    chat.send(event("update"), CLIP)  # not asked about
     for text in ("A cat.", "Nobody."):
         server.answers.put(answer(text))
-    one.send(event(), CLIP)
-    one.send(event(k=1), None)
+    chat.send(event(), CLIP)
+    chat.send(event(k=1), None)
     answers = [json.loads(line) for line in path.read_text().splitlines()]
     assert [r["text"] for r in answers] == ["A cat.", "Nobody."] and answers[1]["id"] == "w1/new/0"
     where, headers, body = server.requests.get()
@@ -212,13 +212,13 @@ def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
     for odd in (ok("<html>"), ok("{}"), ok("[" * 5000), ok('{"choices": 3}')):
         server.answers.put(odd)
         with pytest.raises(Retry, match="no answer"):
-            one.send(event(), None)
+            chat.send(event(), None)
     server.answers.put((200, {}, itertools.repeat(b"x" * 65536, ANSWER // 65536 + 9)))
     with pytest.raises(Retry, match="no answer"):
-        one.send(event(), None)
+        chat.send(event(), None)
     server.answers.put((401, {}, []))
     with pytest.raises(Refused):
-        one.send(event(), None)
+        chat.send(event(), None)
 
     def drip():
         while not server.release.is_set():
@@ -226,10 +226,10 @@ def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
             yield b" "
 
     server.answers.put((200, {}, drip()))
-    one.timeout = 0.2
+    chat.timeout = 0.2
     with pytest.raises(Retry, match="longer than"):
-        one.send(event(), None)
-    one.close()
+        chat.send(event(), None)
+    chat.close()
     with pytest.raises(InputError, match="NO_KEY"):
         Chat(server.url, "large", str(path), key_env="NO_KEY")
 
@@ -263,7 +263,7 @@ class Listener:
 
 def test_mqtt_as_frigate_and_home_assistant_know_it(broker):
     listener = Listener(broker)
-    one = Mqtt(broker.host, broker.port, sources=["front door"])
+    publisher = Mqtt(broker.host, broker.port, sources=["front door"])
     listener.until("axonal/available", b"online")
     topic = "homeassistant/binary_sensor/axonal/front_door/config"
     sensor = json.loads(listener.until(topic))
@@ -273,7 +273,7 @@ def test_mqtt_as_frigate_and_home_assistant_know_it(broker):
     listener.until("axonal/front_door/motion", b"OFF")
     changes = []
     for kind, state in (("new", b"ON"), ("update", b"ON"), ("end", b"OFF")):
-        one.send(event(kind), None)
+        publisher.send(event(kind), None)
         listener.until("axonal/front_door/motion", state)
         changes.append(json.loads(listener.until("axonal/events")))
     assert [c["type"] for c in changes] == ["new", "update", "end"]
@@ -281,15 +281,15 @@ def test_mqtt_as_frigate_and_home_assistant_know_it(broker):
     assert first["id"] == "w0" and first["camera"] == "front door" and first["top_score"] == 0.9
     assert first["start_time"] == 1.0 and first["end_time"] is None and last["end_time"] == 2.0
     assert changes[1]["before"] == first and changes[0]["before"] == first
-    one.send(event(source="cellar", k=1), None)
+    publisher.send(event(source="cellar", k=1), None)
     listener.until("homeassistant/binary_sensor/axonal/cellar/config")
-    one.stats({"rate": 5})
+    publisher.stats({"rate": 5})
     assert json.loads(listener.until("axonal/stats")) == {"rate": 5}
     late = Listener(broker)
     retained = {late.messages.get(timeout=5)[:2] for _ in range(5)}
     assert {("axonal/cellar/motion", b"ON"), ("axonal/front_door/motion", b"OFF")} <= retained
     assert ("axonal/available", b"online") in retained
-    one.close()
+    publisher.close()
     listener.until("axonal/available", b"offline")
     listener.close()
     late.close()
@@ -297,19 +297,19 @@ def test_mqtt_as_frigate_and_home_assistant_know_it(broker):
 
 def test_mqtt_leaves_a_last_will_and_comes_back(broker):
     listener = Listener(broker, "axonal/#")
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, discovery="")
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, discovery="")
     listener.until("axonal/available", b"online")
-    one.client.socket().shutdown(2)
+    publisher.client.socket().shutdown(2)
     listener.until("axonal/available", b"offline")
     listener.until("axonal/available", b"online")
-    one.close()
+    publisher.close()
     listener.close()
 
 
 def test_mqtt_behind_an_outbox_over_restarts_of_the_broker(broker, tmp_path):
     listener = Listener(broker, "axonal/events")
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.3)
-    box = Outbox(tmp_path, {"mqtt": one}, backoff=0.01, tries=1000)
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.3)
+    box = Outbox(tmp_path, {"mqtt": publisher}, backoff=0.01, tries=1000)
     ids = []
     for k in range(9):
         box.put(wake(k=k))
@@ -325,26 +325,26 @@ def test_mqtt_behind_an_outbox_over_restarts_of_the_broker(broker, tmp_path):
 
 def test_mqtt_without_a_broker_says_so_and_sends_later(broker):
     broker.stop(kill=True)
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.2)
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.2)
     with pytest.raises(Retry, match="no connection"):
-        one.send(event(), None)
+        publisher.send(event(), None)
     broker.start()
     listener = Listener(broker)
-    one.timeout = 5.0
-    one.send(event(), None)
+    publisher.timeout = 5.0
+    publisher.send(event(), None)
     listener.until("axonal/events")
-    one.timeout = 0.2
+    publisher.timeout = 0.2
     late = threading.Event()
-    one.client.on_publish = lambda *a: (late.wait(5), one._acknowledge(*a))
+    publisher.client.on_publish = lambda *a: (late.wait(5), publisher._acknowledge(*a))
     with pytest.raises(Retry, match="acknowledged"):
-        one.send(event("end"), None)
+        publisher.send(event("end"), None)
     late.set()
-    one.timeout = 5.0
-    one.send(event("end"), None)  # the same message is waited for, and not sent twice
-    one.send(event(k=2), None)
+    publisher.timeout = 5.0
+    publisher.send(event("end"), None)  # the same message is waited for, and not sent twice
+    publisher.send(event(k=2), None)
     ids = [json.loads(listener.until("axonal/events"))["after"]["id"] for _ in range(2)]
     assert ids == ["w0", "w2"]
-    one.close()
+    publisher.close()
     listener.close()
 
 
@@ -353,10 +353,10 @@ def test_mqtt_with_a_wrong_password_says_so(broker, monkeypatch):
     broker.restart(kill=True)
     monkeypatch.setenv("WORD", "wrong")
     name = {"username": "me", "password_env": "WORD"}
-    one = Mqtt(broker.host, broker.port, timeout=0.3, **name)
+    publisher = Mqtt(broker.host, broker.port, timeout=0.3, **name)
     with pytest.raises(Retry, match=r"(?i)not authorized"):
-        one.send(event(), None)
-    one.close()
+        publisher.send(event(), None)
+    publisher.close()
 
 
 def sink(table):
@@ -365,9 +365,9 @@ def sink(table):
 
 def test_sinks_from_tables(monkeypatch):
     assert isinstance(sink({"kind": "command", "argv": ["true"]}), Command)
-    one = sink({"kind": "webhook", "url": "https://localhost/x", "headers": {"A": "b"}})
-    assert isinstance(one, Webhook)
-    one.close()
+    hook = sink({"kind": "webhook", "url": "https://localhost/x", "headers": {"A": "b"}})
+    assert isinstance(hook, Webhook)
+    hook.close()
     with pytest.raises(InputError, match=f"one of {', '.join(SINKS)}, not 'carrier pigeon'"):
         sink({"kind": "carrier pigeon"})
     for table in [

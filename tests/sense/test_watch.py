@@ -1,3 +1,6 @@
+import gzip
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +10,9 @@ from axonal.core.errors import FileError, InputError
 from axonal.sense import checkpoint
 from axonal.sense.delivery.outbox import Outbox
 from axonal.sense.delivery.sinks import Callback
+from axonal.sense.detectors import Budget, Predictor
 from axonal.sense.features import Window, Windows
-from axonal.sense.filters import LIFTrace
+from axonal.sense.filters import InhibitedTrace, LIFTrace
 from axonal.sense.stream import events
 from axonal.sense.wake import Policy
 from axonal.sense.watch import POINTS, STATE_FILE, Timeline, Trigger, Watch
@@ -191,6 +195,34 @@ def test_a_state_of_another_watch_is_refused(tmp_path):
     (tmp_path / STATE_FILE).write_bytes(b"damaged")
     with pytest.raises(FileError, match="remove it to begin anew"):
         assemble(tmp_path, [stream()]).run()
+
+
+def test_a_state_of_version_1_goes_on(tmp_path):
+    """The fixture was written by that version after 11 of 20 packets, while a wake was open."""
+
+    def watch(folder):
+        budget = Budget(1800.0, memory=0.01)
+        return Watch(
+            Listed(np.array_split(stream(), 20)),
+            [InhibitedTrace(SIDE, SIDE)],
+            Windows(0.1, SIDE, SIDE, 2),
+            [Trigger("predictor", Predictor(neurons=8, rest=1.0), budget)],
+            Policy(postroll=0.3, preroll=0.1),
+            "yard",
+            folder,
+        )
+
+    content = gzip.decompress(Path(__file__).with_name("version-1.safetensors.gz").read_bytes())
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / STATE_FILE).write_bytes(content)
+    straight, again = watch(tmp_path / "straight"), watch(tmp_path / "again")
+    again.resume()
+    assert again.cascade.awake and again.position == 11 and again.tally.events_out == 1525
+    assert vars(again.run()) == vars(straight.run())
+    expected = messages(straight)[1:]  # but the first, which was sent before
+    assert [m[:-1] for m in messages(again)] == [m[:-1] for m in expected] != []
+    scores = [m[-1] for m in expected]
+    np.testing.assert_allclose([m[-1] for m in messages(again)], scores, rtol=1e-9)
 
 
 def test_a_calibration_begins_another_stream(tmp_path):

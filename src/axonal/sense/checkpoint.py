@@ -56,7 +56,7 @@ def read(path: Path) -> State:
         header = json.loads(content[8 : 8 + size])["__metadata__"]
         version = header.get("version", "1")
         if version not in ("1", VERSION):
-            raise ValueError(f"it is of version {version}, and a newer Axonal")
+            raise ValueError(f"a newer Axonal wrote it, in version {version}")
         return _filled(json.loads(header["state"]), arrays, _renamed if version == "1" else str)
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RecursionError) as error:
         raise FileError(f"can't go on from {path}: {error}; remove it to begin anew") from error

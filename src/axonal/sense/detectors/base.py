@@ -43,8 +43,8 @@ class Online(Stateful, ABC):
     STATE = ("features",)
     features = 0  # F, once it is known
 
-    @abstractmethod
-    def _begin(self, x: np.ndarray) -> None: ...
+    def _begin(self, x: np.ndarray) -> None:
+        """Set up what depends on F: nothing, by default."""
 
     @abstractmethod
     def _score(self, x: np.ndarray) -> float: ...

@@ -38,9 +38,6 @@ class Rate(Online):
             raise InputError(f"limit {limit} is no number above 0")
         self.limit, self.standard, self.rising = limit, StandardScaler(memory, inf, floor), rising
 
-    def _begin(self, x: np.ndarray) -> None:
-        """Nothing has to be set up."""
-
     def _score(self, x: np.ndarray) -> float:
         z = self.standard(x)
         far = float((np.maximum(z, 0) if self.rising else np.abs(z)).max())

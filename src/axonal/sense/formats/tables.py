@@ -167,21 +167,19 @@ def _dataset(h5py: Any, file: Any, name: str, axes: int) -> Any:
     data = file[name]
     if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or data.ndim != axes:
         raise ValueError(f"{name} is no table of numbers with {axes} axes")
-    creation = data.id.get_create_plist()
-    if data.is_virtual or creation.get_external_count():
-        raise ValueError(f"{name} has its data in other files")
-    used = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+    made = data.id.get_create_plist()
+    if data.is_virtual or made.get_external_count():
+        raise ValueError(f"{name} keeps its data in other files")
+    used = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
     if unknown := set(used) - {*OWN, *PLUGGED}:
         raise ValueError(f"{name} is packed by a filter that isn't read: {min(unknown)}")
     if not set(used) <= set(OWN):
         require("hdf5plugin", "events")
     chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
     declared = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
-    stored = min(data.id.get_storage_size(), Path(file.filename).stat().st_size)
-    if chunk > CHUNK or declared > (RATIO if used else 1) * stored + chunk:
-        raise ValueError(
-            f"{name} declares {declared} bytes in chunks of {chunk}, and holds {stored}"
-        )
+    held = min(data.id.get_storage_size(), Path(file.filename).stat().st_size)
+    if chunk > CHUNK or declared > (RATIO if used else 1) * held + chunk:
+        raise ValueError(f"{name} declares {declared} bytes in chunks of {chunk}, and holds {held}")
     return data
 
 
