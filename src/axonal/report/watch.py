@@ -53,8 +53,8 @@ def savings(watch: Watch, settings: Settings) -> str:
     assumed = f"Assumed: {rate if model.calls_per_second else 'one call a window'} while awake"
     if not model.joules_per_call:
         return (
-            f"{assumed}. No joules are reported: [model] in the settings names no joules_per_call with "
-            "their source."
+            f"{assumed}. No joules are reported: [model] in the settings names no joules_per_call "
+            "with their source."
         )
     low, nominal, high = (charts.si((always - few) * j, "J") for j in model.joules_per_call)
     each = ", ".join(charts.si(j, "J") for j in model.joules_per_call)
