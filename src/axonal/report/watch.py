@@ -71,7 +71,7 @@ def detector_costs(watch: Watch) -> str:
     for trigger in watch.triggers:
         counts = getattr(trigger.detector, "counts", None)
         if counts is not None and trigger.latest >= 0:
-            cost = price.price(counts(), bits=32)
+            cost = price(counts(), bits=32)
             sentences.append(
                 f"{trigger.name} does {counts().total('synops'):.1f} synaptic operations a "
                 f"window, modelled at {cost}"

@@ -40,20 +40,20 @@ def calls(monkeypatch):
         for w in learning.WEIGHTS
         for what in ("accuracy", "spikes an image")
     }
-    found = {"accuracy": 98.0, "spike_rate": 5.0, "seconds": 60.0, "parameters": 1234}
+    trained = {"accuracy": 98.0, "spike_rate": 5.0, "seconds": 60.0, "parameters": 1234}
     monkeypatch.setattr(
         learning,
         "_trained",
-        lambda name, *_: {f"{name.replace('-', '_')}_{k}": v for k, v in found.items()},
+        lambda name, *_: {f"{name.replace('-', '_')}_{k}": v for k, v in trained.items()},
     )
     monkeypatch.setattr(learning, "_curve", stands("energy", curve))
     monkeypatch.setattr(learning.epochs, "epochs", stands("epochs", times))
     monkeypatch.setattr(learning.rule_memory, "figures", stands("memory", memory))
     monkeypatch.setattr(learning.backward_cost, "figures", stands("backward", rates))
     doctor = {"doctor_planted": 12, "doctor_found": 12, "doctor_false_alarms": 0}
-    monkeypatch.setattr(learning.clinic, "figures", stands("doctor", doctor))
+    monkeypatch.setattr(learning.planted_faults, "figures", stands("doctor", doctor))
     deep = {"before": [0.1, 0.1], "after": [0.2, 0.5]}
-    monkeypatch.setattr(learning.clinic, "deep", stands("deep", deep))
+    monkeypatch.setattr(learning.planted_faults, "deep", stands("deep", deep))
     monkeypatch.setattr(learning.scaling, "ddp", stands("processes", {"ddp_speedup": SPREAD}))
     return ran
 
