@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.extras import require
-from ..stream import sampled
+from ..stream import samples
 from .reading import Damage, Options, events_of, microseconds
 
 SPELLED = {
@@ -38,7 +38,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 def field_of(name: str) -> str | None:
-    """Which field a column of that name is."""
+    """The field of a column of that name."""
     return next((field for field, names in SPELLED.items() if name.lower() in names), None)
 
 
@@ -48,32 +48,32 @@ def rows_of(columns: Columns, unit: str | None) -> np.ndarray:
     Raises:
         ValueError: they are neither t, x, y, p nor t, value.
     """
-    found = {field: column for name, column in columns.items() if (field := field_of(name))}
-    if not {"t", "x", "y", "p"} <= set(found) and not {"t", "value"} <= set(found):
+    fields = {field: column for name, column in columns.items() if (field := field_of(name))}
+    if not {"t", "x", "y", "p"} <= set(fields) and not {"t", "value"} <= set(fields):
         raise ValueError(f"it has {', '.join(columns)}, but not t, x, y, p, or t, value")
-    t = microseconds(found["t"], unit)
-    if "value" not in found:
-        return events_of(t, found["x"], found["y"], found["p"])
-    return sampled(t, found["value"].reshape(len(t), -1))
+    t = microseconds(fields["t"], unit)
+    if "value" not in fields:
+        return events_of(t, fields["x"], fields["y"], fields["p"])
+    return samples(t, fields["value"].reshape(len(t), -1))
 
 
-def numbered(first: int) -> Callable[[int], str]:
-    """Names a row of a block that begins at row `first`."""
+def row_name(first: int) -> Callable[[int], str]:
+    """A function that names a row of a block that begins at row `first`."""
     return lambda index: f"row {first + index}"
 
 
 def _tables(rows: int, row: int, read: Callable[[int, int], Columns], options: Options, unit=None):
-    """The blocks of a table of `rows` of so many bytes, of which `read(begin, end)` takes some."""
+    """The blocks of a table of `rows` of `row` bytes, of which `read(begin, end)` reads some."""
     if row > ROW:
         raise ValueError(f"a row has {row} bytes")
     step = max(1, min(options.packet, ROW // row))
     for at in range(0, rows, step):
         columns = read(at, min(at + step, rows))
-        yield rows_of(columns, unit or options.unit), numbered(at)
+        yield rows_of(columns, unit or options.unit), row_name(at)
 
 
 class _Member:
-    """A member of an npz, read from its beginning on."""
+    """A member of an npz, read in order."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str, stack: ExitStack):
         self.name, self.file = name.removesuffix(".npy"), stack.enter_context(archive.open(name))
@@ -88,11 +88,12 @@ class _Member:
     def read(self, rows: int) -> Columns:
         if len(raw := self.file.read(rows * self.row)) < rows * self.row:
             raise ValueError(f"{self.name} ends before its {self.shape[0]} rows do")
-        found = np.frombuffer(raw, self.dtype).reshape(rows, *self.shape[1:])
-        return {n: found[n] for n in self.dtype.names} if self.dtype.names else {self.name: found}
+        array = np.frombuffer(raw, self.dtype).reshape(rows, *self.shape[1:])
+        return {n: array[n] for n in self.dtype.names} if self.dtype.names else {self.name: array}
 
 
 def _members(path: Path, stack: ExitStack) -> dict[str, _Member]:
+    """The members of an npz that are fields, by field."""
     archive = stack.enter_context(zipfile.ZipFile(path))
     names = {name.removesuffix(".npy"): name for name in archive.namelist()}
     chosen = [name for name in names if field_of(name) or name in ("events", "arr_0")]
@@ -104,20 +105,21 @@ def npz(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
     `height`; or of t and value [N, C]. Whole times are microseconds. Nothing is unpickled.
     """
     with ExitStack() as stack:
-        found = _members(path, stack)
-        sides = [found.pop(side) for side in ("width", "height") if side in found]
+        members = _members(path, stack)
+        sides = [members.pop(side) for side in ("width", "height") if side in members]
         size = [int(side.read(1)[side.name][0]) for side in sides]
-        value = found.get("value")
+        value = members.get("value")
         channels = value.row // value.dtype.itemsize if value else 0
         yield tuple(size) if len(size) == 2 else None, channels
-        lengths = {column.shape[:1] for column in found.values()}
+        lengths = {column.shape[:1] for column in members.values()}
         if len(lengths) != 1 or () in lengths:
             raise ValueError("its columns differ in length, or there are none")
 
         def read(begin: int, end: int) -> Columns:
-            return {n: c for column in found.values() for n, c in column.read(end - begin).items()}
+            parts = (member.read(end - begin) for member in members.values())
+            return {name: column for part in parts for name, column in part.items()}
 
-        row = sum(column.row for column in found.values())
+        row = sum(member.row for member in members.values())
         yield from _tables(lengths.pop()[0], row, read, options)
 
 
@@ -185,7 +187,7 @@ def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
     """AEDAT 4's first stream of events, through dv-processing.
 
     That loops without end in some damaged files, so it works in a process of its own, which is
-    ended when it has said nothing for SILENCE seconds.
+    ended when it has written nothing for SILENCE seconds.
     """
     require("dv_processing", "events")
     if path.suffix != ".aedat4":
@@ -198,13 +200,13 @@ def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
             if not 0 <= (rows := int(count[0])) <= ROW:
                 raise ValueError(f"a batch of {rows} events")
             t, x, y, p = read(4 * rows).reshape(4, rows)
-            yield events_of(t, x, y, p), numbered(row)
+            yield events_of(t, x, y, p), row_name(row)
             row += rows
 
 
 @contextmanager
 def _aedat4_process(path: Path) -> Iterator[Callable[..., np.ndarray]]:
-    """A function that reads so many numbers of what dv-processing says."""
+    """A function that reads so many numbers from a process of dv-processing."""
     script = Path(__file__).with_name("aedat4_process.py")
     command = [sys.executable, "-P", str(script), str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
