@@ -62,7 +62,7 @@ class Graph:
         self._known: dict[tuple, Node] = {}
 
     def make(self, op: str, *args: Node | float | str) -> Node:
-        """The node of this operation on nodes and numbers."""
+        """Record an operation on nodes and numbers; equal ones are one node."""
         key = (op, *(a.index if isinstance(a, Node) else (type(a), a) for a in args))
         if key not in self._known:
             self._known[key] = Node(self, len(self.nodes), op, args)
@@ -70,7 +70,7 @@ class Graph:
         return self._known[key]
 
     def input(self, name: str) -> Node:
-        """A value that the program is given."""
+        """An input of the program."""
         return self.make("input", name)
 
     def where(self, condition, yes, no):
@@ -109,7 +109,7 @@ DERIVATIVES = {
 def differentiate(
     graph: Graph, reached: Mapping[Node, Node], wanted: Sequence[Node]
 ) -> list[Node | None]:
-    """What reaches each of `wanted`, given what reached the results; None: nothing does."""
+    """The gradients of `wanted`, from those that reached the results; None where none arrives."""
     gradients: dict[Node, Node] = dict(reached)
     for node in reversed(graph.nodes[: max(n.index for n in reached) + 1]):
         if node not in gradients or node.op not in DERIVATIVES:
@@ -168,23 +168,23 @@ def lines(results: Mapping[str, Node | float | None], syntax: Mapping[str, str])
                 names[value] = f"t{value.index}"
         return names[value]
 
-    found = [f"{result} = {name(value)}" for result, value in results.items()]
-    return text + found
+    ends = [f"{result} = {name(value)}" for result, value in results.items()]
+    return text + ends
 
 
 def frame(text: str, **parts: list[str] | str) -> str:
-    """`text` with lists of statements in the places of lines that name them, as indented there."""
-    found = []
+    """Fill lists of statements into lines of `text` that name them, as indented there."""
+    filled = []
     for line in text.splitlines():
         key = line.strip()[1:-1]
         if line.strip() == f"{{{key}}}" and isinstance(part := parts.get(key), list):
             indent = line[: len(line) - len(line.lstrip())]
-            found += [indent + statement for statement in part]
+            filled += [indent + statement for statement in part]
         else:
             for name, part in parts.items():
                 line = line.replace(f"{{{name}}}", part) if isinstance(part, str) else line
-            found.append(line)
-    return "\n".join(found) + "\n"
+            filled.append(line)
+    return "\n".join(filled) + "\n"
 
 
 Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
@@ -220,7 +220,7 @@ class Program:
 
 @lru_cache(maxsize=1024)
 def program(text: str, names: str, surrogate: str, syntax: str = "python") -> Program:
-    """The program of one step.
+    """Trace one step of a neuron and differentiate it.
 
     Args:
         text: of the `Dynamics`.

@@ -14,14 +14,14 @@ from ..core.errors import FileError
 
 
 def folder() -> Path:
-    """Where generated source lies: $AXONAL_CACHE, or axonal in the user's cache folder."""
+    """The folder of generated source: $AXONAL_CACHE, or axonal in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("AXONAL_CACHE") or Path(base) / "axonal")
 
 
 @lru_cache(maxsize=4096)
 def module(source: str) -> ModuleType:
-    """The module of `source`, which this process wrote: nothing from outside may be passed.
+    """Import generated source as a module; nothing from outside this process may be passed.
 
     Numba and Triton keep what they compiled beside or by the file, so that a later process starts
     fast. Where the cache can't be written a temporary folder takes its place.
@@ -36,7 +36,7 @@ def module(source: str) -> ModuleType:
         path.write_text(source)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found  # inspect and pickle look here for the source
-    spec.loader.exec_module(found)
-    return found
+    generated = importlib.util.module_from_spec(spec)
+    sys.modules[name] = generated  # inspect and pickle look here for the source
+    spec.loader.exec_module(generated)
+    return generated

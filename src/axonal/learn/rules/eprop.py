@@ -127,7 +127,7 @@ def _local(neuron: Neuron, state: Tensor, moving: Sequence[Tensor]) -> Tensor:
     the state, the drive and the learned constants."""
     k, row = len(state), SURROGATES[neuron.surrogate]
     now = torch.stack([*state, *(value.detach().to(state) for value in moving)]).requires_grad_()
-    given: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}
+    given: dict[str, Any] = {name: neuron.value(name) for name in neuron.varying}
     given |= zip(neuron.learned, now[k + 1 :], strict=True)
     m = Tensors(state, row.name, row.slope if neuron.slope is None else neuron.slope)
     values = constants(state, given, neuron.dynamics)

@@ -6,30 +6,22 @@ have their adjoints.
 
 import math
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 
-from ...ops.scan.cpu import together
+from ...ops.threads import run_in_parts
 
 jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 RUNAWAY = 1e-3  # steps between two spikes of a neuron that no working network comes near
 
 
 def shared(work: Callable[[int, int], Any], batch: int) -> list[Any]:
-    """`work` on all samples, a share to each of torch's threads."""
+    """Run `work` on all samples, a share on each of torch's threads."""
     threads = max(1, min(torch.get_num_threads(), batch))
-    found, numbers = {}, count()
-
-    def run() -> None:
-        while (i := next(numbers)) < threads:
-            found[i] = work(batch * i // threads, batch * (i + 1) // threads)
-
-    together(run, threads)
-    return [found[i] for i in range(threads)]
+    return run_in_parts(lambda _, first, last: work(first, last), batch, threads, threads)
 
 
 @jit

@@ -208,7 +208,7 @@ def _parsed(
 
 
 def _emits(layer: Any, what: str) -> bool:
-    plain = isinstance(layer, Neuron) and not layer.given and not layer.dynamics.refractory
+    plain = isinstance(layer, Neuron) and not layer.varying and not layer.dynamics.refractory
     return plain and layer.dynamics.emit == what
 
 
