@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from axonal.core.errors import InputError
 from axonal.core.neurons import AdEx, BalancedResonate, Current, Delta, Dynamics, Izhikevich, Leaky
 from axonal.ops import threads
-from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, op, parallel, reference, scan
+from axonal.ops.scan.marks import MARK
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op
 

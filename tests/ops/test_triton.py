@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from axonal.core.neurons import Dynamics, Leaky
-from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, triton
+from axonal.ops.scan.marks import MARK
 from axonal.testing import poisoned
 
 KINDS = [*(kind() for kind in Dynamics.KINDS.values())]

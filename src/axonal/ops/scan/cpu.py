@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..autodiff import MARK, Program, Rules, frame, new_marks, program
-from ..codegen import module
+from ..codegen import Program, frame, module, program
 from ..threads import run_in_parts
+from .marks import MARK, Rules, new_marks
 
 WIDTH = 2048  # neurons of a block
 STRIP = 256  # of these at a time: the states between two marks stay in a core's nearest caches

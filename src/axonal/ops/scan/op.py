@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...core.errors import InputError, NotFinite
 from ...core.neurons import Dynamics
-from ..autodiff import new_marks
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
+from .marks import new_marks
 
 FUSED = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16),

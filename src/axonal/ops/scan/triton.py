@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..autodiff import MARK, Program, Rules, frame, new_marks, program
-from ..codegen import module
+from ..codegen import Program, frame, module, program
+from .marks import MARK, Rules, new_marks
 
 BLOCK = 128  # neurons of one program
 
