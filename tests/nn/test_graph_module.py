@@ -97,12 +97,12 @@ def test_layers_with_states_run_over_all_steps():
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 20))
 def test_chunks_are_one_run(sizes, seed):
     net, x = spiking(seed), stream(sum(sizes), seed=seed)
-    y, last = net(x)
+    expected, last = net(x)
     parts, state = [], None
     for chunk in x.split(sizes):
         y, state = net(chunk, state)
         parts.append(y)
-    torch.testing.assert_close(torch.cat(parts), y, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-4, atol=1e-5)
     for one, other in zip(flat(state), flat(last), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -268,20 +268,21 @@ def test_what_is_rounded_is_the_same_however_it_is_computed(power, steps, pieces
     a = torch.randint(-64, 64, (steps, 2, 3, 12), generator=draw) / 16
     b = torch.randint(-64, 64, (steps, 2, 12, 4), generator=draw) / 16
     order = torch.randperm(12, generator=draw)
-    y, _ = Difference(torch.matmul, unit)(a, b, None)
+    expected, _ = Difference(torch.matmul, unit)(a, b, None)
     other, state = Difference(torch.matmul, unit), None
     parts = []
     for begin in range(0, steps, pieces):
         rows = slice(begin, begin + pieces)
         y, state = other(a[rows][..., order], b[rows][:, :, order].double(), state)
         parts.append(y)
-    assert torch.equal(torch.cat(parts), y) and torch.equal(y, (y / unit).round() * unit)
+    assert torch.equal(torch.cat(parts), expected)
+    assert torch.equal(expected, (expected / unit).round() * unit)
     exact = (
         a.double().cumsum(0)
         @ b.double().cumsum(0)
         / torch.arange(1, steps + 1)[:, None, None, None]
     )
-    assert (y.cumsum(0) - exact).abs().max() <= unit / 2 * 1.001
+    assert (expected.cumsum(0) - exact).abs().max() <= unit / 2 * 1.001
 
 
 def test_gradients_pass_a_rounded_difference():
