@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from axonal.data.recordings import cochlea, fsdd
+from axonal.learn.data import images
 from axonal.learn.loop import fit
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import rate_cross_entropy
+from axonal.learn.losses import rate_cross_entropy, spiking
 from axonal.learn.recipe import Batch, Recipe
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 from axonal.nn import encoding
 from axonal.nn.hooks import tally
-from axonal.recipes.batches import images
 from axonal.recipes.spiking_classifiers import CHANNELS, MILLISECONDS, RISE, STEPS
 
 from ..harness.results import table

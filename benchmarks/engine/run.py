@@ -230,7 +230,7 @@ def _cost(out: Path, rounds: int, seed: int, threads: int) -> Figures:
         )
         series.append(charts.Series(f"{size} x {size}", marks, f"delta-{i}", i))
     chart = charts.scatter(series, "events in a step", "microseconds", 900, 420, straight=True)
-    files.write(out / "engine.svg", charts.alone(chart, series))
+    files.write(out / "engine.svg", charts.standalone(chart, series))
     return figures
 
 

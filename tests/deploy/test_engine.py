@@ -381,7 +381,7 @@ def test_more_events_than_room_for_them():
 
 def test_counts_of_an_endless_stream_take_bounded_memory(monkeypatch):
     graph = Graph([Node("x", Input((2,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
-    monkeypatch.setattr(engine, "KEPT", 3)
+    monkeypatch.setattr(engine, "SEPARATE", 3)
     stream = Engine(graph).stream()
     for _ in range(7):
         stream.push({"x": np.ones((2, 2), "f4")})

@@ -104,8 +104,8 @@ def test_a_constant_image_meets_the_first_weights_once():
     model = SpikingClassifier(SpikingConfig(layers=("4c3", "5"), coding="constant", steps=6))
     image, calls = torch.rand(2, 1, 28, 28), []
     model.network[0].register_forward_hook(lambda _, args, y: calls.append(len(y)))
-    found = model(image)
+    logits = model(image)
     assert calls == [2]
     shown = model.network(model.encode(image).contiguous())[0].sum(0)
     assert calls == [2, 12]
-    torch.testing.assert_close(found, shown)
+    torch.testing.assert_close(logits, shown)

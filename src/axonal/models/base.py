@@ -1,4 +1,4 @@
-"""Save and load: safetensors for the weights, `config.json` for how to build them. No pickle."""
+"""Models that save and load themselves: safetensors and `config.json`, no pickle."""
 
 import json
 from pathlib import Path
@@ -57,14 +57,15 @@ class Model(nn.Module):
             remedy = "fetch or train it again"
             if isinstance(error, InputError):
                 remedy = "it was written by another version of Axonal; train it again"
-            what = f"can't load a {cls.__name__} from {folder}"
-            raise FileError(f"{what}: {error}; {remedy}") from error
-        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):
             raise FileError(
-                f"{folder / WEIGHTS}: {wrong[0]} is {found.get(wrong[0])} where the model needs "
-                f"{expected.get(wrong[0])}; the weights belong to another configuration"
+                f"can't load a {cls.__name__} from {folder}: {error}; {remedy}"
+            ) from error
+        needed = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        stored = {name: tuple(t.shape) for name, t in tensors.items()}
+        if wrong := sorted(n for n in needed | stored if needed.get(n) != stored.get(n)):
+            raise FileError(
+                f"{folder / WEIGHTS}: {wrong[0]} is {stored.get(wrong[0])} where the model needs "
+                f"{needed.get(wrong[0])}; the weights belong to another configuration"
             )
         model.load_state_dict({name: t.float() for name, t in tensors.items()})
         return model.eval()

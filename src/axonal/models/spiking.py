@@ -1,4 +1,4 @@
-"""Spiking classifiers, feed-forward or recurrent, written in the shorthand of the literature.
+"""Spiking classifiers, feed-forward or recurrent, in the shorthand of the literature.
 
 `layers=("32c5p2", "64c5p2", "256", "128r")` is a convolution of 32 channels, 5 x 5, whose sums are
 averaged over 2 x 2, then one of 64; then 256 neurons that see all, then 128 that also see each
@@ -29,16 +29,16 @@ Coding = Literal["regular", "constant", "events"]
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingConfig(Config):
-    """What a `SpikingClassifier` is made of.
+    """Sizes and neurons of a `SpikingClassifier`.
 
     Attributes:
         shape: of one sample in one step, [C, H, W] or [N].
         layers: populations, as this file's first lines say.
         classes: how many.
         steps: of time that an image is shown; events bring their own.
-        coding: how a sample becomes spikes. "regular": a pixel of brightness p in [0, 1] sends
-            `rate` p spikes a step, evenly spaced. "constant": p itself in every step, so that the
-            first layer turns it into spikes. "events": [T, ...] spikes are given.
+        coding: of a sample as spikes. "regular": a pixel of brightness p in [0, 1] sends `rate` p
+            spikes a step, evenly spaced. "constant": p itself in every step, so that the first
+            layer turns it into spikes. "events": samples are spikes [T, ...].
         rate: spikes a step of the brightest pixel, in (0, 1].
         decay: of the membranes, per step.
         adaptive: whether thresholds rise with spikes: `AdaptiveThreshold`, else `Leaky`.
@@ -76,7 +76,7 @@ class SpikingConfig(Config):
 
     def __post_init__(self):
         for layer in self.layers:
-            if not (found := LAYER.fullmatch(layer)) or "0" in found.groupdict().values():
+            if not (match := LAYER.fullmatch(layer)) or "0" in match.groupdict().values():
                 raise InputError(
                     f"SpikingConfig: layer {layer!r} is not like 32c5, 32c5s2, 32c5p2, 128 or 128r"
                 )
@@ -130,12 +130,12 @@ class SpikingClassifier(Model):
     def _population(
         self, layer: str, shape: tuple[int, ...]
     ) -> tuple[list[nn.Module], tuple[int, ...]]:
-        """The layers that a word stands for, behind values of `shape`, and the shape they give."""
-        found, c = LAYER.fullmatch(layer), self.config
-        assert found
-        n, options = int(found["n"]), {"bias": False}
-        if found["k"]:
-            k, stride, pool = int(found["k"]), int(found["s"] or 1), int(found["p"] or 1)
+        """The modules that `layer` stands for, behind values of `shape`, and their own shape."""
+        match, c = LAYER.fullmatch(layer), self.config
+        assert match
+        n, options = int(match["n"]), {"bias": False}
+        if match["k"]:
+            k, stride, pool = int(match["k"]), int(match["s"] or 1), int(match["p"] or 1)
             weights = nn.Conv2d(shape[0], n, k, stride, padding=k // 2, **options)
             sides = tuple(((side + 2 * (k // 2) - k) // stride + 1) // pool for side in shape[1:])
             if min(sides) < 1:
@@ -151,13 +151,13 @@ class SpikingClassifier(Model):
         with torch.no_grad():
             weights.weight *= c.boost
         neuron: nn.Module = self._neuron(each)
-        if found["r"]:
+        if match["r"]:
             assert isinstance(neuron, Neuron)
             connection = nn.Linear(n, n, **options)
             with torch.no_grad():
                 connection.weight *= c.recurrent
             neuron = Recurrent(neuron, connection)
-        dropped = [nn.Dropout(c.dropout)] if c.dropout and not found["k"] else []
+        dropped = [nn.Dropout(c.dropout)] if c.dropout and not match["k"] else []
         return [*parts, neuron, *dropped], shape
 
     def _neuron(self, each: tuple[int, ...]) -> Neuron:
@@ -169,7 +169,7 @@ class SpikingClassifier(Model):
         return Neuron(dynamics, c.surrogate, c.slope, values=values, learn=c.learn)
 
     def encode(self, x: Tensor) -> Tensor:
-        """What the network is fed, [T, B, ...], for images [B, C, H, W] or events [B, T, ...].
+        """The network's input [T, B, ...] for images [B, C, H, W] or events [B, T, ...].
 
         Raises:
             InputError: `x` is not a batch of the configured shape.
@@ -189,5 +189,5 @@ class SpikingClassifier(Model):
         return sent.diff(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits: what the read-out sums over time."""
+        """The logits: the read-out, summed over time."""
         return self.network(self.encode(x))[0].sum(0)

@@ -14,7 +14,7 @@ from . import codegen, kernels
 from .layout import DELAY, WEIGHTS, Tables
 from .memory import blank
 from .stages import Stage, Staged, split
-from .values import KEPT, GraphState, rest, steps_of
+from .values import SEPARATE, GraphState, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
 Given = Mapping[str, np.ndarray | Events]
@@ -137,14 +137,14 @@ class Stream:
             self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
         self.pushes.append((steps, tally, work))
-        if len(self.pushes) > KEPT:
+        if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
         return self._taken(steps)
 
     def counts(self) -> Counts:
         """What was executed, a step for each push; the same that `nn.meter.Meter` counts.
 
-        Of more than `KEPT` pushes the first step holds all before the last.
+        Of more than `SEPARATE` pushes the first step holds all before the last.
 
         Raises:
             InputError: nothing was pushed.

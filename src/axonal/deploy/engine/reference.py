@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ...graph.graph import Delay, Difference, Graph, Neurons
+from ...graph.difference import Difference
+from ...graph.graph import Delay, Graph, Neurons
 from .values import Arrays, GraphState, Values, rest, steps_of
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Difference, Graph, Input, Node
+from ...graph.difference import Difference
+from ...graph.graph import Graph, Input, Node
 from .layout import Tables
-from .values import KEPT, GraphState, steps_of
+from .values import SEPARATE, GraphState, steps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class Staged:
                 known[name] = Events.from_dense(y)
                 counted.append(steps * self.work[name])
         self.pushes.append(np.concatenate(counted, 1))
-        if len(self.pushes) > KEPT:
+        if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [self.pushes[0] + self.pushes[1]]
         return {name: known[name] for name in self.graph.outputs}
 
