@@ -18,7 +18,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Fills the memory of `torch.empty` with NaN, so that what is read unwritten shows."""
+    """Fill the memory of `torch.empty` with NaN, so that what is read unwritten shows."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -30,7 +30,7 @@ def poisoned() -> Iterator[None]:
 def check_op(
     fused: Function, reference: Function, inputs: Sequence[Tensor], *, rtol=1e-4, atol=1e-5
 ) -> None:
-    """`fused` and `reference` agree on every output and on every gradient of `inputs`.
+    """Check that two functions agree on every output and on every gradient of `inputs`.
 
     Args:
         fused, reference: functions of `inputs` that return tensors; one that yields no gradient
@@ -39,10 +39,10 @@ def check_op(
         rtol, atol: tolerance, relative to and beside the reference.
     """
     with poisoned():
-        found, expected = _run(fused, inputs), _run(reference, inputs)
-    names = [f"output {i}" for i in range(len(found) - len(inputs))]
+        results, expected = _run(fused, inputs), _run(reference, inputs)
+    names = [f"output {i}" for i in range(len(results) - len(inputs))]
     names += [f"the gradient of input {i}" for i in range(len(inputs))]
-    for name, a, b in zip(names, found, expected, strict=True):
+    for name, a, b in zip(names, results, expected, strict=True):
         _close(name, a, b, rtol, atol)
 
 
@@ -57,15 +57,15 @@ def _run(function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [*(output.detach() for output in outputs), *grads]
 
 
-def _close(name: str, found: Tensor, expected: Tensor, rtol: float = 0, atol: float = 0) -> None:
+def _close(name: str, actual: Tensor, expected: Tensor, rtol: float = 0, atol: float = 0) -> None:
     torch.testing.assert_close(
-        found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{name} differs: {text}"
+        actual, expected, rtol=rtol, atol=atol, msg=lambda text: f"{name} differs: {text}"
     )
 
 
 @torch.no_grad()
 def check_neuron(neuron: Neuron, x: Tensor) -> None:
-    """`neuron` keeps the contract of neurons on the input x [T >= 2, B >= 2, ..., N >= 2].
+    """Check that `neuron` keeps the contract, on the input x [T >= 2, B >= 2, ..., N >= 2].
 
     State is a value (chunks equal the whole, nothing is mutated or kept inside), samples and
     neurons don't see each other, silence stays silent, and a saved neuron is the same neuron.
