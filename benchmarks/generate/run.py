@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from axonal.commands.demo import (
     sigma_delta_settings,
 )
 from axonal.core import files
-from axonal.generate.evaluation import Evaluation, Setting, ratio_interval, saving_interval
+from axonal.generate.evaluation import Evaluation, Setting
 from axonal.generate.quality import reference
 from axonal.generate.runs import Interval, compare
 from axonal.report.provenance import facts
+
+from .evaluations import ratio_interval, saving_interval, stored
 
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
 
@@ -74,7 +77,7 @@ def bench(
     """
     check(samples, out, store)
     real = reference(ANN, data=True)
-    found = evaluate_all(bench_settings(), samples, seed, real, store)
+    found = evaluate_all(bench_settings(), samples, seed, real, partial(stored, store=store))
     command = f"axonal bench generate --samples {samples} --seed {seed}"
     about = facts(command, seed) | {"samples": samples}
     figures = bench_figures(found) | {"demo_seconds": _time_demo()}
