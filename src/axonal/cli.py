@@ -1,6 +1,5 @@
 """The command line: each command imports its room when it runs."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,11 +111,10 @@ def train(
         device: cpu or cuda.
         tensorboard: write the log for TensorBoard too, into a folder of that name.
     """
-    from .recipes import training
+    from .commands import train as command
 
-    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard)
-    if os.environ.get("RANK", "0") == "0":
-        console.print(f"Trained {name}: the network and its card lie in {folder.resolve()}.")
+    if said := command.train(name, out, seed, device, tensorboard):
+        console.print(said)
 
 
 @app.command
@@ -225,17 +223,17 @@ def watch_calibrate(
 
 
 @app.command
-def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
+def doctor(model: str, *, fix: bool = False, out: Path | None = None) -> None:
     """Find what keeps a spiking network from learning, in one batch of its data.
 
     Args:
-        what: a recipe, or a folder that train made.
+        model: a recipe, or a folder that train made.
         fix: rescale weights and widen surrogates where that helps, and show before and after.
         out: folder for the mended network.
     """
     from .commands import doctor as command
 
-    show(command.doctor(what, fix, out))
+    show(command.doctor(model, fix, out))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core.errors import InputError
 from ..core.meter import Counts
 from ..deploy.engine import Engine
-from ..deploy.engine.values import State
+from ..deploy.engine.values import GraphState
 from ..deploy.from_torch import trace_changes
 from .samplers import sample
 
@@ -33,9 +33,9 @@ class EngineBackend:
                 f"EngineBackend: a network of a class, not of {', '.join(classes) or '-'}"
             )
         (self.label,), (self.output,) = classes, self.graph.outputs
-        self._starts: dict[int, tuple[State, np.ndarray]] = {}
+        self._starts: dict[int, tuple[GraphState, np.ndarray]] = {}
 
-    def start(self, label: int) -> tuple[State, np.ndarray]:
+    def start(self, label: int) -> tuple[GraphState, np.ndarray]:
         """The state and the estimate of a network that has seen the input zero for ever.
 
         Every value is sent once, exactly: with thresholds of zero.

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..convert.certificate import Certificate
-from ..convert.methods.sigma_delta import DeltaNetwork, State, sigma_delta
+from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..core.errors import InputError
 from ..core.meter import Counts
 from ..nn.meter import Meter
+from ..nn.stateful import State
 from .engine_backend import EngineBackend
 from .media import medium_of
 from .pretrained import CERTIFICATES, START, generator_folder, load_network, read_certificates

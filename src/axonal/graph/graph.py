@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..core.errors import InputError
-from .nonlinear import Difference
 from .ops import (
     LARGEST,
     Add,
@@ -39,7 +38,6 @@ __all__ = [
     "Conv",
     "Delay",
     "Dense",
-    "Difference",
     "Graph",
     "Input",
     "Neurons",
@@ -181,8 +179,7 @@ def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> 
 
 def _find(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
     """Find the shapes of what `node` reads."""
-    several = isinstance(node.op, Input | Add | Concat | Difference)
-    if not several and len(node.inputs) != 1:
+    if not node.op.SEVERAL and len(node.inputs) != 1:
         raise InputError(f"Graph: {node.name!r} reads {len(node.inputs)} nodes instead of one")
     for name in node.inputs:
         if _guess(nodes, nodes[name], shapes, set()) is None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.neurons.base import Dynamics
+from ...core.neurons import Dynamics
 from ...graph.cycles import Edge
 from ...graph.graph import Conv, Dense, Graph, Node, Select, reshape
 from .hdf5 import Tree

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.neurons.base import Dynamics, Reset
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current, Dynamics, Leaky, Reset
 from ...graph.graph import (
     Add,
     Bias,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current, Leaky
 from ...graph.graph import (
     Add,
     Bias,
