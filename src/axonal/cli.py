@@ -113,8 +113,8 @@ def train(
     """
     from .commands import train as command
 
-    if said := command.train(name, out, seed, device, tensorboard):
-        console.print(said)
+    if sentence := command.train(name, out, seed, device, tensorboard):
+        console.print(sentence)
 
 
 @app.command
