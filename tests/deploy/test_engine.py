@@ -393,9 +393,9 @@ def test_counts_of_an_endless_stream_take_bounded_memory(monkeypatch):
 def test_the_engine_runs_without_torch():
     code = (
         "import sys, numpy as np\n"
-        "from axonal.core.kinds import Leaky\n"
+        "from axonal.core.neurons.kinds import Leaky\n"
         "from axonal.deploy.engine import Engine\n"
-        "from axonal.deploy.graph import *\n"
+        "from axonal.graph.graph import *\n"
         "g = Graph([Node('x', Input((2,))), Node('n', Neurons(Leaky()), ('x',))], ['n'])\n"
         "assert Engine(g).run({'x': np.ones((3, 2), 'f4')})[0]['n'].all()\n"
         "assert 'torch' not in sys.modules\n"

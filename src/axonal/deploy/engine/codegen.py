@@ -42,7 +42,7 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
             bias = consts[node.bias + base : node.bias + base + size]
             for n in range(size):
                 all_x[n] += bias[n]
-        touched += vectors.nonzero(all_x, size)
+        touched += simd.nonzero(all_x, size)
         for n in range(size):
             {loads}
             {forward}
@@ -52,7 +52,7 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
         {restless}
         mark[cell:c] = stir
         seen[cell:c] = t
-        at = vectors.emit(all_x, size, base, at, (idx, val))
+        at = simd.emit(all_x, size, base, at, (idx, val))
         for n in range(size):
             all_x[n] = F(0.0)
     for e in range(begin, at):
@@ -65,7 +65,7 @@ MODULE = """
 import numpy as np
 from numba import njit, prange
 from axonal.deploy.engine import kernels
-from axonal.ops import vectors
+from axonal.ops import simd
 
 F = np.float32
 RUN = 1024  # neurons that are computed at once, in cells side by side
@@ -193,7 +193,7 @@ def run(
 
 CATCH_UP = """
 while gap > 0:
-    if not vectors.nonzero(all_v, size):
+    if not simd.nonzero(all_v, size):
         break
     for _ in range(min(gap, 16)):
         for n in range(size):
