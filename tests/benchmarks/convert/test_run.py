@@ -54,7 +54,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(conversion, "NETWORKS", ("tiny",))
     monkeypatch.setattr(conversion, "SHOWN", "tiny")
     monkeypatch.setattr(conversion, "VIT", "tiny")
-    monkeypatch.setattr(conversion.classifiers, "QCFS_LEVELS", (LEVELS,))
+    monkeypatch.setattr(conversion.image_classifiers, "QCFS_LEVELS", (LEVELS,))
     return nets
 
 
@@ -149,7 +149,7 @@ def test_ours_is_beside_the_rivals_best(tiny, tmp_path, monkeypatch):
         cells["sta", ("tiny", 2)] = 1.1
         return spikingjelly.Rival(figures={"sj_x": 1.0}, reasons={"a": "b"}, accuracy=cells)
 
-    monkeypatch.setattr(conversion.rivals, "compare", compare)
+    monkeypatch.setattr(conversion.spikingjelly, "compare", compare)
     monkeypatch.setattr(conversion, "STEPS", (2,))
     monkeypatch.setattr(conversion, "VIT", "vit")
     monkeypatch.setattr(conversion, "_right", lambda *_: np.ones(4, bool))

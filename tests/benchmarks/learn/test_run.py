@@ -51,9 +51,9 @@ def calls(monkeypatch):
     monkeypatch.setattr(learning.rule_memory, "figures", stands("memory", memory))
     monkeypatch.setattr(learning.backward_cost, "figures", stands("backward", rates))
     doctor = {"doctor_planted": 12, "doctor_found": 12, "doctor_false_alarms": 0}
-    monkeypatch.setattr(learning.clinic, "figures", stands("doctor", doctor))
+    monkeypatch.setattr(learning.planted_faults, "figures", stands("doctor", doctor))
     deep = {"before": [0.1, 0.1], "after": [0.2, 0.5]}
-    monkeypatch.setattr(learning.clinic, "deep", stands("deep", deep))
+    monkeypatch.setattr(learning.planted_faults, "deep", stands("deep", deep))
     monkeypatch.setattr(learning.scaling, "ddp", stands("processes", {"ddp_speedup": SPREAD}))
     return ran
 
