@@ -10,6 +10,7 @@ import lzma
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import h5py
 import nir as peer
@@ -473,6 +474,42 @@ def test_files_and_graphs_of_the_package_read_alike(layers, seed, sizes, discret
     assert_same(ours, nir.from_nir(package, dt=1e-3, discretisation=discretisation))
     assert_same(ours, through_nir(graph, 1e-3, discretisation))
     assert [ours.shapes[name] for name in ours.outputs] == [graph.shapes[n] for n in graph.outputs]
+
+
+def on_a_grid(graph):
+    """The graph with weights in quarters and constants in halves, so that its sums are exact."""
+
+    def quarters(values):
+        return np.asarray(np.round(4 * values) / 4, np.float32)
+
+    nodes = []
+    for node in graph:
+        op = node.op
+        if isinstance(op, Neurons):
+            halves = {"decay": 0.5, "gain": 0.5}
+            halves |= {"synapse": 0.5} if isinstance(op.dynamics, Current) else {}
+            values = {
+                k: np.maximum(quarters(v), 0.25) for k, v in op.values.items() if k != "decay"
+            }
+            op = Neurons(replace(op.dynamics, **halves), values)
+        elif isinstance(op, Dense | Bias | Scale):
+            op = type(op)(*map(quarters, op.arrays().values()))
+        nodes.append(Node(node.name, op, node.inputs))
+    return Graph(nodes, graph.outputs)
+
+
+@given(
+    layers=st.lists(LAYERS, min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3),
+)
+def test_networks_fire_the_same_through_nir(layers, seed, sizes):
+    graph = on_a_grid(built(layers, seed, sizes))
+    seen = through_nir(graph, 1.0, "euler")
+    x = rng(seed).integers(-2, 5, (10, *graph.shapes["x"])).astype(np.float32) / 4
+    values, again = run(graph, {"x": x})[0], run(seen, {"x": x})[0]
+    for name, other in zip(graph.outputs, seen.outputs, strict=True):
+        assert np.array_equal(values[name], again[other])
 
 
 @given(
