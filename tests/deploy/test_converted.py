@@ -370,7 +370,7 @@ def test_functions_are_shown_and_not_written():
     graph = Graph([Node("x", Input((4,))), Node("f", norm, ("x",))], ["f"])
     assert [layer.parameters for layer in layers(graph)] == [0, 4]
     assert "Difference 4" in draw(graph)
-    with pytest.raises(InputError, match="nir: 'f': NIR has no Difference; axonal.graph.save"):
+    with pytest.raises(InputError, match="nir: 'f': NIR has no Difference; axonal"):
         nir.to_nir(graph, dt=1e-3, discretisation="euler")
     assert values.rest(graph)["f"].shape == (9,)
 

@@ -13,6 +13,7 @@ from axonal.core.events import Events
 from axonal.core.neurons.kinds import Current, Delta, Izhikevich, Leaky
 from axonal.deploy.engine import codegen, engine, kernels, layout, reference
 from axonal.deploy.engine.engine import Engine
+from axonal.graph import load, save
 from axonal.graph.graph import (
     Add,
     Conv,
@@ -77,6 +78,18 @@ def test_chunks_equal_the_whole_and_states_are_values(graph, cut, seed):
     for name, values in last.items():
         np.testing.assert_array_equal(after[name], values)
         np.testing.assert_array_equal(stream.state()[name], values)
+
+
+@settings(max_examples=15)
+@given(graph=graphs(), seed=st.integers(0, 99))
+def test_a_saved_graph_fires_the_same(graph, seed, tmp_path):
+    x = drive(graph, 12, seed)
+    sent, state = Engine(graph).run(x)
+    again, after = Engine(load(save(graph, tmp_path))).run(x)
+    for name, values in sent.items():
+        np.testing.assert_array_equal(again[name], values)
+    for name, values in state.items():
+        np.testing.assert_array_equal(after[name], values)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.7, 0.05])
