@@ -27,7 +27,7 @@ from axonal.graph.graph import (
     Select,
     reshape,
 )
-from axonal.graph.summary import draw, layers, summary, words
+from axonal.graph.summary import description, draw, layers, summary
 
 
 def weights(*shape, seed=0):
@@ -113,7 +113,7 @@ def test_layers_in_numbers():
     assert found["flat"].parameters == found["axon"].parameters == found["pool"].synapses == 0
 
 
-WORDS = [
+DESCRIPTIONS = [
     (Neurons(Leaky()), "integrate, threshold 1, one spike, takes the threshold away"),
     (
         Neurons(Leaky(reset="zero", above=True, refractory=2), {"decay": np.array([0.5, 0.25])}),
@@ -141,9 +141,9 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize(("op", "said"), WORDS, ids=[said[:20] for _, said in WORDS])
-def test_words(op, said):
-    assert words(op) == said
+@pytest.mark.parametrize(("op", "said"), DESCRIPTIONS, ids=[said[:20] for _, said in DESCRIPTIONS])
+def test_descriptions(op, said):
+    assert description(op) == said
 
 
 def printed(table):

@@ -60,7 +60,7 @@ def draw(graph: Graph) -> str:
     """
     if len(graph.nodes) > MOST:
         raise InputError(f"draw: {len(graph.nodes)} nodes; {MOST} at most, or use the summary")
-    closing, order = followed(graph)
+    closing, order = traversal(graph)
     spots, routes = _ranked(graph, order, closing)
     rows = _rows(spots, {source for source, _ in closing})
     _arrange(spots, rows)
@@ -82,8 +82,8 @@ def draw(graph: Graph) -> str:
     ).format(*(width, STEP * len(rows)) * 2, len(order), Markup(STYLE), body)
 
 
-def followed(graph: Graph) -> tuple[set[Edge], list[str]]:
-    """`walk` from the inputs, the other way round, so that the order is that of the graph."""
+def traversal(graph: Graph) -> tuple[set[Edge], list[str]]:
+    """`walk` from the inputs; the last come first, so that the order is that of the graph."""
     names = [*graph.inputs[::-1], *list(graph.nodes)[::-1]]
     return walk(names, {name: readers[::-1] for name, readers in graph.readers.items()})
 
