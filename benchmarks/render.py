@@ -7,11 +7,11 @@ from typing import Any
 
 from axonal.core import files
 from axonal.core.errors import FileError
-from axonal.recipes.spiking_classifiers import SHOWN
 
 from .convert import encodings as codes
 from .harness.results import table
 from .learn.epochs import RIVALS
+from .learn.run import SHOWN
 from .neurons.run import MEMORY
 from .nir.run import CASES
 from .watch import run as sensing

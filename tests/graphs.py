@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from axonal.core.neurons.kinds import Current, Delta, Leaky
+from axonal.core.neurons import Current, Delta, Leaky
 from axonal.deploy.engine.reference import run
 from axonal.graph.graph import (
     Add,

@@ -17,7 +17,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def test_files_and_functions_keep_their_size(path):
     text = path.read_text()
     kernel = "ops" in path.relative_to(SOURCE).parts and path.stem in ("cpu", "triton")
-    limit = 60 if path.stem == "reference" else 700 if kernel else 400
+    limit = 60 if path.stem == "reference" else 700 if kernel else 600
     assert len(text.splitlines()) <= limit
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):

@@ -1,4 +1,4 @@
-"""Which code for what: one small network behind each code of `nn.codec`, on pictures and speech."""
+"""Which code for what: a small network behind each of `nn.encoding`, on pictures and speech."""
 
 import math
 from collections.abc import Mapping
@@ -9,32 +9,25 @@ import torch
 from torch import Tensor
 
 from axonal.data.recordings import cochlea, fsdd
+from axonal.learn.data import images
 from axonal.learn.loop import fit
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import rate_cross_entropy
+from axonal.learn.losses import rate_cross_entropy, spiking
 from axonal.learn.recipe import Batch, Recipe
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 from axonal.nn import encoding
 from axonal.nn.hooks import tally
-from axonal.recipes.batches import images
 from axonal.recipes.spiking_classifiers import CHANNELS, MILLISECONDS, RISE, STEPS
 
 from ..harness.results import table
 
 AnyCode = encoding.Code | encoding.SignalCode
-T, NEURONS, FLOOR = 16, 4, 1e-4  # steps; of a population; power of a silent band
+T, FLOOR = 16, 1e-4  # steps; power of a silent band
 SIGNAL: dict[str, float] = {"threshold": RISE, "start": math.log(FLOOR)}
 PICTURES = 10_000  # of MNIST's 60,000, to learn from
 NETWORK: dict[str, Any] = {"layers": ("128", "128"), "decay": 0.9, "norm": True, "boost": 1.0}
 TRAINING: dict[str, Any] = {"steps": 400, "batch": 128, "lr": 3e-3, "warmup": 20, "ema": 0.98}
 CODES: Mapping[str, Mapping[str, tuple[AnyCode, str, str]]] = {  # code, what it sends, use it when
     "MNIST": {
-        "rate": (encoding.Rate(steps=T), "x T spikes, by chance", "noise is wanted"),
-        "regular": (
-            encoding.Regular(steps=T),
-            "x T spikes, evenly",
-            "a rate is wanted, but no noise",
-        ),
         "latency": (encoding.Latency(steps=T), "one, the earlier the larger x", "spikes are dear"),
         "latency, log": (
             encoding.Latency(steps=T, kind="log"),
@@ -43,20 +36,9 @@ CODES: Mapping[str, Mapping[str, tuple[AnyCode, str, str]]] = {  # code, what it
         ),
         "phase": (encoding.Phase(steps=8), "binary digits", "few steps must hold the exact value"),
         "burst": (encoding.Burst(steps=T), "more, and closer", "one spike may get lost"),
-        "population": (
-            encoding.Population(steps=T, neurons=NEURONS),
-            f"{NEURONS} latencies, each around a place",
-            "inputs are few, and not in proportion to what they mean",
-        ),
-        "direct": (encoding.Direct(steps=T), "x in every step", "the first layer can multiply"),
     },
     "spoken digits": {
         "delta": (encoding.Delta(**SIGNAL), "the signs of jumps", "slow changes don't matter"),
-        "step-forward": (
-            encoding.StepForward(**SIGNAL),
-            "one threshold a step towards x",
-            "spikes have a sign alone, and x moves slowly",
-        ),
         "send-on-delta": (
             encoding.SendOnDelta(**SIGNAL),
             "changes, from a threshold on",
@@ -95,15 +77,14 @@ class Coded(SpikingClassifier):
     """The `NETWORK` behind a code of values [B, N] or of signals [B, T, N]."""
 
     def __init__(self, code: AnyCode, inputs: int):
-        wide = inputs * getattr(code, "neurons", 1)
-        super().__init__(SpikingConfig(shape=(wide,), coding="events", **NETWORK))
+        super().__init__(SpikingConfig(shape=(inputs,), coding="events", **NETWORK))
         self.code = code
 
     def encode(self, x: Tensor) -> Tensor:
         """What the code sends, [T, B, N], as it is: to weigh a phase is left to the network."""
         if isinstance(self.code, encoding.SignalCode):
             return self.code.encode(x.transpose(0, 1))[0]
-        return self.code.encode(x).flatten(2)
+        return self.code.encode(x)
 
 
 def figures(store: Path, seed: int = 0) -> dict[str, float]:
@@ -170,12 +151,16 @@ def page(figures: Mapping[str, float]) -> str:
     lines = [
         "# When to use which code",
         "",
-        "Equations, their sources and the error that decoding leaves stand in `axonal.nn.codec`. "
+        "Equations, their sources and the error that decoding leaves stand in "
+        "`axonal.nn.encoding`. A rate by chance needs no code but "
+        "`torch.bernoulli(x.expand(T, *x.shape))`, and the value itself in every step none but "
+        "`x.expand(T, *x.shape)`.",
+        "",
         f"Behind each code the same network, {' and '.join(NETWORK['layers'])} leaky neurons and "
         f"a read-out, learns for {TRAINING['steps']} steps of {TRAINING['batch']} samples: of "
         f"{PICTURES:,} pictures of MNIST, or of spoken digits as the log power in {CHANNELS} bands "
         f"of hearing, with thresholds of {RISE:g}. Accuracy is that on the test set. Spikes, a "
-        "sample, are those of the code and of the network; what a direct code sends are values. "
+        "sample, are those of the code and of the network. "
         "Latency is the mean step from which the answer stays as it is.",
     ]
     for kind, codes in CODES.items():

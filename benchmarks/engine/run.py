@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from axonal.core import files
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Neuron, Sequential
@@ -189,7 +189,7 @@ START = """
 import time
 began = time.perf_counter()
 import numpy as np
-from axonal.core.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.graph import Dense, Graph, Input, Neurons, Node
 weight = np.ones((512, 512), np.float32)
@@ -230,7 +230,7 @@ def _cost(out: Path, rounds: int, seed: int, threads: int) -> Figures:
         )
         series.append(charts.Series(f"{size} x {size}", marks, f"delta-{i}", i))
     chart = charts.scatter(series, "events in a step", "microseconds", 900, 420, straight=True)
-    files.write(out / "engine.svg", charts.alone(chart, series))
+    files.write(out / "engine.svg", charts.standalone(chart, series))
     return figures
 
 

@@ -14,17 +14,15 @@ from axonal.commands.demo import (
     ANN,
     SPIKING,
     TUNED,
-    _check,
-    _converted,
-    _evaluate,
-    _report,
-    _sigma_delta,
+    check,
+    evaluate_all,
+    report,
+    sigma_delta_settings,
 )
 from axonal.core import files
-from axonal.generate.evaluation import Evaluated, Setting, ratio_interval, saving_interval
+from axonal.generate.evaluation import Evaluation, Setting, ratio_interval, saving_interval
 from axonal.generate.quality import reference
-from axonal.generate.runs import Interval
-from axonal.report import generation
+from axonal.generate.runs import Interval, compare
 from axonal.report.provenance import facts
 
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
@@ -42,16 +40,16 @@ def bench_settings() -> list[Setting]:
     The ANN that the sigma-delta network was tuned from and the tuned one, run densely, are both
     baselines: whichever is cheaper at a quality counts.
     """
-    sampler, steps, _ = _converted()
+    (dense,) = sigma_delta_settings([0.0])
     return (
         [
-            Setting(generator=name, sampler=sampler, steps=n, budget=budget)
+            Setting(generator=name, sampler=dense.sampler, steps=n, budget=budget)
             for name, table in ((ANN, UNTUNED), (TUNED, BUDGETS))
             for budget, counts in table.items()
             for n in counts
         ]
         + [Setting(generator=SPIKING, sampler="euler", steps=16)]
-        + [_sigma_delta(sampler, steps, 0.0)]
+        + [dense]
         + [
             Setting(generator=ANN, sampler=name, steps=count)
             for count in ANN_STEPS
@@ -74,23 +72,23 @@ def bench(
         InputError: too few samples. FileError: the MNIST test set is missing, or `out` or
             `store` can't be written.
     """
-    _check(samples, out, store)
+    check(samples, out, store)
     real = reference(ANN, data=True)
-    found = _evaluate(bench_settings(), samples, seed, real, store)
+    found = evaluate_all(bench_settings(), samples, seed, real, store)
     command = f"axonal bench generate --samples {samples} --seed {seed}"
     about = facts(command, seed) | {"samples": samples}
     figures = bench_figures(found) | {"demo_seconds": _time_demo()}
-    choice = generation.compare([e.run for e in found])
+    choice = compare([e.run for e in found])
     compared = {"spiking": choice.spiking.name, "ann": choice.dense.name, "best": choice.best.name}
     result = {"figures": figures, "compared": compared} | about
     path = files.write(out / "generate.json", json.dumps(result, indent=1) + "\n")
-    _report(out / "generate.html", found, about)
-    return f"{generation.verdict(choice)} Every figure lies in {path.resolve()}."
+    report(out / "generate.html", found, about)
+    return f"{choice.verdict} Every figure lies in {path.resolve()}."
 
 
-def bench_figures(found: Sequence[Evaluated]) -> dict[str, Any]:
+def bench_figures(found: Sequence[Evaluation]) -> dict[str, Any]:
     """The bench's figures by name: numbers, or {"value", "low", "high"}."""
-    choice = generation.compare([e.run for e in found])
+    choice = compare([e.run for e in found])
     by_name = {e.run.name: e for e in found}
     anns = [e for e in found if e.run.family == "ann"]
     spiking, top = by_name[choice.spiking.name], by_name[choice.best.name]

@@ -49,7 +49,7 @@ def chart(
         )
         for i, (name, points) in enumerate(lines.items())
     ]
-    files.write(path, charts.alone(charts.scatter(series, x_name, y_name, 720, 380), series))
+    files.write(path, charts.standalone(charts.scatter(series, x_name, y_name, 720, 380), series))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from axonal.core import files
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import Current, Leaky
+from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.learn.rules import rule_named
 from axonal.nn import Neuron, Sequential
 from axonal.report import charts
@@ -22,7 +21,6 @@ LEAKY = Leaky(decay=0.9)
 FINE = 8  # parts of a step, in which discrete neurons spike about as EventProp's in continuous time
 CURRENT = Current(decay=0.9 ** (1 / FINE), synapse=0.8 ** (1 / FINE), reset="zero")
 RULES = {
-    "mpd-ed": (rule_named("mpd-ed", wake=0), LEAKY, 1),
     "eventprop": (rule_named("eventprop"), CURRENT, FINE),
     "dense bptt": (rule_named("bptt"), LEAKY, 1),
 }
@@ -63,7 +61,7 @@ def figures(rounds: int, seed: int, threads: int) -> dict[str, dict[str, float]]
 def draw(found: dict[str, dict[str, float]], path: Path) -> None:
     """Write the milliseconds of `figures` against the rate, as an SVG file."""
     series = []
-    for i, (name, tone) in enumerate(zip(RULES, ("spike-0", "delta-0", "ann-0"), strict=True)):
+    for i, (name, tone) in enumerate(zip(RULES, ("delta-0", "ann-0"), strict=True)):
         points = []
         for percent in (100 * rate for rate in RATES):
             ms = found[f"backward ms [{name}, {percent:g} %]"]
@@ -71,7 +69,7 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
             points.append(charts.Point(percent, ms["value"], ms["low"], ms["high"], "", title))
         series.append(charts.Series(name, tuple(points), tone, i))
     chart = charts.scatter(series, "spikes a neuron in 100 steps", "backward pass, ms", 900, 420)
-    files.write(path, charts.alone(chart, series))
+    files.write(path, charts.standalone(chart, series))
 
 
 @torch.no_grad()

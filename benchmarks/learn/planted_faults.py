@@ -1,4 +1,4 @@
-"""Faults planted into small networks for the doctor to find, and a deep network that it mends."""
+"""Faults planted into small networks for the doctor to find, and a deep network that it fixes."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from axonal.commands.doctor import doctor
 from axonal.core import files
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
+from axonal.learn.data import images
 from axonal.learn.doctor import Report, examine, fix
 from axonal.learn.initialise import rescale
-from axonal.learn.logging import logged
+from axonal.learn.logging import read_log
 from axonal.learn.loop import fit
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import rate_cross_entropy
+from axonal.learn.losses import rate_cross_entropy, spiking
 from axonal.learn.recipe import Batch, Recipe
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 from axonal.nn import LIF, Neuron
-from axonal.recipes.batches import images
 from axonal.report import charts
 
 INPUTS, WIDTH, CLASSES, BATCH = 40, 48, 5, 64
@@ -30,7 +29,7 @@ LOSS = spiking(rate_cross_entropy())
 
 
 @dataclass
-class Patient:
+class Example:
     """A classifier and a batch to examine together, with `LOSS`."""
 
     model: SpikingClassifier
@@ -38,34 +37,34 @@ class Patient:
 
     @property
     def report(self) -> Report:
-        """What the doctor finds."""
+        """The result of an examination."""
         return examine(self.model, self.batch, LOSS)
 
 
-def healthy(seed: int = 0, *, depth: int = 3, steps: int = 12, recurrent: bool = False) -> Patient:
+def healthy(seed: int = 0, *, depth: int = 3, steps: int = 12, recurrent: bool = False) -> Example:
     """A small network of `depth` populations that learns to tell noisy patterns apart."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         label = torch.arange(BATCH) % CLASSES
         image = torch.randn(CLASSES, INPUTS)[label] + 0.5 * torch.randn(BATCH, INPUTS)
         layers = depth * (f"{WIDTH}r" if recurrent else f"{WIDTH}",)
-        about = {"classes": CLASSES, "steps": steps, "coding": "constant", "decay": 0.8}
-        model = SpikingClassifier(SpikingConfig(shape=(INPUTS,), layers=layers, **about))
+        options = {"classes": CLASSES, "steps": steps, "coding": "constant", "decay": 0.8}
+        model = SpikingClassifier(SpikingConfig(shape=(INPUTS,), layers=layers, **options))
     rescale(model, lambda: model(image))
-    return Patient(model, {"image": image, "label": label})
+    return Example(model, {"image": image, "label": label})
 
 
 def _weights(change: Callable[[Tensor], Tensor]):
-    def plant(patient: Patient) -> None:
-        for weight in patient.model.parameters():
+    def plant(example: Example) -> None:
+        for weight in example.model.parameters():
             weight.data = change(weight.data)
 
     return plant
 
 
 def _neurons(change: Callable[[Neuron], Mapping[str, Any]]):
-    def plant(patient: Patient) -> None:
-        for module in patient.model.modules():
+    def plant(example: Example) -> None:
+        for module in example.model.modules():
             if isinstance(module, Neuron):
                 for name, value in change(module).items():
                     setattr(module, name, value)
@@ -78,25 +77,24 @@ def _constants(**values: float):
 
 
 def _batch(name: str, change: Callable[[Tensor], Tensor]):
-    return lambda patient: patient.batch.update({name: change(patient.batch[name])})
+    return lambda example: example.batch.update({name: change(example.batch[name])})
 
 
-def _deaf(patient: Patient) -> None:
+def _silence(example: Example) -> None:
     level = torch.ones(WIDTH).index_fill(0, torch.arange(WIDTH * 2 // 3), 1e3)
-    patient.model.network[1] = Neuron(Leaky(decay=0.8), values={"threshold": level})
+    example.model.network[1] = Neuron(Leaky(decay=0.8), values={"threshold": level})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is planted into `healthy(**about)`, and the check that has to find it."""
+    """A change of `healthy(**options)` that spoils it, and the check that has to find it."""
 
     check: str
-    plant: Callable[[Patient], object]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    plant: Callable[[Example], object]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 NARROW = {"surrogate": "triangle", "slope": 0.005}
-
 STEEP = {"surrogate": "sigmoid", "slope": 25.0}
 
 FAULTS = {
@@ -107,7 +105,7 @@ FAULTS = {
     "input gain too small": Fault("drive", _constants(gain=0.02)),
     "never forgets": Fault("leak", _constants(decay=0.9995), {"steps": 40}),
     "forgets at once": Fault("memory", _constants(decay=0.01)),
-    "most of a layer silent": Fault("silent", _deaf),
+    "most of a layer silent": Fault("silent", _silence),
     "dead outputs": Fault("rate", lambda p: p.model.network.append(LIF(threshold=1e3))),
     "gradient through the reset": Fault(
         "reset", _constants(detach_reset=False), {"recurrent": True}
@@ -117,30 +115,30 @@ FAULTS = {
 }
 
 
-def planted(name: str, seed: int = 0) -> Patient:
+def faulty(name: str, seed: int = 0) -> Example:
     """A network with the fault `name` of `FAULTS`."""
-    patient = healthy(seed, **FAULTS[name].about)
-    FAULTS[name].plant(patient)
-    return patient
+    example = healthy(seed, **FAULTS[name].options)
+    FAULTS[name].plant(example)
+    return example
 
 
 def figures(recipes: tuple[str, ...], seed: int = 0) -> dict[str, int]:
-    """How many planted faults their check finds, and how many faults it finds in `recipes`."""
-    found = alarms = 0
+    """The number of planted faults that their check finds, and of faults seen in `recipes`."""
+    hits = alarms = 0
     for name, fault in FAULTS.items():
-        found += fault.check in {f.check for f in planted(name, seed).report.faults}
+        hits += fault.check in {f.check for f in faulty(name, seed).report.faults}
     for name in recipes:
         report = doctor(name)
         assert isinstance(report, Report)
         alarms += len(report.faults)
-    return {"doctor_planted": len(FAULTS), "doctor_found": found, "doctor_false_alarms": alarms}
+    return {"doctor_planted": len(FAULTS), "doctor_found": hits, "doctor_false_alarms": alarms}
 
 
 LAYERS, IMAGES, RATE, EACH = 20, 4000, 2e-3, 20
 
 
 def deep(seed: int = 0, updates: int = 600) -> dict[str, list[float]]:
-    """Train 20 linear layers with neurons between them on MNIST, as they come and once mended.
+    """Train 20 linear layers with neurons between them on MNIST, as they come and once fixed.
 
     Neither normalisation nor shortcuts; torch's default weights. About a minute on a CPU core.
 
@@ -157,8 +155,8 @@ def deep(seed: int = 0, updates: int = 600) -> dict[str, list[float]]:
     data = {name: part[:IMAGES] for name, part in images("mnist").items()}
     torch.manual_seed(seed)
     layers = (LAYERS - 1) * ("64",)
-    about = {"coding": "constant", "steps": 16, "decay": 1.0, "surrogate": "atan", "boost": 1.0}
-    before = SpikingClassifier(SpikingConfig(layers=layers, **about))
+    options = {"coding": "constant", "steps": 16, "decay": 1.0, "surrogate": "atan", "boost": 1.0}
+    before = SpikingClassifier(SpikingConfig(layers=layers, **options))
     after = fix(before, {name: part[:128] for name, part in data.items()}, LOSS, seed).network
     return {
         "before": _curve(before, data, updates, seed),
@@ -169,10 +167,10 @@ def deep(seed: int = 0, updates: int = 600) -> dict[str, list[float]]:
 def _curve(network: nn.Module, data: Batch, updates: int, seed: int) -> list[float]:
     options = {"steps": updates, "batch": 64, "lr": RATE, "warmup": 0, "seed": seed}
     options |= {"log_every": 1, "precision": "float32", "compile": False}
-    about = {"name": "deep", "build": lambda: network, "data": lambda: data, "loss": LOSS}
+    options |= {"name": "deep", "build": lambda: network, "data": lambda: data, "loss": LOSS}
     with tempfile.TemporaryDirectory() as folder:
-        fit(Recipe(**about, **options), folder)
-        right = [row["accuracy"] for row in logged(Path(folder))]
+        fit(Recipe(**options), folder)
+        right = [row["accuracy"] for row in read_log(Path(folder))]
     return [sum(part) / len(part) for i in range(0, updates, EACH) if (part := right[i : i + EACH])]
 
 
@@ -195,4 +193,4 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         for index, (name, values) in enumerate(curves.items())
     ]
     chart = charts.scatter(series, "updates", "training accuracy, %", 720, 380, straight=True)
-    files.write(path, charts.alone(chart, series))
+    files.write(path, charts.standalone(chart, series))

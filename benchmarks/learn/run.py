@@ -16,6 +16,7 @@ from ..harness.results import Figures, chart, kept
 from . import backward_cost, epochs, planted_faults, scaling
 from . import memory as rule_memory
 
+SHOWN = ("mnist-fc", "mnist-conv", "nmnist", "fsdd", "cifar10-spiking")  # the trainings
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
 SHORT = 1500  # steps of each run of that curve
 
@@ -54,10 +55,7 @@ def bench(
     command = f"axonal bench learn --seed {seed} --rounds {rounds} --threads {threads}"
     store = store / f"seed-{seed}"  # a training of another seed is another run
     parts: Mapping[str, Callable[[], Figures]] = {
-        **{
-            name: lambda name=name: _trained(name, store, seed)
-            for name in spiking_classifiers.SHOWN
-        },
+        **{name: lambda name=name: _trained(name, store, seed) for name in SHOWN},
         "energy": lambda: _curve(store, seed),
         "epochs": lambda: epochs.epochs(rounds, seed, root, threads),
         "memory": rule_memory.figures,
@@ -99,9 +97,9 @@ def _curve(store: Path, seed: int) -> Figures:
             store / f"at-{weight:g}",
         )
         assert isinstance(network, spiking_classifiers.SpikingClassifier)
-        found = spiking_classifiers.tested(network, test)
-        figures[f"accuracy [{weight:g}]"] = round(100 * found["test_accuracy"], 2)
-        figures[f"spikes an image [{weight:g}]"] = round(found["spikes"], 1)
+        tested = spiking_classifiers.evaluate(network, test)
+        figures[f"accuracy [{weight:g}]"] = round(100 * tested["test_accuracy"], 2)
+        figures[f"spikes an image [{weight:g}]"] = round(tested["spikes"], 1)
     return figures
 
 

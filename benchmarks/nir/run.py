@@ -17,8 +17,7 @@ from rich.progress import track
 from axonal.core import files
 from axonal.core.errors import InputError
 from axonal.core.extras import require
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import Current, Leaky
+from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
 from axonal.graph.graph import Bias, Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape

@@ -13,8 +13,7 @@ from axonal.core import files
 from axonal.deploy.from_torch import trace
 from axonal.graph.graph import Graph
 from axonal.learn.loop import fit
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import activity, checked
+from axonal.learn.losses import activity, check_labels, spiking
 from axonal.learn.recipe import Batch, Loss, Recipe
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 
@@ -27,7 +26,7 @@ NETWORK = SpikingConfig(
     classes=2,
     coding="events",
     adaptive=True,
-    learn=("decay", "fade"),
+    learn=("decay", "rho"),
     surrogate="e_prop",
     norm=True,
     dropout=0.2,
@@ -64,7 +63,7 @@ def at_the_end(y: Tensor, label: Tensor) -> Tensor:
     windows = y.float().unflatten(0, (-1, WINDOW)).mean(1)
     odds = windows[..., 1] - windows[..., 0]
     told = torch.where(label == 1, odds[-1], odds.amax(0))
-    return F.binary_cross_entropy_with_logits(told, checked(label, y).float())
+    return F.binary_cross_entropy_with_logits(told, check_labels(label, y).float())
 
 
 def disturbed(events: Tensor, generator: torch.Generator) -> Tensor:

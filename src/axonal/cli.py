@@ -1,17 +1,13 @@
 """The command line: each command imports its room when it runs."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
 
+from .commands.console import console, show
 from .core.errors import AxonalError
-
-# Brackets and colons in messages are paths and shapes, not markup.
-console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 app = App(
     name="axonal",
@@ -24,17 +20,20 @@ app.command(watch)
 
 
 @app.command
-def demo(out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0) -> None:
+def demo(
+    out: Path = Path("demo"), *, samples: int = 1000, seed: int = 0, table: str = "cmos45"
+) -> None:
     """Generate digits with every form of the generator, and write a report with pictures.
 
     Args:
         out: folder for the report.
         samples: images of each run; more make the quality figures firmer.
         seed: of the noise.
+        table: costs of a datapath: cmos45, or a TOML file.
     """
     from .commands import demo as command
 
-    console.print(command.demo(out, samples, seed))
+    console.print(command.demo(out, samples, seed, table))
 
 
 @app.command
@@ -63,10 +62,8 @@ def generate(
     """
     from .commands import generate as command
 
-    chosen = classes if classes is not None else [i % 10 for i in range(100)]
     options = {"steps": steps, "sampler": sampler, "budget": budget, "seed": seed}
-    options["backend"] = backend
-    console.print(command.picture(name, chosen, out, **options))
+    console.print(command.generate(name, classes, out, backend=backend, **options))
 
 
 @app.command
@@ -89,7 +86,7 @@ def inspect(
     from .graph.summary import summary
 
     graph = command.graph_of(model, dt, discretisation)
-    Console().print(summary(graph))
+    show(summary(graph))
     if out is not None:
         console.print(command.picture(graph, out))
 
@@ -114,11 +111,10 @@ def train(
         device: cpu or cuda.
         tensorboard: write the log for TensorBoard too, into a folder of that name.
     """
-    from .recipes import training
+    from .commands import train as command
 
-    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard)
-    if os.environ.get("RANK", "0") == "0":
-        console.print(f"Trained {name}: the network and its card lie in {folder.resolve()}.")
+    if said := command.train(name, out, seed, device, tensorboard):
+        console.print(said)
 
 
 @app.command
@@ -131,6 +127,7 @@ def assess(
     stream: bool = False,
     seed: int = 0,
     out: Path = Path("assessment.html"),
+    table: str = "cmos45",
 ) -> None:
     """Say before any work is done whether spiking would pay for a trained network, and where.
 
@@ -142,12 +139,13 @@ def assess(
         stream: whether samples follow each other in time, as the frames of a video do.
         seed: of the draw of samples.
         out: the page.
+        table: costs of a datapath: cmos45, or a TOML file.
     """
     from .commands import assess as command
 
-    shown, said = command.assessed(model, data, samples, steps, stream, seed, out)
-    Console().print(shown)
-    console.print(said)
+    result, sentence = command.assess(model, data, samples, steps, stream, seed, out, table)
+    show(result)
+    console.print(sentence)
 
 
 @app.command
@@ -179,9 +177,9 @@ def convert(
     from .commands import convert as command
 
     counts = samples, held_out
-    shown, said = command.converted(model, data, counts, method, steps, options, seed, out)
-    Console().print(shown)
-    console.print(said)
+    result, sentence = command.convert(model, data, counts, method, steps, options, seed, out)
+    show(result)
+    console.print(sentence)
 
 
 @watch.default
@@ -225,21 +223,21 @@ def watch_calibrate(
 
 
 @app.command
-def doctor(what: str, *, fix: bool = False, out: Path | None = None) -> None:
+def doctor(model: str, *, fix: bool = False, out: Path | None = None) -> None:
     """Find what keeps a spiking network from learning, in one batch of its data.
 
     Args:
-        what: a recipe, or a folder that train made.
+        model: a recipe, or a folder that train made.
         fix: rescale weights and widen surrogates where that helps, and show before and after.
         out: folder for the mended network.
     """
     from .commands import doctor as command
 
-    Console().print(command.doctor(what, fix, out))
+    show(command.doctor(model, fix, out))
 
 
 def main() -> None:
-    """Run the command line; what went wrong is told in a sentence, with exit status 1."""
+    """Run the command line; an error is one sentence, with exit status 1."""
     try:
         app(sys.argv[1:])
     except AxonalError as error:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from .core.errors import InputError
-from .core.neurons.kinds import Delta, Leaky
+from .core.neurons import Delta, Leaky
 from .deploy.targets import TARGETS, Result, Target
 from .graph.graph import (
     Add,
@@ -104,7 +104,7 @@ def check_neuron(neuron: Neuron, x: Tensor) -> None:
         quiet, rest = neuron(torch.zeros_like(x))
         _close("the answer to silence", quiet, torch.zeros_like(quiet))
         if not any(neuron.dynamics.rest):
-            rest = rest[[name != "clock" for name in neuron.dynamics.names]]  # time goes on
+            rest = rest[[name != "clock" for name in neuron.dynamics.state_names]]  # time goes on
             _close("the state after silence", rest, torch.zeros_like(rest))
         _close("a saved and loaded neuron", _reloaded(neuron)(x)[0], y)
 

@@ -3,7 +3,7 @@ import pytest
 
 from axonal.commands.inspect import graph_of
 from axonal.core.errors import FileError, InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.graph import save
 from axonal.graph.graph import Dense, Graph, Input, Neurons, Node
 

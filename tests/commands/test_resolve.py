@@ -1,4 +1,4 @@
-"""What users name to be converted: networks, by three kinds of names, and files of any kind."""
+"""Networks by three kinds of names, and samples of files of any kind."""
 
 import json
 import pickle
@@ -49,18 +49,18 @@ def file(tmp_path):
 
 
 def test_a_shipped_classifier_answers_as_it_does():
-    found, folder = network("mnist-classifier")
+    model, folder = network("mnist-classifier")
     x = torch.randn(3, 1, 28, 28)
     expected = Classifier.load(ASSETS / "mnist-classifier")(x)
-    assert folder == ASSETS / "mnist-classifier" and torch.equal(found(x), expected)
+    assert folder == ASSETS / "mnist-classifier" and torch.equal(model(x), expected)
 
 
 def test_a_trained_network_goes_by_its_folder_or_that_of_its_run(trained):
     x = torch.randn(2, 1, 4, 4)
     expected = VGG.load(trained / "model")(x)
-    for what in (trained, trained / "model"):
-        found, folder = network(str(what))
-        assert folder == trained / "model" and torch.equal(found(x), expected)
+    for source in (trained, trained / "model"):
+        model, folder = network(str(source))
+        assert folder == trained / "model" and torch.equal(model(x), expected)
 
 
 @pytest.fixture
@@ -75,19 +75,19 @@ def own(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("own")
 def test_users_own_code_is_called():
-    found, folder = network("users_own:build")
-    assert isinstance(found, nn.Linear) and not found.training and folder is None
-    for what, message in [
+    model, folder = network("users_own:build")
+    assert isinstance(model, nn.Linear) and not model.training and folder is None
+    for source, message in [
         ("users_own:none", "returns int"),
         ("users_own:nothing", "can't find users_own:nothing"),
         ("nowhere.at.all:build", "can't find nowhere"),
         (":build", "can't find :build"),
     ]:
         with pytest.raises(InputError, match=message):
-            network(what)
+            network(source)
 
 
-def test_what_is_no_network_is_told(trained, tmp_path):
+def test_sources_that_are_no_network(trained, tmp_path):
     with pytest.raises(InputError, match=r"'vermeer' is no network; .*mnist-classifier"):
         network("vermeer")
     with pytest.raises(InputError, match="of the recipe 'mnist-spiking'"):
@@ -119,16 +119,16 @@ def test_samples_of_a_file_are_drawn_with_the_seed(file, kind):
     assert ordered[:, 0].tolist() == [0, 2, 4, 6, 8]
 
 
-@given(held=st.integers(1, 50), counts=st.lists(st.integers(-1, 40), min_size=1, max_size=3))
-def test_sets_share_out_what_there_is(held, counts):
+@given(rows=st.integers(1, 50), counts=st.lists(st.integers(-1, 40), min_size=1, max_size=3))
+def test_sets_share_out_what_there_is(rows, counts):
     try:
-        picks = resolve._picks(held, counts, 0, False)
+        picks = resolve._picks(rows, counts, 0, False)
     except InputError:
-        assert min(counts) < 1 or sum(counts) > held
+        assert min(counts) < 1 or sum(counts) > rows
         return
     taken = np.concatenate(picks)
-    assert len({*taken.tolist()}) == len(taken) <= held
-    if sum(counts) <= held:
+    assert len({*taken.tolist()}) == len(taken) <= rows
+    if sum(counts) <= rows:
         assert [len(pick) for pick in picks] == counts
 
 
@@ -160,14 +160,14 @@ X = np.ones((4, 3), np.float32)
         ({"x": X, "label": X[:, 0]}, "must be integers"),
     ],
 )
-def test_arrays_of_another_form_are_told(file, kind, arrays, message):
+def test_arrays_of_another_form(file, kind, arrays, message):
     with pytest.raises(InputError, match=message):
         samples(str(file(kind, **arrays)), [2])
 
 
 @pytest.mark.parametrize("kind", ["npz", "safetensors"])
 @given(data=st.data())
-def test_damaged_files_are_told(file, kind, data):
+def test_damaged_files(file, kind, data):
     path = file(kind, x=X, label=np.arange(4))
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):

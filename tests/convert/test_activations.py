@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from axonal.convert import activations
-from axonal.convert.activations import BATCH, FILE, KEPT, observe, values_of
+from axonal.convert.activations import BATCH, FILE, VALUES, observe, values_of
 from axonal.convert.tracing import prepared, rectifiers
 from axonal.core.errors import FileError, InputError
 
@@ -52,7 +52,7 @@ def test_values_are_those_of_the_network(dense, images):
     torch.testing.assert_close(found["_8"].most, values["_8"].abs().max()[None])
     for channel in range(6):
         seen = found["_2"].values[channel]
-        assert len(seen) >= KEPT and torch.isin(seen, values["_2"][:, channel]).all()
+        assert len(seen) >= VALUES and torch.isin(seen, values["_2"][:, channel]).all()
         spread = values["_2"][:, channel].std()
         assert abs(seen.mean() - values["_2"][:, channel].mean()) < 0.1 * spread
 

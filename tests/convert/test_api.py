@@ -53,8 +53,8 @@ def idle(monkeypatch):
     def run(*_):
         raise AssertionError("work began before the refusal")
 
-    for name in ("methods.graded", "methods.baselines", "balanced"):
-        monkeypatch.setattr(f"axonal.convert.{name}.observe", run)
+    for name in ("graded", "baselines"):
+        monkeypatch.setattr(f"axonal.convert.methods.{name}.observe", run)
     monkeypatch.setattr("axonal.convert.api.calibrate", run)
 
 

@@ -10,11 +10,10 @@ from torch import nn
 
 import axonal
 from axonal.convert import METHODS, Certificate, LayerCertificate
-from axonal.convert.activations import BATCH
+from axonal.convert.activations import BATCH, Calibration
 from axonal.convert.certificate import REMEDIES, change_of, share_of
 from axonal.convert.certify import certify
 from axonal.convert.plan import Plan, Population, assemble
-from axonal.convert.setting import Setting
 from axonal.convert.tracing import prepared
 from axonal.core.errors import InputError
 
@@ -140,7 +139,7 @@ def test_what_it_says_of_the_network(certified):
 @pytest.mark.parametrize("kind", ["plain", "residual", "pooled"])
 def test_networks_that_wait_have_no_unevenness(kind, network, images):
     dense = prepared(network(kind, 4), "waiting")
-    spiking = assemble(dense, METHODS["qcfs"](dense, Setting(images(20), 4)))
+    spiking = assemble(dense, METHODS["qcfs"](dense, Calibration(images(20), 4)))
     certificate = certify(dense, spiking, images(9))
     for layer in certificate.layers:
         worst = max(layer.clip, layer.quantisation, layer.unevenness, layer.error)
@@ -151,7 +150,7 @@ def test_networks_that_wait_have_no_unevenness(kind, network, images):
 
 def test_errors_of_signed_spikes(network, images):
     dense = prepared(network("leaky"))
-    spiking = assemble(dense, METHODS["graded"](dense, Setting(images(60), 4)))
+    spiking = assemble(dense, METHODS["graded"](dense, Calibration(images(60), 4)))
     for layer in certify(dense, spiking, images(9)).layers:
         assert layer.quantisation < 0.01 and layer.error < 0.1
 

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.convert import METHODS, quantisable
-from axonal.convert.activations import BATCH, Observed, observe, values_of
-from axonal.convert.balanced import LEAST_READ
-from axonal.convert.methods.baselines import PERCENTILE, levels
+from axonal.convert.activations import BATCH, Calibration, Observed, observe, values_of
+from axonal.convert.methods.baselines import LEAST_READ, PERCENTILE, levels
 from axonal.convert.methods.graded import ceiling, quantised
 from axonal.convert.plan import Plan, Population, assemble
-from axonal.convert.setting import Setting
 from axonal.convert.tracing import prepared, rectifiers
 from axonal.core.errors import InputError
 from axonal.nn import QCFS
@@ -36,7 +34,7 @@ def converted(network, images):
         schedule = options.get("schedule", "waiting" if method == "qcfs" else "pipelined")
         dense = prepared(network(kind), schedule)
         x = images(60) if x is None else x
-        plan = METHODS[method](dense, Setting(x, T), **options)
+        plan = METHODS[method](dense, Calibration(x, T), **options)
         return dense, assemble(dense, plan), plan
 
     return convert
@@ -104,7 +102,7 @@ def test_silence_is_the_answer_to_silence(method, network):
     """Without biases nothing is sent for a picture of zeros."""
     layers = [nn.Conv2d(2, 6, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3, False)]
     dense = prepared(nn.Sequential(*layers))
-    plan = METHODS[method](dense, Setting(torch.randn(20, 2, 8, 8), 4))
+    plan = METHODS[method](dense, Calibration(torch.randn(20, 2, 8, 8), 4))
     spiking, sent = assemble(dense, plan), []
     for neuron in spiking.populations().values():
         neuron.register_forward_hook(lambda m, args, y: sent.append(y[0].any()))
@@ -146,7 +144,7 @@ def test_channels_that_are_always_silent_get_the_largest_threshold(method, netwo
     model = network("plain")
     model[4].weight[3], model[4].bias[3] = 0, -1
     options = {"rounds": 50} if method == "balanced" else {}
-    plan = METHODS[method](prepared(model), Setting(images(60), 8), **options)
+    plan = METHODS[method](prepared(model), Calibration(images(60), 8), **options)
     thresholds = plan.populations["_5"].threshold.flatten()
     assert thresholds.isfinite().all()
     if method == "balanced":
@@ -175,10 +173,10 @@ def test_a_layer_may_have_more_values_than_torch_sorts_at_once():
 def test_one_threshold_a_layer(network, images):
     dense, x = prepared(network("plain")), images(60)
     values, _ = values_of(dense, [*rectifiers(dense)], x)
-    plan = METHODS["maximum"](dense, Setting(x, 8))
+    plan = METHODS["maximum"](dense, Calibration(x, 8))
     for name, population in plan.populations.items():
         assert population.threshold == values[name].max() and population.emit == "multiple"
-    plan = METHODS["percentile"](dense, Setting(x, 8))
+    plan = METHODS["percentile"](dense, Calibration(x, 8))
     for name, population in plan.populations.items():
         above = values[name][values[name] > 0]
         assert float(population.threshold) == pytest.approx(
@@ -190,7 +188,7 @@ def test_one_threshold_a_layer(network, images):
 def test_one_threshold_a_channel(network, images):
     dense, x = prepared(network("leaky")), images(60)
     values, _ = values_of(dense, ["_2"], x)
-    plan = METHODS["signed"](dense, Setting(x, 8), share=1)
+    plan = METHODS["signed"](dense, Calibration(x, 8), share=1)
     torch.testing.assert_close(
         plan.populations["_2"].threshold.flatten(), values["_2"].abs().amax((0, 2, 3))
     )
@@ -238,7 +236,7 @@ def exact(dense, spiking, plan, x):
 def test_a_quantised_network_that_waits_is_exact(kind, depth, T, network, images):
     for seed in range(3):
         dense = prepared(network(kind, T, seed), "waiting")
-        plan = METHODS["qcfs"](dense, Setting(images(20), T))
+        plan = METHODS["qcfs"](dense, Calibration(images(20), T))
         spiking = assemble(dense, plan)
         assert spiking.latency == (depth + 1) * T and plan.schedule == "waiting"
         exact(dense, spiking, plan, images(10, seed=2))
@@ -248,7 +246,7 @@ def test_a_quantised_network_in_a_pipeline_errs_by_the_order_of_spikes(network, 
     x, found = images(20, seed=2), []
     for schedule in ("pipelined", "waiting"):
         dense = prepared(network("residual", 4), schedule)
-        plan = METHODS["qcfs"](dense, Setting(images(20), 4), schedule=schedule)
+        plan = METHODS["qcfs"](dense, Calibration(images(20), 4), schedule=schedule)
         assert plan.schedule == schedule
         found.append(error(dense, assemble(dense, plan), x))
     assert found[0] > 0.01 and found[1] < 1e-5
@@ -292,7 +290,7 @@ def test_quantisable_replaces_every_rectifier():
 def test_one_round_of_balancing_is_its_equation(network, images):
     x = images(60)
     dense = prepared(network("plain"))
-    plan = METHODS["balanced"](dense, Setting(x, 8), rounds=1, rate=0.25)
+    plan = METHODS["balanced"](dense, Calibration(x, 8), rounds=1, rate=0.25)
     pick = torch.randint(60, (BATCH,), generator=torch.Generator().manual_seed(0))
     # From thresholds of zero on, the first layer alone has anything above them.
     y = dense.get_submodule("_0_fused")(x[pick]).relu()
@@ -343,7 +341,7 @@ def test_correction_puts_means_right(converted, images):
 
 def test_everything_that_weights_and_products_read_is_encoded(network, images):
     model = network("transformer")
-    plan = METHODS["transformer"](prepared(model), Setting(images(20), 4), bits=4)
+    plan = METHODS["transformer"](prepared(model), Calibration(images(20), 4), bits=4)
     block = ["norm1", "attention_query", "attention_key", "attention_value", "norm2", "mlp_1"]
     expected = {f"blocks_{i}_{name}" for i in range(2) for name in block} | {"norm"}
     expected |= {"softmax", "softmax_1", "matmul_1", "matmul_3"}  # weights times values
@@ -386,18 +384,18 @@ def test_options_out_of_range_are_refused(method, options, message, network):
     dense = prepared(network("plain"))
     dense.register_forward_pre_hook(no_work)
     with pytest.raises(InputError, match=message):
-        METHODS[method](dense, Setting(torch.zeros(4, 2, 8, 8), 4), **options)
+        METHODS[method](dense, Calibration(torch.zeros(4, 2, 8, 8), 4), **options)
 
 
 def test_leaky_rectifiers_do_not_wait(network):
     with pytest.raises(InputError, match=r"_2 is leaky.*choose schedule='pipelined'"):
-        METHODS["qcfs"](prepared(network("leaky")), Setting(torch.zeros(4, 2, 8, 8), 4))
+        METHODS["qcfs"](prepared(network("leaky")), Calibration(torch.zeros(4, 2, 8, 8), 4))
 
 
 def test_nothing_to_encode_is_refused():
     dense = prepared(nn.Sequential(nn.Flatten(), nn.Linear(128, 3)))
     with pytest.raises(InputError, match="nothing would be converted"):
-        METHODS["transformer"](dense, Setting(torch.zeros(4, 2, 8, 8), 4))
+        METHODS["transformer"](dense, Calibration(torch.zeros(4, 2, 8, 8), 4))
 
 
 def test_what_is_observed_of_few_samples_is_enough(network, images):

@@ -269,8 +269,8 @@ def test_roles():
     found = {node.name: role for node, role in roles(prepared(model)).items()}
     assert (found["x"], found["output"], found["act"]) == ("input", "output", "rectifier")
     assert found["first"] == found["flatten"] == found["add"] == found["view"] == "linear"
-    assert found["n"] == found["softmax"] == "curved"
-    assert found["mul"] == "product" and found["size"] == found["p"] == "still"
+    assert found["n"] == found["softmax"] == "nonlinear"
+    assert found["mul"] == "product" and found["size"] == found["p"] == "constant"
 
 
 class Sorted(nn.Module):

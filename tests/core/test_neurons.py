@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -7,16 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.base import Dynamics, decay_from_tau
-from axonal.core.neurons.kinds import (
+from axonal.core.neurons import (
+    RENAMED,
+    AdaptiveCurrent,
+    AdaptiveThreshold,
     AdEx,
     BalancedResonate,
     Burst,
     Delta,
+    Dynamics,
     Izhikevich,
     Leaky,
     Resonate,
     Signed,
+    decay_from_tau,
 )
 from axonal.nn import Neuron
 from axonal.ops.scan import reference, scan
@@ -29,7 +34,7 @@ KINDS = pytest.mark.parametrize("kind", Dynamics.KINDS.values(), ids=lambda kind
 def test_every_kind_survives_a_dictionary(kind):
     neuron = kind()
     assert Dynamics.from_dict(neuron.to_dict()) == kind.from_dict(kind.to_dict(neuron)) == neuron
-    assert len(neuron.rest) == neuron.state_size == len(neuron.names)
+    assert len(neuron.rest) == neuron.state_size == len(neuron.state_names)
 
 
 @given(
@@ -44,8 +49,53 @@ def test_values_survive_a_dictionary(emit, decay, threshold, reset, detach):
     assert Dynamics.from_dict(neuron.to_dict()) == neuron
 
 
+OLD = {  # what earlier versions wrote, and the same in today's names
+    '{"kind": "AdaptiveThreshold", "gain": 2.0, "decay": 0.8, "fade": 0.5, "rise": 0.3}': (
+        AdaptiveThreshold(gain=2.0, decay=0.8, rho=0.5, beta=0.3)
+    ),
+    '{"kind": "AdaptiveCurrent", "decay": 0.8, "fade": 0.5, "couple": 0.2, "kick": 0.7}': (
+        AdaptiveCurrent(decay=0.8, beta=0.5, a=0.2, b=0.7)
+    ),
+    '{"kind": "AdEx", "capacity": 200.0, "leak": 10.0, "rest_potential": -70.0, "onset": -50.0, '
+    '"sharpness": 3.0, "tau": 30.0, "couple": 2.0, "kick": 60.0, "back": -58.0, "dt": 0.2}': (
+        AdEx(
+            capacitance=200.0,
+            leak=10.0,
+            rest_potential=-70.0,
+            onset=-50.0,
+            slope_factor=3.0,
+            tau_w=30.0,
+            a=2.0,
+            b=60.0,
+            v_reset=-58.0,
+            dt=0.2,
+        )
+    ),
+    '{"kind": "BalancedResonate", "omega": 5.0, "damping": -1.2, "fade": 0.8, "dt": 0.02}': (
+        BalancedResonate(omega=5.0, damping=-1.2, gamma=0.8, dt=0.02)
+    ),
+}
+
+
+@pytest.mark.parametrize("text", OLD)
+def test_a_file_with_the_names_of_before_is_read(text, tmp_path):
+    (tmp_path / "neuron.json").write_text(text)
+    values = json.loads((tmp_path / "neuron.json").read_text())
+    assert Dynamics.from_dict(values) == OLD[text]
+    assert RENAMED[values["kind"]].keys() <= values.keys()
+    old, new = next(iter(RENAMED[values["kind"]].items()))
+    with pytest.raises(InputError, match=f"unknown field '{old}'"):
+        Dynamics.from_dict({**values, new: 0.5})  # both: which is meant?
+
+
+def test_names_of_before_belong_to_their_kind_alone():
+    assert {json.loads(text)["kind"] for text in OLD} == RENAMED.keys()
+    with pytest.raises(InputError, match="unknown field 'fade'; the fields are gain"):
+        Dynamics.from_dict({"kind": "Leaky", "fade": 0.9})
+
+
 def test_refractory_neurons_carry_how_long_they_wait():
-    assert Leaky(refractory=3).names == ("v", "wait")
+    assert Leaky(refractory=3).state_names == ("v", "wait")
     assert Izhikevich(refractory=1).rest == (-65.0, -13.0, 0.0)
 
 
@@ -84,7 +134,7 @@ def test_decay_from_tau_halves_like_an_exponential(tau, dt):
         (Signed, {"negative_slope": -0.1}, "outside"),
         (Burst, {"emit": "ternary"}, "choose emit"),
         (Burst, {"window": 0.0}, "window 0.0 must be above 0"),
-        (AdEx, {"tau": 0.0}, "tau 0.0 must be above 0"),
+        (AdEx, {"tau_w": 0.0}, "tau_w 0.0 must be above 0"),
         (Izhikevich, {"dt": -1.0}, "dt -1.0 must be above 0"),
     ],
 )
@@ -123,10 +173,10 @@ class Numbers:
     def where(self, condition, yes, no):
         return yes if condition else no
 
-    def hold(self, x):
+    def detach(self, x):
         return x
 
-    def through(self, value, gradient):
+    def straight_through(self, value, gradient):
         return value
 
     def surrogate(self, x):

@@ -124,12 +124,12 @@ def test_the_data_folder_is_named_by_the_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_mnist_is_known_by_its_unpacked_content(data, split, level):
     place_mnist(data, level)
-    found = images.mnist(split)
-    assert len(found) == 3
-    assert found.pixels.shape == (3, 1, 28, 28) and found.pixels.dtype == np.uint8
-    assert (found.pixels[:, 0] == PIXELS).all()
-    assert found.labels.tolist() == [7, 0, 9] and found.labels.dtype == np.int64
-    assert found.pixels.flags.writeable and found.labels.flags.writeable
+    dataset = images.mnist(split)
+    assert len(dataset) == 3
+    assert dataset.pixels.shape == (3, 1, 28, 28) and dataset.pixels.dtype == np.uint8
+    assert (dataset.pixels[:, 0] == PIXELS).all()
+    assert dataset.labels.tolist() == [7, 0, 9] and dataset.labels.dtype == np.int64
+    assert dataset.pixels.flags.writeable and dataset.labels.flags.writeable
 
 
 def test_another_file_in_mnists_place_is_refused(data):
@@ -166,8 +166,8 @@ def test_idx_files_of_every_dimension_come_back(tmp_path):
     for shape in ((5,), (2, 3), (0, 28, 28), (2, 1, 3, 2)):
         array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
         (tmp_path / "x.gz").write_bytes(gzip.compress(idx(array)))
-        found = read_idx(tmp_path / "x.gz")
-        assert found.shape == shape and (found == array).all() and found.flags.writeable
+        stored = read_idx(tmp_path / "x.gz")
+        assert stored.shape == shape and (stored == array).all() and stored.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -200,10 +200,9 @@ def test_folders_and_missing_files_are_no_idx_files(tmp_path):
 def read_or_refuse(path, content: bytes):
     path.write_bytes(content)
     try:
-        found = read_idx(path)
+        return read_idx(path)
     except FileError:
         return None
-    return found
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -221,8 +220,8 @@ def test_truncations_are_refused(tmp_path, length):
 def test_flipped_bits_never_change_the_pixels(tmp_path, bit):
     content = bytearray(PACKED)
     content[bit // 8] ^= 1 << bit % 8
-    found = read_or_refuse(tmp_path / "x.gz", bytes(content))
-    assert found is None or (found == PIXELS).all()
+    pixels = read_or_refuse(tmp_path / "x.gz", bytes(content))
+    assert pixels is None or (pixels == PIXELS).all()
 
 
 @given(st.integers(0, 16 * 8 - 1))
@@ -318,10 +317,10 @@ def test_cifar10_is_fetched_and_nothing_lands_outside(data, monkeypatch, serve):
     link = tarfile.TarInfo("batches/test_batch.bin")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     members = [(f"../../{name}", table.tobytes()) for name, table in batches()]
-    whole = archive([*members, ("../../outside.bin", b"x"), (link, b"")])
-    url = serve(whole) + "?tar"
+    content = archive([*members, ("../../outside.bin", b"x"), (link, b"")])
+    url = serve(content) + "?tar"
     monkeypatch.setattr(
-        images, "CIFAR10", replace(remote(url, whole), place="cifar-10-batches-bin")
+        images, "CIFAR10", replace(remote(url, content), place="cifar-10-batches-bin")
     )
     assert images.cifar10("test").labels.tolist() == [5] * 4
     folder = data / "cifar-10-batches-bin"

@@ -15,7 +15,7 @@ from axonal.data.recordings import cochlea, delta_spikes, fsdd, nmnist, read_wav
 
 def events(**changes):
     """Three recordings of 2, 0 and 3 events; the first and last train."""
-    found = {
+    arrays = {
         "x": np.array([0, 33, 5, 6, 7], np.uint8),
         "y": np.array([1, 2, 33, 4, 4], np.uint8),
         "p": np.array([0, 1, 1, 0, 0], np.uint8),
@@ -24,7 +24,7 @@ def events(**changes):
         "label": np.array([7, 1, 3], np.uint8),
         "is_test": np.array([False, True, False]),
     }
-    return found | changes
+    return arrays | changes
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.events import Events
-from axonal.core.neurons.kinds import Current, Delta, Izhikevich, Leaky
+from axonal.core.neurons import Current, Delta, Izhikevich, Leaky
 from axonal.deploy.engine import codegen, engine, kernels, layout, reference
 from axonal.deploy.engine.engine import Engine
 from axonal.graph import load, save
@@ -286,7 +286,7 @@ def test_more_events_than_room_for_them():
 
 def test_counts_of_an_endless_stream_take_bounded_memory(monkeypatch):
     graph = Graph([Node("x", Input((2,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
-    monkeypatch.setattr(engine, "KEPT", 3)
+    monkeypatch.setattr(engine, "SEPARATE", 3)
     stream = Engine(graph).stream()
     for _ in range(7):
         stream.push({"x": np.ones((2, 2), "f4")})
@@ -298,7 +298,7 @@ def test_counts_of_an_endless_stream_take_bounded_memory(monkeypatch):
 def test_the_engine_runs_without_torch():
     code = (
         "import sys, numpy as np\n"
-        "from axonal.core.neurons.kinds import Leaky\n"
+        "from axonal.core.neurons import Leaky\n"
         "from axonal.deploy.engine import Engine\n"
         "from axonal.graph.graph import *\n"
         "g = Graph([Node('x', Input((2,))), Node('n', Neurons(Leaky()), ('x',))], ['n'])\n"

@@ -13,7 +13,7 @@ from torch import nn
 
 from axonal.convert import sigma_delta
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import AdaptiveThreshold, Leaky
+from axonal.core.neurons import AdaptiveThreshold, Leaky
 from axonal.deploy.engine.reference import run
 from axonal.deploy.from_torch import trace, trace_changes
 from axonal.graph import graph as ops
@@ -145,17 +145,34 @@ def test_padding(pads, mode, shape):
 @SMALL
 @given(
     mode=st.sampled_from(["nearest", "nearest-exact", "bilinear", "linear"]),
-    whole=st.integers(1, 3),
-    scale=st.floats(0.4, 3.3),
+    factor=st.integers(1, 3) | st.floats(0.4, 3.3),
     sized=st.booleans(),
+    aligned=st.booleans(),
 )
-def test_resizing(mode, whole, scale, sized):
-    factor = scale if "nearest" in mode else whole
+def test_resizing(mode, factor, sized, aligned):
     shape = (2, 5) if mode == "linear" else (2, 5, 6)
-    given = {"size": tuple(int(n * factor) for n in shape[1:])} if sized else {}
-    given = given or {"scale_factor": float(factor)}
-    same(nn.Upsample(**given, mode=mode), *shape)
-    same(Net(lambda m, x: F.interpolate(x, **given, mode=mode)), *shape)
+    how = {"size": tuple(int(n * factor) for n in shape[1:])} if sized else {}
+    how = how or {"scale_factor": float(factor)}
+    how |= {} if "nearest" in mode else {"align_corners": aligned}
+    same(nn.Upsample(**how, mode=mode), *shape)
+    same(Net(lambda m, x: F.interpolate(x, **how, mode=mode)), *shape)
+
+
+@SMALL
+@given(
+    dims=st.integers(1, 2),
+    size=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 1),
+    extra=st.integers(0, 1),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+)
+def test_transposed_convolutions(dims, size, stride, padding, extra, dilation, groups):
+    assume(extra < max(stride, dilation) and padding <= dilation * (size - 1))
+    kind = nn.ConvTranspose1d if dims == 1 else nn.ConvTranspose2d
+    layer = kind(4, 6, size, stride, padding, extra, groups, dilation=dilation)
+    same(layer, *(4, 5, 3)[: dims + 1])
 
 
 LAYERS = {
@@ -535,7 +552,7 @@ def test_the_line_of_an_operation_without_a_rule_is_named(wrap):
         (lambda m, x: m.act(x), {"act": nn.ReLU()}, r"'act' \(ReLU\) at .*neurons"),
         (lambda m, x: x.relu(), {}, r"'relu' \(relu\) at .* sigma-delta"),
         (lambda m, x: m.norm(x), {"norm": nn.LayerNorm(4)}, "'norm' .LayerNorm. .*no rule"),
-        (lambda m, x: m.up(x), {"up": nn.ConvTranspose2d(4, 4, 2)}, "ConvTranspose2d.*no rule"),
+        (lambda m, x: m.deep(x[:, None]), {"deep": nn.Conv3d(1, 1, 1)}, "Conv3d.*no rule.*axes"),
         (lambda m, x: x * x, {}, r"\(mul\).*two values that move"),
         (lambda m, x: 1 / x, {}, r"\(truediv\).*divides by a value that moves"),
         (lambda m, x: x @ x, {}, r"\(matmul\)"),
@@ -549,8 +566,7 @@ def test_the_line_of_an_operation_without_a_rule_is_named(wrap):
         (lambda m, x: x.mean((1, 2, 3)), {}, "1 to 3 axes"),
         (lambda m, x: F.pad(x, (1, 1), value=1.0), {}, r"\(pad\).*only zeros"),
         (lambda m, x: F.pad(x, (1,) * 6), {}, r"\(pad\).*channels"),
-        (lambda m, x: F.interpolate(x, scale_factor=1.5, mode="bilinear"), {}, "whole factors"),
-        (lambda m, x: F.interpolate(x, scale_factor=2, mode="bicubic"), {}, "bicubic by"),
+        (lambda m, x: F.interpolate(x, scale_factor=2, mode="bicubic"), {}, "bicubic; use nearest"),
         (lambda m, x: F.adaptive_avg_pool2d(x, 3), {}, "does not divide"),
         (lambda m, x: m.norm(x), {"norm": nn.BatchNorm2d(4, track_running_stats=False)}, "stat"),
         (lambda m, x: x + m.big, {"big": nn.Parameter(torch.ones(3, 4, 1, 1))}, "constant of"),
@@ -643,10 +659,10 @@ def test_labels_are_for_embeddings_alone():
 
 def test_a_change_without_a_rule_is_refused_by_name():
     network = sigma_delta(
-        middle(lambda m, h: F.interpolate(h, scale_factor=1.5, mode="bilinear")),
+        middle(lambda m, h: F.adaptive_avg_pool2d(h, 3)),
         torch.zeros(1, 2, 4, 4),
     )
-    with pytest.raises(InputError, match=r"\(interpolate\) at File .*whole factors"):
+    with pytest.raises(InputError, match=r"\(adaptive_avg_pool2d\) at File .*does not divide"):
         trace_changes(network)
 
 

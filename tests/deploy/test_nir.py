@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
-from axonal.core.neurons.kinds import AdaptiveThreshold, Current, Leaky
+from axonal.core.neurons import AdaptiveThreshold, Current, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
 from axonal.graph.graph import (

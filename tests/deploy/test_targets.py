@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.meter import FIELDS, Counts
-from axonal.core.neurons.kinds import Izhikevich, Leaky
+from axonal.core.neurons import Izhikevich, Leaky
 from axonal.deploy.engine import codegen, layout
 from axonal.deploy.targets import TARGETS, Target
+from axonal.graph.difference import Difference
 from axonal.graph.graph import (
     Add,
     Delay,
     Dense,
-    Difference,
     Graph,
     Input,
     Neurons,

@@ -5,8 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.meter import FIELDS, Counts
-from axonal.generate import evaluation, pipeline
-from axonal.generate.evaluation import Evaluated, Setting, evaluate, ratio_interval, saving_interval
+from axonal.generate import evaluation
+from axonal.generate.evaluation import (
+    Evaluation,
+    Setting,
+    evaluate,
+    ratio_interval,
+    saving_interval,
+)
 from axonal.generate.quality import Reference
 from axonal.generate.runs import Interval, Run
 from axonal.models.flow import FlowConfig, FlowUNet
@@ -24,8 +30,8 @@ def save(assets, seed=0):
 @pytest.fixture
 def assets(tmp_path, monkeypatch):
     """A tiny generator where those that ship would lie."""
-    for module in (evaluation, pipeline):
-        monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
+    for module in ("evaluation", "pretrained"):
+        monkeypatch.setattr(f"axonal.generate.{module}.ASSETS", tmp_path / "assets")
     save(tmp_path / "assets")
     return tmp_path / "assets"
 
@@ -56,11 +62,13 @@ def same(one, other):
 
 def test_an_evaluation_counts_and_measures(assets, real):
     done = []
-    found = evaluate(SETTING, SAMPLES, 0, real, advance=done.append)
-    assert sum(done) == SAMPLES == found.run.counts.samples
-    assert found.run.fd.low <= found.run.fd.value <= found.run.fd.high and len(found.draws) == 200
-    assert {"fd", "precision", "recall"} == found.run.quality.keys()
-    assert len(found.run.images) == evaluation.SHOWN and len(found.run.counts.table) == 2
+    result = evaluate(SETTING, SAMPLES, 0, real, advance=done.append)
+    assert sum(done) == SAMPLES == result.run.counts.samples
+    assert (
+        result.run.fd.low <= result.run.fd.value <= result.run.fd.high and len(result.draws) == 200
+    )
+    assert {"fd", "precision", "recall"} == result.run.quality.keys()
+    assert len(result.run.images) == evaluation.IMAGES and len(result.run.counts.table) == 2
 
 
 def test_a_finished_evaluation_is_read(assets, real, tmp_path, monkeypatch):
@@ -71,7 +79,7 @@ def test_a_finished_evaluation_is_read(assets, real, tmp_path, monkeypatch):
     assert same(first, again) and again.run.seconds == first.run.seconds and done == [SAMPLES]
 
 
-def test_other_seeds_samples_settings_and_weights_are_kept_apart(assets, real, tmp_path):
+def test_other_seeds_samples_settings_and_weights_have_files_of_their_own(assets, real, tmp_path):
     runs = [(SETTING, SAMPLES, 0), (SETTING, SAMPLES, 1), (SETTING, SAMPLES + 1, 0)]
     runs += [(Setting(generator="tiny", sampler="euler", steps=3), SAMPLES, 0)]
     runs += [(Setting(generator="tiny", sampler="multistep", steps=2), SAMPLES, 0)]
@@ -85,8 +93,8 @@ def test_other_seeds_samples_settings_and_weights_are_kept_apart(assets, real, t
 @settings(max_examples=30)
 @given(part=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_damaged_evaluations_read_as_none(tmp_path, part, bit, cut):
-    path, found = tmp_path / "kept.npz", made_up(50, [1.0, 2.0], skipping=20)
-    evaluation._save(path, found.run, found.draws)
+    path, original = tmp_path / "evaluation.npz", by_hand(50, [1.0, 2.0], skipping=20)
+    evaluation._save(path, original.run, original.draws)
     content = bytearray(path.read_bytes())
     place = int(part * len(content))
     if cut:
@@ -99,7 +107,7 @@ def test_damaged_evaluations_read_as_none(tmp_path, part, bit, cut):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"no archive", b"\x93NUMPY\x01\x00"])
-def test_damaged_evaluations_are_made_again(assets, real, tmp_path, damage):
+def test_damaged_evaluations_are_repeated(assets, real, tmp_path, damage):
     first = evaluate(SETTING, SAMPLES, 0, real, tmp_path / "store")
     (path,) = (tmp_path / "store").iterdir()
     path.write_bytes(damage)
@@ -125,7 +133,7 @@ def test_names_and_families(values, family, name):
     assert (setting.family, setting.name) == (family, name)
 
 
-def made_up(work, draws, skipping=None):
+def by_hand(work, draws, skipping=None):
     """A run whose Frechet distance is the first draw."""
 
     def counts(synops):
@@ -146,46 +154,46 @@ def made_up(work, draws, skipping=None):
         images=np.zeros((1, 1, 4, 4), np.uint8),
         seconds=1.0,
     )
-    return Evaluated(run, draws)
+    return Evaluation(run, draws)
 
 
 def test_the_saving_is_drawn_with_the_baseline_that_qualifies():
-    run = made_up(25, [2.0, 2.0, 2.0, 2.0])
-    cheap, dear = made_up(50, [2.0, 2.0, 3.0, 3.0]), made_up(100, [1.0, 1.0, 1.0, 1.0])
-    found = saving_interval(run, [cheap, dear])
+    run = by_hand(25, [2.0, 2.0, 2.0, 2.0])
+    cheap, dear = by_hand(50, [2.0, 2.0, 3.0, 3.0]), by_hand(100, [1.0, 1.0, 1.0, 1.0])
+    result = saving_interval(run, [cheap, dear])
     # The cheap one falls short in half of the draws: savings of 1/2, 1/2, 3/4, 3/4.
-    assert found.value == 0.5 and (found.low, found.high) == (0.5, 0.75)
+    assert result.value == 0.5 and (result.low, result.high) == (0.5, 0.75)
 
 
 def test_draws_that_no_baseline_reaches_do_not_count():
-    run, base = made_up(25, [2.0, 1.0, 1.0]), made_up(50, [2.0, 2.0, 2.0])
+    run, base = by_hand(25, [2.0, 1.0, 1.0]), by_hand(50, [2.0, 2.0, 2.0])
     assert saving_interval(run, [base]) == Interval(0.5, 0.5, 0.5)
 
 
 def test_a_run_that_no_baseline_reaches_has_no_saving():
-    assert saving_interval(made_up(25, [1.0, 9.0]), [made_up(50, [2.0, 2.0])]) is None
+    assert saving_interval(by_hand(25, [1.0, 9.0]), [by_hand(50, [2.0, 2.0])]) is None
 
 
 def test_the_tolerance_decides_who_qualifies():
-    run, base = made_up(25, [2.0, 2.0]), made_up(50, [2.2, 2.2])
+    run, base = by_hand(25, [2.0, 2.0]), by_hand(50, [2.2, 2.2])
     assert saving_interval(run, [base]) is None
     assert saving_interval(run, [base], tolerance=1.1001).value == 0.5
 
 
 def test_baselines_may_skip_zeros():
-    run, base = made_up(25, [2.0, 2.0]), made_up(100, [2.0, 2.0], skipping=50)
-    unknown = made_up(30, [1.0, 1.0])
+    run, base = by_hand(25, [2.0, 2.0]), by_hand(100, [2.0, 2.0], skipping=50)
+    unknown = by_hand(30, [1.0, 1.0])
     assert saving_interval(run, [base, unknown], skipping=True) == Interval(0.5, 0.5, 0.5)
     assert saving_interval(run, [base, unknown]).value == pytest.approx(1 - 25 / 30)
 
 
 def test_a_run_that_does_more_saves_less_than_nothing():
-    assert saving_interval(made_up(100, [2.0]), [made_up(50, [2.0])]) == Interval(-1, -1, -1)
+    assert saving_interval(by_hand(100, [2.0]), [by_hand(50, [2.0])]) == Interval(-1, -1, -1)
 
 
 def test_ratios_are_drawn_in_pairs():
-    run, base = made_up(1, [2.0, 4.0, 6.0]), made_up(1, [1.0, 2.0, 3.0])
+    run, base = by_hand(1, [2.0, 4.0, 6.0]), by_hand(1, [1.0, 2.0, 3.0])
     assert ratio_interval(run, base) == Interval(2, 2, 2)
-    base = made_up(1, [1.0, 1.0, 1.0])
-    found = ratio_interval(run, base)
-    assert found.value == 2 and (found.low, found.high) == pytest.approx((2.0, 5.9))
+    base = by_hand(1, [1.0, 1.0, 1.0])
+    result = ratio_interval(run, base)
+    assert result.value == 2 and (result.low, result.high) == pytest.approx((2.0, 5.9))

@@ -10,7 +10,7 @@ from axonal.convert.certificate import Certificate, LayerCertificate
 from axonal.convert.methods.sigma_delta import sigma_delta
 from axonal.core.errors import AxonalError, FileError, InputError
 from axonal.generate.pipeline import Generator
-from axonal.generate.pretrained import CERTIFICATES, pretrained, read_certificates
+from axonal.generate.pretrained import CERTIFICATES, pretrained_names, read_certificates
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn.meter import Meter
 
@@ -71,56 +71,56 @@ def make(generator, classes=CLASSES, steps=3, **options):
 
 
 def test_images_are_bytes_of_the_networks_shape(ann):
-    images = make(ann).images
+    images = make(ann).samples
     assert images.shape == (5, 1, 8, 8) and images.dtype == np.uint8 and images.std() > 10
 
 
 @pytest.mark.parametrize("name", ["ann", "exact", "coarse"])
 def test_batches_do_not_matter(name, request):
     generator, done = request.getfixturevalue(name), []
-    whole, parts = make(generator), make(generator, batch=2, advance=done.append)
-    np.testing.assert_array_equal(whole.images, parts.images)
-    np.testing.assert_array_equal(whole.counts.table, parts.counts.table)
-    assert whole.counts.samples == parts.counts.samples == 5 and done == [2, 2, 1]
+    one, parts = make(generator), make(generator, batch=2, advance=done.append)
+    np.testing.assert_array_equal(one.samples, parts.samples)
+    np.testing.assert_array_equal(one.counts.table, parts.counts.table)
+    assert one.counts.samples == parts.counts.samples == 5 and done == [2, 2, 1]
 
 
 def test_the_seed_decides(ann, coarse):
     for generator in (ann, coarse):
-        one, same, other = (make(generator, seed=seed).images for seed in (7, 7, 8))
+        one, same, other = (make(generator, seed=seed).samples for seed in (7, 7, 8))
         assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("size", [6, 8])
 def test_noise_depends_on_the_place_alone(size):
     generator = Generator(network(size=size))
-    whole = make(generator).images
+    images = make(generator).samples
     for count in (1, 2, 4):
-        np.testing.assert_array_equal(make(generator, CLASSES[:count]).images, whole[:count])
-    np.testing.assert_array_equal(make(generator, [0, 2, 2, 2]).images[:1], whole[:1])
+        np.testing.assert_array_equal(make(generator, CLASSES[:count]).samples, images[:count])
+    np.testing.assert_array_equal(make(generator, [0, 2, 2, 2]).samples[:1], images[:1])
 
 
 def test_the_class_matters(ann):
-    images = [make(ann, [label]).images for label in range(3)]
+    images = [make(ann, [label]).samples for label in range(3)]
     assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[1], images[2])
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "multistep"])
-def test_without_thresholds_sigma_delta_paints_what_the_ann_does(ann, exact, sampler):
-    one, other = (make(g, sampler=sampler).images.astype(int) for g in (ann, exact))
+def test_without_thresholds_sigma_delta_generates_what_the_ann_does(ann, exact, sampler):
+    one, other = (make(g, sampler=sampler).samples.astype(int) for g in (ann, exact))
     assert np.abs(one - other).max() <= 1  # two orders of summing, before rounding to bytes
 
 
 def test_thresholds_change_images_and_save_work(exact, coarse):
     precise, rough = make(exact, steps=8), make(coarse, steps=8)
-    assert not np.array_equal(precise.images, rough.images)
+    assert not np.array_equal(precise.samples, rough.samples)
     assert rough.counts.total("synops") < precise.counts.total("synops")
 
 
 @pytest.mark.parametrize(("sampler", "evaluations"), [("euler", 3), ("heun", 5)])
 def test_counts_of_the_ann(ann, sampler, evaluations):
-    made = make(ann, sampler=sampler)
-    counts, skipping = made.counts, made.zero_skipping
-    assert counts.samples == skipping.samples == 5 and made.seconds > 0
+    output = make(ann, sampler=sampler)
+    counts, skipping = output.counts, output.zero_skipping
+    assert counts.samples == skipping.samples == 5 and output.seconds > 0
     assert len(counts.table) == len(skipping.table) == evaluations
     assert (counts.table[0] == counts.table[-1]).all()
     assert (skipping.table <= counts.table).all()
@@ -128,23 +128,23 @@ def test_counts_of_the_ann(ann, sampler, evaluations):
 
 
 def test_counts_begin_with_the_shared_start(ann, coarse):
-    made = make(coarse)
-    assert made.zero_skipping is None and len(made.counts.table) == 4
+    output = make(coarse)
+    assert output.zero_skipping is None and len(output.counts.table) == 4
     with torch.no_grad(), Meter(ann.model) as meter:
         ann.model(torch.zeros(1, 1, 8, 8), torch.zeros(1).long())
     dense = meter.counts().total("synops")
     # One dense evaluation for each of the three classes, shared by the five images.
-    assert made.counts.by_step("synops")[0] == pytest.approx(3 * dense / 5)
+    assert output.counts.by_step("synops")[0] == pytest.approx(3 * dense / 5)
     assert make(coarse, [1] * 4).counts.by_step("synops")[0] == pytest.approx(dense / 4)
-    assert (made.counts.by_step("synops")[1:] < 1.01 * dense).all()
+    assert (output.counts.by_step("synops")[1:] < 1.01 * dense).all()
 
 
 def test_a_spiking_core_multiplies_less():
-    made = make(Generator(network(core="spiking", threshold=0.1)))
+    output = make(Generator(network(core="spiking", threshold=0.1)))
     ann = make(Generator(network()))
-    assert made.counts.total("multiplies") < ann.counts.total("multiplies")
-    assert made.counts.total("multiplies") < made.counts.total("synops")
-    assert made.zero_skipping.total("synops") <= made.counts.total("synops")
+    assert output.counts.total("multiplies") < ann.counts.total("multiplies")
+    assert output.counts.total("multiplies") < output.counts.total("synops")
+    assert output.zero_skipping.total("synops") <= output.counts.total("synops")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_unknown_names_are_refused_with_those_there_are(name):
 def test_a_folder_does_not_hide_what_ships(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    assert "mnist" in pretrained()
+    assert "mnist" in pretrained_names()
     assert Generator.from_pretrained("mnist").shape == (1, 28, 28)
 
 
@@ -249,12 +249,12 @@ def test_other_values_are_refused(converted, field, value):
 
 
 def test_the_engine_makes_the_same_images_with_the_same_counts():
-    made = [
+    outputs = [
         Generator.from_pretrained("mnist-sigma-delta", backend=backend)([3, 8], steps=4, seed=1)
         for backend in ("torch", "engine")
     ]
-    torch_, engine = made
-    assert np.abs(torch_.images.astype(int) - engine.images).max() <= 2
+    torch_, engine = outputs
+    assert np.abs(torch_.samples.astype(int) - engine.samples).max() <= 2
     for field, total in torch_.counts.totals().items():
         assert engine.counts.total(field) == pytest.approx(total, rel=1e-3), field
     assert engine.counts.table.shape[0] == torch_.counts.table.shape[0]

@@ -37,8 +37,8 @@ def counted(network, calls):
 def test_a_constant_estimate_is_reached_exactly(name, steps, seed):
     generator = torch.Generator().manual_seed(seed)
     target, noise = (torch.randn(3, 2, generator=generator) for _ in range(2))
-    made = sample(lambda x, t, s: (target, s), noise, steps=steps, sampler=name)
-    torch.testing.assert_close(made, target, rtol=0, atol=1e-6)
+    values = sample(lambda x, t, s: (target, s), noise, steps=steps, sampler=name)
+    torch.testing.assert_close(values, target, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -46,8 +46,8 @@ def test_the_order_of_convergence(name):
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
     counts, errors = [256, 512, 1024, 2048], []
     for steps in counts:
-        made = sample(gaussian, noise, steps=steps, sampler=name)
-        errors.append(float((made - flowed(noise)).abs().max()))
+        values = sample(gaussian, noise, steps=steps, sampler=name)
+        errors.append(float((values - flowed(noise)).abs().max()))
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(ORDERS[name], abs=0.3)
 
@@ -71,12 +71,12 @@ def test_evaluations(name, evaluations):
     assert [state for _, state in calls] == ["start", *range(1, evaluations)]
 
 
-def test_the_network_may_keep_the_noise_it_is_given():
+def test_the_network_may_hold_on_to_its_noise():
     noise = torch.randn(4, generator=torch.Generator().manual_seed(0))
-    kept = noise.clone()
+    copy = noise.clone()
     for name in SAMPLERS:
         sample(gaussian, noise, steps=3, sampler=name)
-    assert torch.equal(noise, kept)
+    assert torch.equal(noise, copy)
 
 
 @pytest.mark.parametrize("steps", [0, -1, True, 1.5, "4", None])

@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 
 from axonal.core.errors import FileError, InputError
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Dynamics, Leaky
 from axonal.graph import load, save
 from axonal.graph.checkpoint import ARRAYS_FILE, NODES_FILE
+from axonal.graph.difference import Difference
 from axonal.graph.graph import (
     Add,
     Bias,
     Conv,
     Delay,
-    Difference,
     Graph,
     Input,
     Neurons,

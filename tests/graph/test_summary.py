@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import AdaptiveThreshold, Delta, Leaky
+from axonal.core.neurons import AdaptiveThreshold, Delta, Leaky
 from axonal.graph.graph import (
     Add,
     Bias,
@@ -122,7 +122,7 @@ DESCRIPTIONS = [
     ),
     (
         Neurons(AdaptiveThreshold(emit="integer", levels=4, gain=2.0)),
-        "adaptive threshold, gain 2, threshold 1, decay 0.9, fade 0.97, rise 0.2, "
+        "adaptive threshold, gain 2, threshold 1, decay 0.9, rho 0.97, beta 0.2, "
         "up to 4 spikes, rounded, takes the threshold away",
     ),
     (Neurons(Delta(threshold=0.1)), "delta, threshold 0.1, negative_slope 0, sends changes"),

@@ -20,7 +20,7 @@ from axonal.learn.anytime import (
     curve,
     exits,
     fisher_information,
-    running,
+    running_mean,
     static_accuracy,
 )
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
@@ -58,7 +58,7 @@ def spiking(**options):
     return network
 
 
-def wired():
+def branched():
     """A branched network with a state and a function of rates, as conversions make them."""
     torch.manual_seed(0)
     parts = {"map": nn.Linear(6, 6), "spikes": LIF(0.9), "norm": Difference(nn.LayerNorm(6))}
@@ -77,42 +77,44 @@ def wired():
 def by_truncation(network, x, labels, batch=1):
     """The information of each step from a run that ends there."""
     network = network.eval().requires_grad_(True)
-    found = torch.zeros(len(x), dtype=torch.float64)
+    information = torch.zeros(len(x), dtype=torch.float64)
     for first in range(0, len(labels), batch):
         for t in range(len(x)):
             network.zero_grad()
             some = x[: t + 1, first : first + batch]
             logits = network(some)[0].double().mean(0)
             nn.functional.cross_entropy(logits, labels[first : first + batch]).backward()
-            found[t] += sum(p.grad.double().square().sum() for p in network.parameters())
-    return found * batch / len(labels)
+            information[t] += sum(p.grad.double().square().sum() for p in network.parameters())
+    return information * batch / len(labels)
 
 
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_information_of_a_linear_read_out_is_known(per_sample):
     x, labels = inputs(batch=2 * BATCH)
     network, x = linear(), x.double()
-    found = fisher_information(network, x, labels, per_sample)
+    information = fisher_information(network, x, labels, per_sample)
     # d log p(y | W m + b) / d(W, b) = (e_y - p) (m, 1)^T with m the running mean of x.
     m = x.cumsum(0) / torch.arange(1, 6)[:, None, None]
     error = nn.functional.one_hot(labels, 3) - network[0](m).softmax(-1)
     gradients = error[..., None] * torch.cat([m, torch.ones(5, 2 * BATCH, 1)], -1)[:, :, None]
     if not per_sample:
         gradients = gradients.unflatten(1, (2, BATCH)).mean(2)
-    torch.testing.assert_close(found.total, gradients.square().sum((2, 3)).mean(1))
+    torch.testing.assert_close(information.total, gradients.square().sum((2, 3)).mean(1))
 
 
-@pytest.mark.parametrize("network", [spiking, wired, lambda: spiking(recompute=True)])
+@pytest.mark.parametrize("network", [spiking, branched, lambda: spiking(recompute=True)])
 def test_information_is_that_of_runs_which_end_early(network):
     x, labels = inputs(batch=BATCH)
     network = network()
-    found = fisher_information(network, x, labels)
+    information = fisher_information(network, x, labels)
     expected = by_truncation(network, x, labels)
     assert (expected > 0).all()
-    torch.testing.assert_close(found.total, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(information.total, expected, rtol=1e-4, atol=0)
     batches = fisher_information(network, x, labels, per_sample=False).total
     torch.testing.assert_close(batches, by_truncation(network, x, labels, BATCH), rtol=1e-4, atol=0)
-    assert (batches <= found.total).all(), "a mean's square is no more than the mean of squares"
+    assert (batches <= information.total).all(), (
+        "a mean's square is no more than the mean of squares"
+    )
 
 
 def test_information_comes_by_layer_and_adds_up():
@@ -120,19 +122,19 @@ def test_information_comes_by_layer_and_adds_up():
     torch.manual_seed(1)
     model = SpikingClassifier(config)
     x = model.encode(torch.rand(2, 1, 6, 6) * 2 - 1)
-    found = fisher_information(model.network, x, torch.tensor([0, 2]))
-    assert [*found.layers] == ["0", "3", "5"]
-    assert all(values.shape == (4,) for values in found.layers.values())
-    torch.testing.assert_close(sum(found.layers.values()), found.total)
-    nodes = fisher_information(wired(), *inputs()).layers
+    information = fisher_information(model.network, x, torch.tensor([0, 2]))
+    assert [*information.layers] == ["0", "3", "5"]
+    assert all(values.shape == (4,) for values in information.layers.values())
+    torch.testing.assert_close(sum(information.layers.values()), information.total)
+    nodes = fisher_information(branched(), *inputs()).layers
     assert [*nodes] == ["graph.map", "graph.norm.function", "graph.read"]
 
 
 def test_samples_are_independent():
     network, (x, labels) = spiking(), inputs()
     each = [fisher_information(network, x[:, [b]], labels[[b]]).total for b in range(4)]
-    found = fisher_information(network, x, labels).total
-    torch.testing.assert_close(found, torch.stack(each).mean(0))
+    information = fisher_information(network, x, labels).total
+    torch.testing.assert_close(information, torch.stack(each).mean(0))
 
 
 def test_the_network_is_left_as_it_was():
@@ -145,8 +147,8 @@ def test_the_network_is_left_as_it_was():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x, labels = inputs()
     with torch.no_grad():
-        found, again = (fisher_information(network, x, labels).total for _ in range(2))
-    torch.testing.assert_close(found, again, rtol=0, atol=0)
+        information, again = (fisher_information(network, x, labels).total for _ in range(2))
+    torch.testing.assert_close(information, again, rtol=0, atol=0)
     assert [m.training for m in network.modules()] == modes
     assert not network[0].weight.requires_grad and network[4].weight.requires_grad
     assert all(p.grad is None for p in network.parameters())
@@ -166,9 +168,9 @@ def test_layers_that_nothing_depends_on_have_no_information():
         def forward(self, x):
             return self.read(x), None
 
-    found = fisher_information(Beside(), *inputs())
-    assert not found.layers["other"].any() and found.layers["read"].all()
-    assert math.isnan(centroid(found.layers["other"]))
+    information = fisher_information(Beside(), *inputs())
+    assert not information.layers["other"].any() and information.layers["read"].all()
+    assert math.isnan(centroid(information.layers["other"]))
 
 
 def test_the_centroid_is_the_step_information_lies_around():
@@ -214,9 +216,9 @@ def test_what_has_no_information_is_refused(network, x, labels, message):
 def test_running_means_are_means(size, seed):
     outputs, _ = draw(size, seed)
     for delay in range(size[0]):
-        found = running(outputs, delay)
+        means = running_mean(outputs, delay)
         expected = [outputs[delay : t + 1].double().mean(0) for t in range(delay, size[0])]
-        torch.testing.assert_close(found, torch.stack(expected))
+        torch.testing.assert_close(means, torch.stack(expected))
 
 
 def one_by_one(outputs, threshold, by, delay):
@@ -238,8 +240,8 @@ def one_by_one(outputs, threshold, by, delay):
 def test_exits_come_in_the_first_step_that_is_sure_enough(by, size, seed, threshold):
     outputs, _ = draw(size, seed)
     for delay in (0, size[0] - 1):
-        found = exits(outputs, threshold, by, delay=delay)
-        assert torch.equal(found, one_by_one(outputs, threshold, by, delay))
+        steps = exits(outputs, threshold, by, delay=delay)
+        assert torch.equal(steps, one_by_one(outputs, threshold, by, delay))
 
 
 @BOTH
@@ -278,8 +280,8 @@ def test_calibration_keeps_its_loss_with_the_lowest_threshold(by, size, seed, lo
     outputs, labels = draw(size, seed)
     delay = min(delay, size[0] - 1)
     threshold = calibrate(outputs, labels, loss, by, delay=delay)
-    found = anytime(outputs, labels, threshold, by, delay=delay)
-    assert found.accuracy >= found.full - loss - 1e-7
+    answers = anytime(outputs, labels, threshold, by, delay=delay)
+    assert answers.accuracy >= answers.full - loss - 1e-7
     taken = exits(outputs, threshold, by, delay=delay)
     for point in curve(outputs, labels, by, delay=delay):
         if torch.equal(exits(outputs, point.threshold, by, delay=delay), taken):
@@ -306,21 +308,21 @@ def test_thresholds_suit_samples_that_were_not_seen(by):
     noise = torch.randn(16, 4000, 4, generator=generator)
     outputs = 6 * (evidence + 0.2 * noise)
     threshold = calibrate(outputs[:, :2000], labels[:2000], 0.01, by)
-    found = anytime(outputs[:, 2000:], labels[2000:], threshold, by)
-    assert found.accuracy > found.full - 0.015 and found.share < 0.4
-    assert found.accuracy > found.random + 0.08 > found.first
+    answers = anytime(outputs[:, 2000:], labels[2000:], threshold, by)
+    assert answers.accuracy > answers.full - 0.015 and answers.share < 0.4
+    assert answers.accuracy > answers.random + 0.08 > answers.first
 
 
 @given(st.integers(1, 4), st.integers(1, 4), seeds, thresholds)
 def test_random_exit_is_the_mean_over_all_ways_of_dealing_the_steps(steps, batch, seed, threshold):
     outputs, labels = draw((steps, batch, 2), seed)
-    found, taken = anytime(outputs, labels, threshold), exits(outputs, threshold)
-    right = running(outputs).argmax(-1) == labels
+    answers, taken = anytime(outputs, labels, threshold), exits(outputs, threshold)
+    right = running_mean(outputs).argmax(-1) == labels
     ways = permutations((taken - 1).tolist())
     dealt = [right[list(way), range(batch)].double().mean() for way in ways]
-    assert found.random == pytest.approx(float(torch.stack(dealt).mean()))
-    assert found.steps == pytest.approx(float(taken.double().mean()))
-    assert found.of == steps and found.share == found.steps / steps
+    assert answers.random == pytest.approx(float(torch.stack(dealt).mean()))
+    assert answers.steps == pytest.approx(float(taken.double().mean()))
+    assert answers.of == steps and answers.share == answers.steps / steps
 
 
 def test_a_summary_holds_what_it_stands_beside():
@@ -394,7 +396,7 @@ def test_settings_out_of_range_are_refused():
         exits(OUTPUTS, 0.5, "margin")
     for delay in (-1, 3):
         with pytest.raises(InputError, match=f"delay {delay} of 3 steps"):
-            running(OUTPUTS, delay)
+            running_mean(OUTPUTS, delay)
     for loss in (-0.1, 1.1, math.nan):
         with pytest.raises(InputError, match="no share"):
             calibrate(OUTPUTS, LABELS, loss)

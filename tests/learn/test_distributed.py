@@ -1,4 +1,4 @@
-"""The same run in one process and in two, which this file is too: `torchrun test_processes.py`."""
+"""The same run in one process and in two, which run this file: `torchrun test_distributed.py`."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from axonal.core.errors import AxonalError, InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.learn.distributed import Processes
 from axonal.learn.loop import CHECKPOINT, fit
 from axonal.learn.recipe import Recipe
@@ -59,8 +59,8 @@ def recipe(**changes) -> Recipe:
     values = {"name": "tiny", "build": Spiking, "data": data, "loss": squared, "steps": 12}
     values |= {"batch": 4, "lr": 1e-2, "warmup": 3, "ema": 0.9, "compile": False, "patience": 9}
     values |= {"precision": "float32", "log_every": 1, "checkpoint_every": 3}
-    held = {"x": data()["x"][:5], "y": data()["y"][:5]}  # one process is left without a row
-    return Recipe(**values | {"held_out": lambda: held, "evaluate_every": 4} | changes)
+    held_out = {"x": data()["x"][:5], "y": data()["y"][:5]}  # one process is left without a row
+    return Recipe(**values | {"held_out": lambda: held_out, "evaluate_every": 4} | changes)
 
 
 def on_rank(rank, call, action):
@@ -77,9 +77,9 @@ def on_rank(rank, call, action):
 
 def spoiled():
     """One NaN, which step 0 hands to the second process."""
-    given, first = data(), Recipe.generator(recipe(), 0, 0, torch.device("cpu"))
-    given["x"][torch.randperm(10, generator=first)[1]] = torch.nan
-    return given
+    batch, first = data(), Recipe.generator(recipe(), 0, 0, torch.device("cpu"))
+    batch["x"][torch.randperm(10, generator=first)[1]] = torch.nan
+    return batch
 
 
 class Sums(nn.Module):
@@ -90,7 +90,7 @@ class Sums(nn.Module):
 
 
 def runs() -> dict[str, Recipe]:
-    """What the processes run in turn."""
+    """The recipes that the processes run in turn."""
 
     def stop():
         return on_rank(1, 7, lambda: signal.raise_signal(signal.SIGINT))
@@ -130,7 +130,7 @@ def work(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """The folder of what two processes left."""
+    """The folder that two processes wrote to."""
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [__file__, str(folder)]
@@ -190,7 +190,7 @@ def test_one_process_goes_on_where_two_stopped(two, alone, name):
         ("sharded layer", "InputError: tiny: the loss is nan at step 0: 1 (Broken) is the first"),
     ],
 )
-def test_all_processes_say_what_one_found(two, name, words):
+def test_all_processes_raise_the_error_of_one(two, name, words):
     for rank in (0, 1):
         assert (two / name / f"said.{rank}").read_text().startswith(words)
 
@@ -208,16 +208,16 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match="process 1 of this machine has no GPU, there are 1"):
-        Processes.joined("cuda")
+        Processes.from_environment("cuda")
 
 
 def test_errors_of_one_process_pass_through_as_they_are():
-    us = Processes(device=torch.device("cpu"))
-    with pytest.raises(RuntimeError, match="gloo") as caught, us.together("here"):
+    processes = Processes(device=torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="gloo") as caught, processes.guard("here"):
         raise RuntimeError("gloo")
     assert not isinstance(caught.value, AxonalError)
     lost = pytest.raises(AxonalError, match=r"process 1 of 2 lost another one.*; here; the same")
-    with lost, replace(us, rank=1, count=2).together("here"):
+    with lost, replace(processes, rank=1, world_size=2).guard("here"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
 
 

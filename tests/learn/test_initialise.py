@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import InputError
-from axonal.learn.initialise import fluctuating, kernel, membranes, rescale
+from axonal.learn.initialise import fluctuation_driven, kernel, membranes, rescale
 from axonal.nn import (
     LI,
     LIF,
@@ -39,15 +39,15 @@ def test_the_kernel_of_a_leaky_membrane_is_its_decay(decay, gain, steps):
 def test_the_kernel_of_a_current_is_a_difference_of_exponentials():
     t = torch.arange(1, 13, dtype=torch.float64)
     expected = (0.9**t - 0.6**t) / (0.9 - 0.6)
-    found = kernel(Neuron(Current(decay=0.9, synapse=0.6, threshold=5.0)), 12)
-    torch.testing.assert_close(found, expected)
+    response = kernel(Neuron(Current(decay=0.9, synapse=0.6, threshold=5.0)), 12)
+    torch.testing.assert_close(response, expected)
 
 
 @settings(max_examples=15)
 @given(rate=st.floats(0.01, 0.1), xi=st.floats(0.5, 2))
 def test_drawn_weights_bring_the_fluctuations_they_promise(rate, xi):
     net = Sequential(nn.Linear(400, 300), LIF(0.8, threshold=2.0))
-    fluctuating(net, [rate, rate], 40, xi=xi, generator=torch.Generator().manual_seed(0))
+    fluctuation_driven(net, [rate, rate], 40, xi=xi, generator=torch.Generator().manual_seed(0))
     h = membranes(net[1], net[0](events(rate, 40, 8, 400)))[20:]  # past the first rise
     assert abs(float(h.mean())) < 0.15 * 2.0 / xi
     in_time = h.flatten(0, 1).var(0).mean().sqrt()
@@ -61,10 +61,10 @@ def test_every_population_of_nested_layers_is_drawn_and_recurrent_ones_share():
     inner = Sequential(nn.Linear(200, 200), loop)
     net = Sequential(nn.Conv2d(2, 8, 5), LIF(), nn.Flatten(), nn.Linear(128, 200), LIF(0.7), inner)
     readout = nn.Linear(200, 3)
-    kept = readout.weight.clone()
+    weight = readout.weight.clone()
     net.append(readout)
-    fluctuating(net, [0.1, 0.05, 0.05, 0.05], 30)
-    assert torch.equal(readout.weight, kept) and not loop.connection.bias.any()
+    fluctuation_driven(net, [0.1, 0.05, 0.05, 0.05], 30)
+    assert torch.equal(readout.weight, weight) and not loop.connection.bias.any()
     shares = [
         spread(loop.neuron, f(events(0.05, 200, 4, 200))) ** 2 for f in (inner[0], loop.connection)
     ]
@@ -75,7 +75,7 @@ def test_every_population_of_nested_layers_is_drawn_and_recurrent_ones_share():
 @pytest.mark.parametrize("rates", [[0.1], [0.1, 0.0]])
 def test_rates_that_cannot_be_are_refused(rates):
     with pytest.raises(InputError, match="need 2 rates above 0"):
-        fluctuating(Sequential(nn.Linear(4, 4), LIF()), rates, 5)
+        fluctuation_driven(Sequential(nn.Linear(4, 4), LIF()), rates, 5)
 
 
 @settings(max_examples=15)
@@ -105,12 +105,12 @@ def test_an_input_that_stays_the_same_counts_in_every_step():
     torch.manual_seed(0)
     nets = [Sequential(nn.Linear(20, 30), LIF(), nn.Linear(30, 30), LIF()) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
-    still = torch.randn(16, 20).expand(8, -1, -1)
-    expected, found = (
+    constant = torch.randn(16, 20).expand(8, -1, -1)
+    expected, factors = (
         rescale(net, lambda net=net, x=x: net(x))
-        for net, x in zip(nets, (still.contiguous(), still), strict=True)
+        for net, x in zip(nets, (constant.contiguous(), constant), strict=True)
     )
-    assert list(found.values()) == pytest.approx(list(expected.values()))
+    assert list(factors.values()) == pytest.approx(list(expected.values()))
 
 
 def test_norms_standardised_weights_and_recurrent_connections_are_rescaled_by_their_own_scale():

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import FileError, InputError, MissingExtra
+from axonal.learn.data import Batches
 from axonal.learn.distributed import Processes
-from axonal.learn.loop import CHECKPOINT, Run, evaluate, fit
-from axonal.learn.recipe import Batches, Recipe
+from axonal.learn.loop import CHECKPOINT, Trainer, accuracy, evaluate, fit
+from axonal.learn.recipe import Recipe
 from axonal.nn import LIF, Sequential
 
 
@@ -71,14 +72,14 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def reference(tmp_path_factory):
     """The uninterrupted run: its folder and its network."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder = tmp_path_factory.mktemp("reference")
     return folder, fit(recipe(), folder)
 
 
-def test_a_run_is_a_function_of_its_seed(whole, tmp_path):
-    folder, trained = whole
+def test_a_run_is_a_function_of_its_seed(reference, tmp_path):
+    folder, trained = reference
     assert [step for step, *_ in losses(folder)] == list(range(20))
     assert losses(folder)[-1][1] < losses(folder)[0][1]
     assert not trained.training
@@ -86,8 +87,8 @@ def test_a_run_is_a_function_of_its_seed(whole, tmp_path):
     assert not same(fit(recipe(seed=1), tmp_path / "other"), trained)
 
 
-def test_a_finished_run_comes_back_as_it_was(whole):
-    folder, trained = whole
+def test_a_finished_run_comes_back_as_it_was(reference):
+    folder, trained = reference
     before = (folder / CHECKPOINT).read_bytes()
     assert same(fit(recipe(), folder), trained)
     assert (folder / CHECKPOINT).read_bytes() == before
@@ -101,8 +102,10 @@ def stopped(folder, step: int, number=signal.SIGINT, **changes) -> None:
 
 
 @pytest.mark.parametrize(("step", "every"), [(0, 1), (1, 1), (7, 1), (7, 5), (8, 1), (19, 1)])
-def test_ctrl_c_stores_the_step_under_way_and_the_run_goes_on_exactly(whole, tmp_path, step, every):
-    folder, trained = whole
+def test_ctrl_c_stores_the_step_under_way_and_the_run_goes_on_exactly(
+    reference, tmp_path, step, every
+):
+    folder, trained = reference
     handler = signal.getsignal(signal.SIGINT)
     stopped(tmp_path, step, log_every=every)
     assert signal.getsignal(signal.SIGINT) is handler
@@ -132,8 +135,8 @@ test_loop.fit(test_loop.recipe(loss=test_loop.at_call(10, kill)), sys.argv[2])
 """
 
 
-def test_a_killed_run_goes_on_exactly(whole, tmp_path, request):
-    folder, trained = whole
+def test_a_killed_run_goes_on_exactly(reference, tmp_path, request):
+    folder, trained = reference
     command = [sys.executable, "-c", KILLED, str(request.path.parent), str(tmp_path)]
     killed = subprocess.run(command, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -144,12 +147,12 @@ def test_a_killed_run_goes_on_exactly(whole, tmp_path, request):
     assert losses(tmp_path) == losses(folder)
 
 
-def test_fit_runs_off_the_main_thread(whole, tmp_path):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(fit(recipe(), tmp_path)))
+def test_fit_runs_off_the_main_thread(reference, tmp_path):
+    networks = []
+    thread = threading.Thread(target=lambda: networks.append(fit(recipe(), tmp_path)))
     thread.start()
     thread.join()
-    assert same(found[0], whole[1])
+    assert same(networks[0], reference[1])
 
 
 def test_frozen_weights_stay_and_do_not_hinder_going_on(tmp_path):
@@ -186,11 +189,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     ],
     ids=["recipe", "seed", "steps", "network", "part"],
 )
-def test_foreign_checkpoints_are_refused(whole, changes, message):
-    before = (whole[0] / CHECKPOINT).read_bytes()
+def test_foreign_checkpoints_are_refused(reference, changes, message):
+    before = (reference[0] / CHECKPOINT).read_bytes()
     with pytest.raises(FileError, match=rf"can't resume from .*: .*{message}"):
-        fit(recipe(**changes), whole[0])
-    assert (whole[0] / CHECKPOINT).read_bytes() == before
+        fit(recipe(**changes), reference[0])
+    assert (reference[0] / CHECKPOINT).read_bytes() == before
 
 
 def go_on_or_refuse(path, content: bytes):
@@ -204,15 +207,15 @@ def go_on_or_refuse(path, content: bytes):
 
 @settings(max_examples=20)
 @given(part=st.floats(0, 1, exclude_max=True))
-def test_truncated_checkpoints_are_refused(whole, tmp_path, part):
-    content = (whole[0] / CHECKPOINT).read_bytes()
+def test_truncated_checkpoints_are_refused(reference, tmp_path, part):
+    content = (reference[0] / CHECKPOINT).read_bytes()
     assert go_on_or_refuse(tmp_path, content[: int(part * len(content))]) is None
 
 
 @settings(max_examples=100)
 @given(bit=st.integers(0, 8 * 2200 - 1))
-def test_flipped_bits_in_the_header_never_surprise(whole, tmp_path, bit):
-    content = bytearray((whole[0] / CHECKPOINT).read_bytes())
+def test_flipped_bits_in_the_header_never_surprise(reference, tmp_path, bit):
+    content = bytearray((reference[0] / CHECKPOINT).read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     go_on_or_refuse(tmp_path, bytes(content))
 
@@ -230,7 +233,7 @@ def test_a_folder_that_can_not_be_written_is_refused_before_the_first_step(tmp_p
 
 
 @pytest.mark.parametrize(("step", "left"), [(0, {"log.jsonl"}), (7, {"log.jsonl", CHECKPOINT})])
-def test_a_full_disk_leaves_whole_checkpoints_alone(whole, tmp_path, step, left):
+def test_a_full_disk_leaves_complete_checkpoints_alone(reference, tmp_path, step, left):
     def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
 
@@ -241,7 +244,7 @@ def test_a_full_disk_leaves_whole_checkpoints_alone(whole, tmp_path, step, left)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name for path in tmp_path.iterdir()} == left
-    assert same(fit(recipe(), tmp_path), whole[1])
+    assert same(fit(recipe(), tmp_path), reference[1])
 
 
 class Square(nn.Module):
@@ -269,7 +272,7 @@ def spoiled(name, value):
 
 
 class Explodes(nn.Module):
-    """Passes on what it is given, and has no gradient at 0."""
+    """The identity, without a gradient at 0."""
 
     def __init__(self):
         super().__init__()
@@ -318,16 +321,16 @@ def noiseless(network, batch, generator):
 
 
 def test_a_step_that_is_not_finite_changes_nothing_until_someone_looks():
-    us = Processes.joined("cpu")
-    run = Run(recipe(loss=noiseless, data=spoiled("x", torch.nan)), us)
-    batches = Batches(run.recipe, us)
-    run.step(0, batches(0), [])
-    before = {name: value.clone() for name, value in run.live.items()}
+    processes = Processes.from_environment("cpu")
+    trainer = Trainer(recipe(loss=noiseless, data=spoiled("x", torch.nan)), processes)
+    batches = Batches(trainer.recipe, processes)
+    trainer.step(0, batches(0), [])
+    before = {name: value.clone() for name, value in trainer.weights.items()}
     for step in (1, 2, 3, 0):
-        run.step(step, batches(step), [])
-        assert int(run.failed) == 1
-        assert all(torch.equal(run.live[name], before[name]) for name in before)
-    assert "the loss is nan at step 1: the input 'x'" in run.culprit(1, batches(1))
+        trainer.step(step, batches(step), [])
+        assert int(trainer.failed) == 1
+        assert all(torch.equal(trainer.weights[name], before[name]) for name in before)
+    assert "the loss is nan at step 1: the input 'x'" in trainer.cause(1, batches(1))
 
 
 def test_other_refusals_of_a_layer_come_as_they_are(tmp_path):
@@ -348,12 +351,12 @@ def held_out():
 
 def test_evaluations_are_of_the_average_over_all_samples(tmp_path):
     trained = fit(evaluated(loss=noiseless), tmp_path)
-    found = [row for row in rows(tmp_path) if "held_out" in row]
-    assert [row["step"] for row in found] == list(range(1, 20, 2))
+    evaluations = [row for row in rows(tmp_path) if "held_out" in row]
+    assert [row["step"] for row in evaluations] == list(range(1, 20, 2))
     error = trained(held_out()["x"]) - held_out()["y"]
     figures = evaluate(trained, evaluated(loss=noiseless), held_out())
     assert figures["loss"] == pytest.approx(error.square().mean().item(), rel=1e-5)
-    assert figures["loss"] == pytest.approx(found[-1]["held_out"]["loss"])
+    assert figures["loss"] == pytest.approx(evaluations[-1]["held_out"]["loss"])
     assert same(fit(recipe(loss=noiseless), tmp_path / "without"), trained)
 
 
@@ -367,14 +370,14 @@ def test_evaluation_leaves_the_mode_as_it_was():
 def test_patience_ends_with_the_best_average(tmp_path):
     options = {"patience": 2, "lr": 0.1, "warmup": 0}
     trained = fit(evaluated(**options), tmp_path)
-    found = [row["held_out"]["loss"] for row in rows(tmp_path) if "held_out" in row]
-    best = found.index(min(found))
-    assert len(found) == best + 3 < 10
-    assert evaluate(trained, evaluated(), held_out())["loss"] == pytest.approx(found[best])
+    values = [row["held_out"]["loss"] for row in rows(tmp_path) if "held_out" in row]
+    best = values.index(min(values))
+    assert len(values) == best + 3 < 10
+    assert evaluate(trained, evaluated(), held_out())["loss"] == pytest.approx(values[best])
     before = (tmp_path / CHECKPOINT).read_bytes()
     assert same(fit(evaluated(**options), tmp_path), trained)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
-    for step in range(2, 2 * len(found), 3):
+    for step in range(2, 2 * len(values), 3):
         folder = tmp_path / str(step)
         stopped(folder, step, signal.SIGTERM, held_out=held_out, evaluate_every=2, **options)
         assert same(fit(evaluated(**options), folder), trained)
@@ -383,16 +386,16 @@ def test_patience_ends_with_the_best_average(tmp_path):
         ]
 
 
-def test_a_checkup_is_logged_where_the_run_evaluates_and_changes_nothing(whole, tmp_path):
+def test_a_checkup_is_logged_where_the_run_evaluates_and_changes_nothing(reference, tmp_path):
     def checkup(network):
         assert network.training
         return {"largest": float(max(p.detach().abs().max() for p in network.parameters()))}
 
     trained = fit(recipe(checkup=checkup, evaluate_every=8), tmp_path)
-    found = [(row["step"], row["checkup"]) for row in rows(tmp_path) if "checkup" in row]
-    assert [step for step, _ in found] == [7, 15, 19]
-    assert all(row["largest"] > 0 for _, row in found)
-    assert same(trained, whole[1])
+    logged = [(row["step"], row["checkup"]) for row in rows(tmp_path) if "checkup" in row]
+    assert [step for step, _ in logged] == [7, 15, 19]
+    assert all(row["largest"] > 0 for _, row in logged)
+    assert same(trained, reference[1])
 
 
 def normed():
@@ -420,7 +423,7 @@ def test_dropout_is_a_function_of_the_step(tmp_path):
     def build():
         return nn.Sequential(*network(), nn.Dropout(0.3))
 
-    trained = fit(recipe(build=build), tmp_path / "whole")
+    trained = fit(recipe(build=build), tmp_path / "reference")
     stopped(tmp_path, 7, build=build)
     assert same(fit(recipe(build=build), tmp_path), trained)
 
@@ -444,8 +447,8 @@ def test_dropout_is_a_function_of_the_step(tmp_path):
 def test_strange_labels_are_mentioned(tmp_path, capfd, label, words):
     label = torch.tensor(label)
     x = torch.zeros(len(label), 2, 4, 4)
-    given = {"x": x, "y": torch.zeros(len(label), 1), "label": label}
-    fit(recipe(data=lambda: given, steps=1), tmp_path)
+    batch = {"x": x, "y": torch.zeros(len(label), 1), "label": label}
+    fit(recipe(data=lambda: batch, steps=1), tmp_path)
     said = capfd.readouterr().err
     assert said == "" if words is None else re.search(f"^tiny: {words}.*\n$", said)
 
@@ -457,7 +460,7 @@ def test_the_bar_shows_the_figures_of_the_step(tmp_path, capfd):
     assert f"loss {loss:.4g}  largest {largest:.4g}" in shown
 
 
-def test_tensorboard_is_given_the_log(tmp_path, monkeypatch):
+def test_tensorboard_gets_the_log(tmp_path, monkeypatch):
     written, opened = [], []
 
     class Writer:
@@ -507,6 +510,16 @@ def test_recipes_and_data_without_meaning_are_refused(tmp_path):
         fit(recipe(data=lambda: empty), tmp_path)
     with pytest.raises(InputError, match="recipe tiny: its data hold no samples"):
         evaluate(network(), recipe(), empty)
+
+
+def test_accuracy_is_the_share_of_all_samples():
+    class First(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :2]
+
+    x = torch.zeros(600, 1, 1, 2)
+    x[:, 0, 0, 0] = 1
+    assert accuracy(First(), x, (torch.arange(600) % 4 == 0).long()) == 0.75
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():

@@ -174,17 +174,17 @@ def test_the_penalty_lowers_work_and_distillation_the_distance():
     assert quiet[-1]["work"] < near[-1]["work"]
 
 
-def test_the_twin_is_made_once_for_each_network():
-    made = []
+def test_the_twin_is_unfolded_once_for_each_network():
+    unfolded = []
 
     def counting(model):
-        made.append(model)
+        unfolded.append(model)
         return unfold(model)
 
     loss, one, other = distilled_changes(counting, lambda t: 1.0, 0.0, 4), network(), network(1)
     for model in (one, one, other, one):
         loss(model, trajectory(), generator())
-    assert made == [one, other]
+    assert unfolded == [one, other]
 
 
 class Seeing(torch.nn.Module):
@@ -216,7 +216,7 @@ def test_the_generator_alone_decides_which_are_mirrored():
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
-def test_moved_images_are_mirrored_whole():
+def test_shifted_images_are_mirrored_too():
     seen, image = shown(flip=True, shift=1)
     kinds = {tuple(x.flatten().tolist()) for x in seen}
     assert len(kinds) == 18  # nine moves of either

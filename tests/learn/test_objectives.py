@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import InputError
-from axonal.learn import objectives
+from axonal.learn import losses
 from axonal.nn import LIF, Sequential
 from axonal.nn.hooks import watch, watch_reads
 from axonal.nn.meter import Meter
 
 LABEL = torch.tensor([1, 0, 2])
 CHUNKED = {
-    "membrane": objectives.membrane_cross_entropy(),
-    "tet": objectives.tet(0.1),
+    "membrane": losses.membrane_cross_entropy(),
+    "tet": losses.tet(0.1),
 }
 
 
@@ -33,23 +33,23 @@ def test_objectives_of_each_step_are_the_mean_of_their_parts(name):
 def test_cross_entropies_are_those_of_their_logits():
     y = outputs().float()
     expected = F.cross_entropy(2 * y.mean(0), LABEL)
-    torch.testing.assert_close(objectives.rate_cross_entropy(2.0)(y, LABEL), expected)
-    found = objectives.membrane_cross_entropy("maximum")(y, LABEL)
-    torch.testing.assert_close(found, F.cross_entropy(y.amax(0), LABEL))
+    torch.testing.assert_close(losses.rate_cross_entropy(2.0)(y, LABEL), expected)
+    value = losses.membrane_cross_entropy("maximum")(y, LABEL)
+    torch.testing.assert_close(value, F.cross_entropy(y.amax(0), LABEL))
 
 
 def test_tet_is_a_mixture():
     y = outputs().float()
-    each = objectives.membrane_cross_entropy()(y, LABEL)
-    found = objectives.tet(0.25, 2.0)(y, LABEL)
-    torch.testing.assert_close(found, 0.75 * each + 0.25 * (y - 2).square().mean())
+    each = losses.membrane_cross_entropy()(y, LABEL)
+    value = losses.tet(0.25, 2.0)(y, LABEL)
+    torch.testing.assert_close(value, 0.75 * each + 0.25 * (y - 2).square().mean())
 
 
 def test_counts_at_their_targets_cost_nothing():
     y = torch.full((10, 3, 4), 0.2)
     y[:, torch.arange(3), LABEL] = 0.8
-    assert objectives.count()(y, LABEL) < 1e-12
-    assert objectives.count()(1 - y, LABEL) > 0.1
+    assert losses.spike_count()(y, LABEL) < 1e-12
+    assert losses.spike_count()(1 - y, LABEL) > 0.1
 
 
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=3))
@@ -58,20 +58,20 @@ def test_first_times_are_the_first_steps_with_a_spike(times):
     for place, t in enumerate(times):
         y[t : t + 1, 0, place] = 1.0  # 6: never
         y[t + 2 :: 2, 0, place] = 1.0  # later ones don't matter
-    assert objectives.first_times(y).tolist() == [[min(t, 6) for t in times]]
-    assert int(objectives.guess(objectives.first_times(y))) == times.index(min(times))
+    assert losses.first_times(y).tolist() == [[min(t, 6) for t in times]]
+    assert int(losses.predict(losses.first_times(y))) == times.index(min(times))
 
 
 def test_first_spike_asks_the_right_class_to_be_earlier():
     y = torch.zeros(5, 1, 3)
     y[2, 0, :] = 1
     y.requires_grad_()
-    objectives.first_spike()(y, torch.tensor([1])).backward()
+    losses.first_spike()(y, torch.tensor([1])).backward()
     assert (y.grad[:3, 0, 1] < 0).all(), "more spikes of the right class up to its first"
     assert (y.grad[:3, 0, [0, 2]] > 0).all() and not y.grad[3:].any()
     times = torch.tensor([[3.0, 1.0, 2.0]])
     torch.testing.assert_close(
-        objectives.first_spike(2.0)(times, torch.tensor([1])),
+        losses.first_spike(2.0)(times, torch.tensor([1])),
         F.cross_entropy(-times / 2, torch.tensor([1])),
     )
 
@@ -83,7 +83,7 @@ def test_van_rossum_is_the_distance_of_filtered_trains():
     steps = torch.arange(8.0)
     kernels = [torch.where(steps >= t, decay ** (steps - t), 0.0) for t in (2, 4)]
     expected = (kernels[0] - kernels[1]).square().mean() / 3
-    distance = objectives.van_rossum(3.0)
+    distance = losses.van_rossum(3.0)
     torch.testing.assert_close(distance(a, b.transpose(0, 1)), expected)
     assert distance(a, a.transpose(0, 1)) == 0
     with pytest.raises(InputError, match="targets"):
@@ -100,7 +100,7 @@ def test_van_rossum_is_the_distance_of_filtered_trains():
     ],
 )
 def test_labels_that_are_no_classes_are_refused(label, message):
-    for objective in (*CHUNKED.values(), objectives.rate_cross_entropy(), objectives.count()):
+    for objective in (*CHUNKED.values(), losses.rate_cross_entropy(), losses.spike_count()):
         with pytest.raises(InputError, match=message):
             objective(outputs(), label)
 
@@ -128,16 +128,16 @@ def test_activity_asks_for_more_below_and_less_above_its_bounds():
     rate = sent["1"][0].mean((0, 1))
     assert 0 < rate.mean() < 1
     for low, high, sign in ((0.999, 1.0, 1), (0.0, 1e-3, -1)):
-        penalty = objectives.activity(low, high, 2.0)
-        found = penalty(network, sent, read)
+        penalty = losses.activity(low, high, 2.0)
+        value = penalty(network, sent, read)
         rate = {name: parts[0].mean((0, 1)) for name, parts in sent.items()}
         outside = [(sign * ((low if sign > 0 else high) - r)).clamp_min(0) for r in rate.values()]
         expected = torch.stack([o.square().sum() for o in outside]).mean()
-        torch.testing.assert_close(found, 2 * expected)
-        (grad,) = torch.autograd.grad(found, sent["4"][0], retain_graph=True)
+        torch.testing.assert_close(value, 2 * expected)
+        (grad,) = torch.autograd.grad(value, sent["4"][0], retain_graph=True)
         assert (sign * grad <= 0).all() and grad.any()
     with pytest.raises(InputError, match="out of order"):
-        objectives.activity(0.3, 0.2)
+        losses.activity(0.3, 0.2)
 
 
 def test_energy_prices_the_synapses_that_spikes_reach():
@@ -146,13 +146,13 @@ def test_energy_prices_the_synapses_that_spikes_reach():
     with Meter(network, mode="events", batch_dim=1) as meter, torch.no_grad():
         network(x)
     synops = meter.counts().by_layer("synops")
-    one, two = (objectives.energy(w)(network, sent, read) for w in (1.0, 2.0))
+    one, two = (losses.energy(w)(network, sent, read) for w in (1.0, 2.0))
     torch.testing.assert_close(two, 2 * one)
     # The second convolution reads averages of four spikes: a quarter of a spike's price each.
     spikes = sent["4"][0]
     fanout = float(spikes.detach().sum()) * 4 / 2
     assert synops["6"] == fanout
-    only = objectives.energy(1.0)(network, sent, {"6": read["6"]})
+    only = losses.energy(1.0)(network, sent, {"6": read["6"]})
     pico = 1e3 * only.item() / fanout
     assert 0.03 < pico < 30, "picojoules of an addition and three words of memory"
     only.backward()

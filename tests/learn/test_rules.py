@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from axonal.core.errors import InputError
-from axonal.learn.losses import spiking
-from axonal.learn.objectives import activity, first_spike, membrane_cross_entropy
+from axonal.learn import rules
+from axonal.learn.losses import activity, first_spike, membrane_cross_entropy, spiking
 from axonal.learn.rules import RULES, rule_named
 from axonal.nn import (
     LI,
@@ -56,7 +56,7 @@ def hidden(neuron, *behind):
 
 
 def gradients(rule, network, x, **options):
-    """By name what a rule finds for each parameter."""
+    """The gradient of each parameter under a rule, by name."""
     network.zero_grad()
     rule = rule_named(rule, **options) if isinstance(rule, str) else rule
     loss, outputs = rule(network, x, objective)
@@ -65,15 +65,15 @@ def gradients(rule, network, x, **options):
     return {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
 
 
-def same(found, wanted):
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
+def same(result, expected):
+    assert result.keys() == expected.keys()
+    for name, value in expected.items():
         assert value.abs().sum() > 0, f"{name} has no gradient: a test of nothing"
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
+        torch.testing.assert_close(result[name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def differ(found, wanted):
-    return float((found - wanted).norm() / wanted.norm()) > 0.05
+def differ(result, expected):
+    return float((result - expected).norm() / expected.norm()) > 0.05
 
 
 class Smooth(Neuron):
@@ -83,24 +83,24 @@ class Smooth(Neuron):
         def surrogate(self, x):
             return torch.sigmoid(self.slope * x) / x
 
-        def through(self, value, gradient):
+        def straight_through(self, value, gradient):
             return gradient
 
     def forward(self, x, state=None):
         m, p = self.Algebra(x, "sigmoid", 4.0), constants(x, {}, self.dynamics)
         state = tuple(x.new_zeros(1, *x.shape[1:]) if state is None else state)
-        found = []
+        sent = []
         for x_t in x:
             s, state = self.dynamics.step(m, x_t, state, p)
-            found.append(s)
-        return torch.stack(found), torch.stack(state)
+            sent.append(s)
+        return torch.stack(sent), torch.stack(state)
 
 
 def test_bptt_is_the_slope_of_the_loss():
     neurons = [Smooth(Leaky(decay=0.8, detach_reset=False)) for _ in range(2)]
     network = deep(Recurrent(neurons[0], nn.Linear(J, J)), neurons[1])
     x = spikes()
-    found = gradients("bptt", network, x)
+    grads = gradients("bptt", network, x)
     for name, parameter in network.named_parameters():
         direction, h = torch.randn_like(parameter), 1e-5
         values = []
@@ -110,7 +110,7 @@ def test_bptt_is_the_slope_of_the_loss():
                 values.append(objective(network(x)[0]))
                 parameter -= sign * h * direction
         slope = (values[0] - values[1]) / (2 * h)
-        assert slope == pytest.approx(float((found[name] * direction).sum()), rel=1e-6), name
+        assert slope == pytest.approx(float((grads[name] * direction).sum()), rel=1e-6), name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,21 +119,21 @@ def test_a_rule_hands_over_gradients_and_changes_nothing_else(name):
     network[0].bias.requires_grad_(False)
     x = spikes()[:1].expand(T, B, N)
     torch.manual_seed(1)
-    found = gradients(name, network, x, **OPTIONS.get(name, {}))
-    assert set(found) == {"0.weight", "2.weight", "2.bias"}
+    grads = gradients(name, network, x, **OPTIONS.get(name, {}))
+    assert set(grads) == {"0.weight", "2.weight", "2.bias"}
     torch.manual_seed(1)
     loss, outputs = rule_named(name, **OPTIONS.get(name, {}))(network, x, objective)
     torch.testing.assert_close(outputs, network(x)[0].detach())
     assert loss.item() == pytest.approx(objective(outputs).item())
     network.zero_grad()
     (-3 * loss).backward()
-    same({n: p.grad for n, p in network.named_parameters() if n in found}, scaled(found, -3))
+    same({n: p.grad for n, p in network.named_parameters() if n in grads}, scaled(grads, -3))
     with torch.no_grad():
         assert not rule_named(name, **OPTIONS.get(name, {}))(network, x, objective)[0].requires_grad
 
 
-def scaled(found, factor):
-    return {name: factor * value for name, value in found.items()}
+def scaled(grads, factor):
+    return {name: factor * value for name, value in grads.items()}
 
 
 @given(steps=st.integers(1, T), seed=st.integers(0, 99), reset=st.sampled_from(["zero", "none"]))
@@ -170,9 +170,9 @@ def test_sltt_k_is_sltt_at_k_steps():
         first = int(torch.randperm(3, generator=torch.Generator().manual_seed(seed))[0])
         generator = torch.Generator().manual_seed(seed)
         parts[first] = gradients("sltt-k", network, x, k=1, generator=generator)
-    whole = {name: sum(parts[t][name] for t in range(3)) for name in parts[0]}
-    same(whole, gradients("sltt", network, x))
-    same(gradients("sltt-k", network, x, k=5), whole)
+    total = {name: sum(parts[t][name] for t in range(3)) for name in parts[0]}
+    same(total, gradients("sltt", network, x))
+    same(gradients("sltt-k", network, x, k=5), total)
 
 
 @given(
@@ -223,9 +223,9 @@ def in_space_then_time(network, x, objective):
 def test_deep_networks_learn_in_space_then_in_time(name, second):
     first = LIF(0.9, threshold=0.5)
     network, x = deep(first, second or first), spikes()
-    found, bptt = gradients(name, network, x), gradients("bptt", network, x)
-    same(found, gradients(in_space_then_time, network, x))
-    assert differ(found["0.weight"], bptt["0.weight"])
+    grads, bptt = gradients(name, network, x), gradients("bptt", network, x)
+    same(grads, gradients(in_space_then_time, network, x))
+    assert differ(grads["0.weight"], bptt["0.weight"])
 
 
 def test_ottt_differs_where_a_reset_cuts_memory_and_takes_a_trace_of_its_own():
@@ -242,10 +242,10 @@ def test_traces_work_in_half_precision(name):
     torch.set_default_dtype(torch.float32)
     network, x = hidden(LIF(0.9)), spikes().float()
     with torch.autocast("cpu", torch.bfloat16):
-        found = gradients(name, network, x)["0.weight"]
+        grad = gradients(name, network, x)["0.weight"]
         sltt = gradients("sltt", network, x)["0.weight"]
-        wanted = gradients("bptt", network, x)["0.weight"]
-    assert (found - wanted).norm() < 0.05 * wanted.norm() and differ(sltt, wanted)
+        expected = gradients("bptt", network, x)["0.weight"]
+    assert (grad - expected).norm() < 0.05 * expected.norm() and differ(sltt, expected)
 
 
 KINDS = {
@@ -261,8 +261,8 @@ KINDS = {
     "delta": lambda: SigmaDelta(torch.rand(J)),
     "learned": lambda: Neuron(
         AdaptiveThreshold(threshold=0.4),
-        values={"threshold": torch.rand(J) + 0.1, "rise": torch.rand(1)},
-        learn=["decay", "threshold", "rise"],
+        values={"threshold": torch.rand(J) + 0.1, "beta": torch.rand(1)},
+        learn=["decay", "threshold", "beta"],
     ),
 }
 
@@ -274,16 +274,16 @@ def test_e_prop_is_bptt_for_one_population(kind, behind):
     same(gradients("e-prop", network, x), gradients("bptt", network, x))
 
 
-class Deaf(Recurrent):
+class Unconnected(Recurrent):
     """Recurrent neurons that gradients don't leave through the connection."""
 
     def forward(self, x, state=None):
-        inner, last, found = None, torch.zeros_like(x[0]), []
+        inner, last, sent = None, torch.zeros_like(x[0]), []
         for x_t in x:
             y, inner = self.neuron((x_t + self.connection(last.detach()))[None], inner)
             last = y[0]
-            found.append(last)
-        return torch.stack(found), (inner, last)
+            sent.append(last)
+        return torch.stack(sent), (inner, last)
 
 
 @pytest.mark.parametrize(
@@ -293,15 +293,15 @@ class Deaf(Recurrent):
 def test_traces_leave_out_the_way_through_other_neurons(name, kind):
     behind = () if name == "ottt" else (LI(0.8),)
     network, x = hidden(Recurrent(KINDS[kind](), nn.Linear(J, J)), *behind), spikes()
-    found, bptt = gradients(name, network, x), gradients("bptt", network, x)
-    network[1].__class__ = Deaf
-    same(found, gradients("bptt", network, x))
-    assert differ(found["1.connection.weight"], bptt["1.connection.weight"])
+    grads, bptt = gradients(name, network, x), gradients("bptt", network, x)
+    network[1].__class__ = Unconnected
+    same(grads, gradients("bptt", network, x))
+    assert differ(grads["1.connection.weight"], bptt["1.connection.weight"])
 
 
 def test_random_feedback_replaces_the_readout_in_the_signal():
     network, x = hidden(LIF(0.9, threshold=0.5)), spikes()
-    found = gradients("e-prop", network, x, feedback="random", seed=5)
+    grads = gradients("e-prop", network, x, feedback="random", seed=5)
     weights = torch.randn(C, J, generator=torch.Generator().manual_seed(5))
 
     def broadcast(network, x, objective):
@@ -310,15 +310,15 @@ def test_random_feedback_replaces_the_readout_in_the_signal():
         (signal,) = torch.autograd.grad(objective(y), y, retain_graph=True)
         return objective(y) + (signal @ (weights / J**0.5) * s).sum(), y.detach()
 
-    same(found, gradients(broadcast, network, x))
+    same(grads, gradients(broadcast, network, x))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_that_do_not_learn_hand_errors_on(name):
     network, x = deep(LIF(0.0, threshold=0.3), LIF(0.0, threshold=0.3)), spikes()
     network[2].requires_grad_(False)
-    found, options = gradients("bptt", network, x), {"sltt-k": {"k": T}}.get(name)
-    same(gradients(name, network, x, **(options or OPTIONS.get(name, {}))), found)
+    grads, options = gradients("bptt", network, x), {"sltt-k": {"k": T}}.get(name)
+    same(gradients(name, network, x, **(options or OPTIONS.get(name, {}))), grads)
     network[0].requires_grad_(False)
     assert set(gradients(name, network, x, **OPTIONS.get(name, {}))) == {"4.weight", "4.bias"}
 
@@ -326,8 +326,8 @@ def test_layers_that_do_not_learn_hand_errors_on(name):
 @pytest.mark.parametrize("name", ["truncated", "sltt", "ottt"])
 def test_delays_of_the_input_learn_online(name):
     first = DelayedLinear(N, J, 3), LIF(0.9), nn.Linear(J, C)
-    found = gradients(name, Sequential(*first), spikes(), **OPTIONS.get(name, {}))
-    assert found["0.delay"].any() and found["0.linear.weight"].any()
+    grads = gradients(name, Sequential(*first), spikes(), **OPTIONS.get(name, {}))
+    assert grads["0.delay"].any() and grads["0.linear.weight"].any()
     network = Sequential(nn.Linear(N, J), Delay(4), LIF(0.9), nn.Linear(J, C))
     with pytest.raises(InputError, match=r"Delay '1' hands on .* up to 4 steps ago"):
         gradients(name, network, spikes(), **OPTIONS.get(name, {}))
@@ -376,7 +376,7 @@ def test_wrong_choices_are_refused():
         gradients("e-prop", wide, spikes(5, N))
 
 
-def held(name, steps):
+def peak_memory(name, steps):
     """Bytes that a rule allocates at its peak, beside the outputs."""
     network, x = deep(LIF(0.9), LIF(0.9)), spikes()[:1].expand(steps, B, N)
     rule = rule_named(name, **OPTIONS.get(name, {}))
@@ -393,11 +393,11 @@ def held(name, steps):
 
 @pytest.mark.parametrize("name", ["truncated", *ONLINE])
 def test_memory_does_not_grow_with_time(name):
-    assert held(name, 12) == held(name, 60)
+    assert peak_memory(name, 12) == peak_memory(name, 60)
 
 
 def test_memory_of_bptt_does():
-    assert held("bptt", 48) > 4 * held("bptt", 8)
+    assert peak_memory("bptt", 48) > 4 * peak_memory("bptt", 8)
 
 
 def classifier(name):
@@ -430,14 +430,36 @@ def test_every_rule_learns_a_classification(name, options):
     with torch.no_grad():
         value, figures = loss(model, batch, torch.Generator())
     assert value < 0.5 * losses[0] and not value.requires_grad and figures["accuracy"] == 1
-    assert ("spikes" in figures) == (name not in ("eventprop", "std-ed"))  # which run no steps
+    assert ("spikes" in figures) == (name != "eventprop")  # which runs no steps
+
+
+TOY = """
+def toy(scale=1.0):
+    def rule(network, x, objective):
+        outputs = network(x)[0]
+        return scale * objective(outputs), outputs.detach()
+
+    return rule
+"""
+
+
+def test_a_rule_is_one_file_and_one_row(tmp_path, monkeypatch):
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(rules, "__path__", [*rules.__path__, str(tmp_path)])
+    monkeypatch.setitem(RULES, "toy", "toy:toy")
+    network, x = hidden(LIF(0.9)), spikes()
+    same(gradients("toy", network, x, scale=3.0), scaled(gradients("bptt", network, x), 3.0))
+    with pytest.raises(InputError, match=r"rule 'toy': .*'speed'; its options are \(scale=1.0\)"):
+        rule_named("toy", speed=2)
+    with pytest.raises(InputError, match="e-prop, eventprop, toy"):
+        rule_named("mpd-ed")
 
 
 def test_penalties_are_for_bptt_alone():
     for name in RULES:
-        given = {"penalties": [activity(0.1)], "rule": rule_named(name, **OPTIONS.get(name, {}))}
+        options = {"penalties": [activity(0.1)], "rule": rule_named(name, **OPTIONS.get(name, {}))}
         if name == "bptt":
-            assert spiking(membrane_cross_entropy(), **given)
+            assert spiking(membrane_cross_entropy(), **options)
             continue
         with pytest.raises(InputError, match="choose the rule bptt"):
-            spiking(membrane_cross_entropy(), **given)
+            spiking(membrane_cross_entropy(), **options)

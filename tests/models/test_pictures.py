@@ -56,8 +56,8 @@ def test_they_come_back_from_files(kind, tmp_path):
 def test_levels_take_the_place_of_rectifiers(name, tmp_path):
     plain, quantised = SMALL[name](), SMALL[name](levels=4)
     count = sum(isinstance(m, nn.ReLU) for m in plain.modules())
-    found = [m for m in quantised.modules() if isinstance(m, QCFS)]
-    assert len(found) == count > 0 and all(m.levels == 4 for m in found)
+    activations = [m for m in quantised.modules() if isinstance(m, QCFS)]
+    assert len(activations) == count > 0 and all(m.levels == 4 for m in activations)
     missing, unexpected = quantised.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and all(name.endswith("ceiling") for name in missing)
     again = type(quantised).load(quantised.save(tmp_path))
@@ -86,14 +86,14 @@ def test_a_block_without_weights_hands_on_its_input():
 
 def test_attention_is_that_of_torch():
     block = SMALL["vit"]().blocks[0].attention
-    whole = nn.MultiheadAttention(8, 4, batch_first=True)
+    reference = nn.MultiheadAttention(8, 4, batch_first=True)
     parts = (block.query, block.key, block.value)
     with torch.no_grad():
-        whole.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
-        whole.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
-        whole.out_proj.load_state_dict(block.out.state_dict())
+        reference.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        reference.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
+        reference.out_proj.load_state_dict(block.out.state_dict())
     x = torch.randn(2, 9, 8)
-    torch.testing.assert_close(block(x), whole(x, x, x)[0])
+    torch.testing.assert_close(block(x), reference(x, x, x)[0])
 
 
 def test_a_vit_reads_patches_where_they_are():

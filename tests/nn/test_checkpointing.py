@@ -46,13 +46,13 @@ def test_the_same_from_a_state_on():
 
 def test_gradients_flow_from_one_chunk_to_the_chunk_before():
     x = 3 * torch.rand(6, 2, 6)
-    found = []
+    results = []
     for recompute in (True, False):
         net = network(recompute)
         first, state = net(x[:3])
         second, _ = net(x[3:], state)
-        found.append(torch.autograd.grad((first.sum() + second.sum()), list(net.parameters())))
-    torch.testing.assert_close(*found)
+        results.append(torch.autograd.grad((first.sum() + second.sum()), list(net.parameters())))
+    torch.testing.assert_close(*results)
 
 
 def test_a_graph_that_is_kept_gives_its_gradients_again():
@@ -69,7 +69,7 @@ def test_a_graph_that_is_kept_gives_its_gradients_again():
 def test_spikes_are_packed_into_bits_and_anything_else_is_kept(size):
     spikes = (torch.rand(size, 3) > 0.5).float()
     packed = Packed(spikes)
-    assert not isinstance(packed.kept, torch.Tensor) and packed.kept.nbytes == -(-3 * size // 8)
+    assert not isinstance(packed.data, torch.Tensor) and packed.data.nbytes == -(-3 * size // 8)
     assert torch.equal(packed.open(), spikes)
     other = spikes + 0.5
     assert Packed(other).open() is other

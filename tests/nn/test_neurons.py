@@ -106,6 +106,18 @@ def test_a_threshold_out_of_range(threshold):
         SigmaDelta(threshold)
 
 
+def test_weights_with_the_names_of_before_are_read():
+    adaptive = Neuron(AdaptiveThreshold(rho=0.9), values={"beta": torch.rand(3)}, learn=["rho"])
+    network = nn.Sequential(nn.Linear(2, 3), OneStep(adaptive))
+    names = {"1.neuron.rho": "1.neuron.fade", "1.neuron.beta": "1.neuron.rise"}
+    before = {names.get(name, name): value for name, value in network.state_dict().items()}
+    fresh = Neuron(AdaptiveThreshold(), values={"beta": torch.zeros(3)}, learn=["rho"])
+    nn.Sequential(nn.Linear(2, 3), OneStep(fresh)).load_state_dict(before)
+    assert torch.equal(fresh.rho, adaptive.rho) and torch.equal(fresh.beta, adaptive.beta)
+    with pytest.raises(RuntimeError, match="fade"):
+        Neuron(Leaky(), learn=["gain"]).load_state_dict({"gain": torch.ones(()), "fade": before})
+
+
 def test_learned_constants_are_parameters_in_their_range_and_get_gradients():
     torch.manual_seed(0)
     neuron = Neuron(Leaky(decay=0.9, threshold=0.7), learn=["decay", "threshold", "gain"])
@@ -173,7 +185,7 @@ def test_a_resonator_answers_its_own_frequency_alone():
 
 def test_an_adaptive_threshold_slows_a_train_down():
     plain = train_of(LIF(0.9), 0.45, 60)
-    adaptive = train_of(Neuron(AdaptiveThreshold(decay=0.9, rise=0.5)), 0.45, 60)
+    adaptive = train_of(Neuron(AdaptiveThreshold(decay=0.9, beta=0.5)), 0.45, 60)
     assert plain[0] == adaptive[0] and len(adaptive) < len(plain) / 2
 
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import AdEx, BalancedResonate, Current, Delta, Izhikevich, Leaky
+from axonal.core.neurons import AdEx, BalancedResonate, Current, Delta, Dynamics, Izhikevich, Leaky
 from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, op, parallel, reference, scan
 from axonal.ops.surrogate import SURROGATES

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from axonal.core.errors import InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.ops.scan import reference, scan
 from axonal.ops.surrogate import SURROGATES, surrogate_named
 from axonal.testing import check_op

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from axonal.core.neurons.base import Dynamics
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Dynamics, Leaky
 from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, triton
 from axonal.testing import poisoned

@@ -10,7 +10,8 @@ import torch
 from axonal.data.images import DATASETS, Images
 from axonal.generate.features import network_features
 from axonal.generate.quality import REFERENCE, Moments, Reference, measure
-from axonal.learn.loop import fit
+from axonal.learn.data import images
+from axonal.learn.loop import accuracy, fit
 from axonal.learn.losses import cross_entropy
 from axonal.models.classifier import Classifier
 from axonal.models.resnet import ResNet
@@ -18,13 +19,11 @@ from axonal.models.vgg import VGG, VGGConfig
 from axonal.models.vit import ViT
 from axonal.nn import QCFS
 from axonal.recipes import image_classifiers, training
-from axonal.recipes.batches import images
 from axonal.recipes.image_classifiers import (
     PICTURES,
     QCFS_LEVELS,
     QUANTISED,
     Picture,
-    accuracy,
     cifar10_classifier,
     mnist_classifier,
     picture,
@@ -99,7 +98,7 @@ def test_cross_entropy_is_the_mean_over_the_right_classes():
     assert loss.item() == pytest.approx(expected) and figures["accuracy"] == 0.5
 
 
-def test_shifts_move_whole_images_and_repeat_the_border():
+def test_shifts_move_images_and_repeat_the_border():
     image = torch.arange(36.0).view(1, 1, 6, 6).repeat(200, 1, 1, 1)
     seen = []
 
@@ -141,7 +140,7 @@ def quick(recipe, steps):
 def test_a_picture_is_learned_and_then_in_few_levels(little, tmp_path):
     network = fit(quick(picture("mnist-vgg"), 40), tmp_path / "relu")
     test = images("mnist", "test")
-    assert accuracy(network.eval(), test) > 0.9
+    assert accuracy(network.eval(), *test.values()) > 0.9
     start = network.save(tmp_path / "weights")
     recipe = quantised("mnist-vgg-qcfs4", start=start)
     begin = recipe.build()
@@ -149,7 +148,7 @@ def test_a_picture_is_learned_and_then_in_few_levels(little, tmp_path):
     for name, value in network.state_dict().items():
         assert torch.equal(begin.state_dict()[name], value)
     again = fit(quick(recipe, 20), tmp_path / "qcfs").eval()
-    assert again.config.levels == 4 and accuracy(again, test) > 0.9
+    assert again.config.levels == 4 and accuracy(again, *test.values()) > 0.9
 
 
 def test_the_card_is_of_what_was_stored(little, tmp_path):
@@ -161,17 +160,6 @@ def test_the_card_is_of_what_was_stored(little, tmp_path):
         with torch.no_grad():
             right = (stored(test["image"]).argmax(1) == test["label"]).float().mean()
         assert figures == {"test_accuracy": pytest.approx(float(right)), "test_images": 32}
-
-
-def test_accuracy_is_the_share_of_all_images():
-    class First(torch.nn.Module):
-        def forward(self, x):
-            return x.flatten(1)[:, :2]
-
-    x = torch.zeros(600, 1, 1, 2)
-    x[:, 0, 0, 0] = 1
-    label = (torch.arange(600) % 4 == 0).long()
-    assert accuracy(First(), {"image": x, "label": label}) == 0.75
 
 
 def test_pictures_by_name():

@@ -24,14 +24,14 @@ def spoken(monkeypatch):
 
 
 def test_sounds_become_a_spike_or_none_in_each_step(spoken):
-    found = spiking_classifiers.spoken("train")
-    assert found["events"].shape == (
+    batch = spiking_classifiers.sounds_as_spikes("train")
+    assert batch["events"].shape == (
         20,
         spiking_classifiers.STEPS["fsdd"],
         2 * spiking_classifiers.CHANNELS,
     )
-    assert set(found["events"].unique().tolist()) == {0, 1}
-    assert found["label"].tolist() == [0, 1] * 10
+    assert set(batch["events"].unique().tolist()) == {0, 1}
+    assert batch["label"].tolist() == [0, 1] * 10
 
 
 def test_recordings_become_frames(monkeypatch):
@@ -39,9 +39,9 @@ def test_recordings_become_frames(monkeypatch):
         *(np.array([v]) for v in (3, 4, 1, 25_000)), np.array([0, 1]), np.array([7])
     )
     monkeypatch.setattr(spiking_classifiers, "nmnist", lambda split: events)
-    found = spiking_classifiers.recorded("test")
-    assert found["events"].nonzero().tolist() == [[0, 1, 1, 4, 3]]
-    assert found["label"].tolist() == [7]
+    batch = spiking_classifiers.recordings_as_frames("test")
+    assert batch["events"].nonzero().tolist() == [[0, 1, 1, 4, 3]]
+    assert batch["label"].tolist() == [7]
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_a_task_trains_is_saved_and_carries_its_figures(small, tmp_path):
     folder = training.train("fsdd", tmp_path)
     network = SpikingClassifier.load(folder)
     card = training.json.loads((folder / training.CARD).read_text())
-    found = spiking_classifiers.tested(network, small.data("test"))
-    assert {name: card[name] for name in found} == found
+    figures = spiking_classifiers.evaluate(network, small.data("test"))
+    assert {name: card[name] for name in figures} == figures
     assert card["test_accuracy"] == 1.0 and card["test_samples"] == 20
     neurons = spiking_classifiers.STEPS["fsdd"] * (12 + 8)
     assert card["spikes"] == pytest.approx(card["spike_rate"] * neurons)
@@ -71,13 +71,13 @@ def test_a_task_trains_is_saved_and_carries_its_figures(small, tmp_path):
 
 
 def test_a_price_on_spikes_makes_them_fewer(small, tmp_path):
-    found = []
+    spikes = []
     for weight in (0.0, 1.0):
         network = fit(
             spiking_classifiers.recipe("fsdd", 0, weight, steps=15), tmp_path / str(weight)
         )
-        found.append(spiking_classifiers.tested(network, small.data("test"))["spikes"])
-    assert found[1] < 0.7 * found[0]
+        spikes.append(spiking_classifiers.evaluate(network, small.data("test"))["spikes"])
+    assert spikes[1] < 0.7 * spikes[0]
 
 
 @pytest.mark.parametrize("name", spiking_classifiers.TASKS)
@@ -93,4 +93,4 @@ def test_every_task_has_a_network_for_its_data(name):
     loss.backward()
     assert loss.isfinite() and set(figures) == {"accuracy", "spikes"}
     assert recipe.name == name and name in training.TRAININGS
-    assert isinstance(task.config, SpikingConfig) and task.about
+    assert isinstance(task.config, SpikingConfig) and task.licence

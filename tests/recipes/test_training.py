@@ -12,7 +12,8 @@ from axonal.learn.losses import flow_matching
 from axonal.learn.recipe import Recipe
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.recipes import training
-from axonal.recipes.training import TRAININGS, Training, save_model, train
+from axonal.recipes.generators import save_model
+from axonal.recipes.training import TRAININGS, Training, train
 
 
 def data():
@@ -92,7 +93,7 @@ def test_a_finished_training_gives_the_same_again(named, tmp_path):
 
 
 def test_an_interrupted_training_goes_on(named, tmp_path, monkeypatch):
-    whole = weights(train("tiny", tmp_path / "whole"))
+    expected = weights(train("tiny", tmp_path / "uninterrupted"))
     calls = []
 
     def stopping(seed):
@@ -112,7 +113,7 @@ def test_an_interrupted_training_goes_on(named, tmp_path, monkeypatch):
     assert (tmp_path / "part" / CHECKPOINT).exists()
     assert not (tmp_path / "part" / "model").exists()
     resumed = weights(train("tiny", tmp_path / "part"))
-    assert same(resumed, whole) and len(calls) == 4 + 2
+    assert same(resumed, expected) and len(calls) == 4 + 2
 
 
 def test_a_training_after_another_runs_both(named, tmp_path):

@@ -5,10 +5,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from runs import make_run
 
 from axonal.core.errors import InputError
+from axonal.generate.runs import compare
 from axonal.report import generation
-from axonal.report.charts import Point, Series, alone, scatter, si, steps, ticks
+from axonal.report.charts import Point, Series, scatter, si, standalone, steps, ticks
 
 CERTIFICATE = {
     "budget": 0.1,
@@ -19,7 +21,7 @@ FACTS = {"machine": "two cores", "seed": 7, "versions": {"axonal": "0.1", "numpy
 
 
 @pytest.fixture
-def runs(make_run):
+def runs():
     return [
         make_run("ANN coarse", fd=9.0, factor=0.5, skipping=0.25),
         make_run("ANN fine", fd=4.0, skipping=0.5),
@@ -53,7 +55,8 @@ class Page(HTMLParser):
 
 
 def test_report_is_self_contained_and_well_formed(runs):
-    text = generation.render(runs, CERTIFICATE, "A report", FACTS)
+    text = generation.html(runs, CERTIFICATE, "A report", FACTS, {"ANN fine, torch": 0.02})
+    assert text.startswith("<!doctype html>")
     page = Page(text)
     tags = {tag for tag, _ in page.seen}
     assert not tags & {"script", "link", "iframe", "object"}
@@ -63,7 +66,7 @@ def test_report_is_self_contained_and_well_formed(runs):
 
 
 def test_report_names_every_run_fact_and_omission(runs):
-    text = unescape(generation.render(runs, CERTIFICATE, "A report", FACTS))
+    text = unescape(generation.html(runs, CERTIFICATE, "A report", FACTS))
     for wanted in (
         *(run.name for run in runs),
         "two cores",
@@ -76,13 +79,11 @@ def test_report_names_every_run_fact_and_omission(runs):
     assert "Spiking pays in operations" in text and "20% of the synaptic operations" in text
 
 
-def test_report_escapes(make_run):
+def test_report_escapes():
     hostile = "<script>alert('x')</script>&\"{{ 70707 * 2 }}"
     runs = [make_run(hostile), make_run(hostile + "2", "sigma_delta", sampler=hostile)]
     layers = [{"name": hostile, hostile: hostile}, "not a layer"]
-    text = generation.render(
-        runs, {hostile: hostile, "layers": layers}, hostile, {hostile: hostile}
-    )
+    text = generation.html(runs, {hostile: hostile, "layers": layers}, hostile, {hostile: hostile})
     assert "<script" not in text and "141414" not in text
     assert hostile in unescape(text)
     Page(text)
@@ -90,40 +91,35 @@ def test_report_escapes(make_run):
 
 @pytest.mark.parametrize("certificate", [{}, {"layers": None}, {"layers": [{}]}, {"budget": None}])
 def test_report_with_little_certificate(runs, certificate):
-    Page(generation.render(runs, certificate, "A report", {}))
+    Page(generation.html(runs, certificate, "A report", {}))
 
 
-def test_report_says_when_no_ann_is_as_good(make_run):
+def test_report_says_when_no_ann_is_as_good():
     runs = [make_run("ann", fd=9.0), make_run("delta", "sigma_delta", fd=2.0)]
-    text = generation.render(runs, {}, "A report", {})
+    text = generation.html(runs, {}, "A report", {})
     assert "No ANN run reaches the quality of delta" in text
 
 
-def test_report_says_when_spiking_loses(make_run):
+def test_report_says_when_spiking_loses():
     runs = [make_run("ann"), make_run("delta", "sigma_delta", factor=20)]
-    text = generation.render(runs, {}, "A report", {})
+    text = generation.html(runs, {}, "A report", {})
     assert "Spiking loses in operations" in text and "spiking loses here" in text
 
 
-def test_headline_is_the_cheapest_that_holds_the_quality(runs, make_run):
-    assert generation.compare(runs).spiking.name == "delta tight"
+def test_headline_is_the_cheapest_that_holds_the_quality(runs):
+    assert compare(runs).spiking.name == "delta tight"
     runs.append(make_run("delta cheaper", "sigma_delta", fd=4.1, factor=0.7))
-    choice = generation.compare(runs)
+    choice = compare(runs)
     assert choice.spiking.name == "delta cheaper" and choice.best.name == "ANN fine"
 
 
-def test_report_refuses(runs, make_run):
+def test_report_refuses(runs):
     with pytest.raises(InputError, match="give both"):
-        generation.render(runs[:2], {}, "A report", {})
+        generation.html(runs[:2], {}, "A report", {})
     with pytest.raises(InputError, match="same name"):
-        generation.render([*runs, make_run("core")], {}, "A report", {})
+        generation.html([*runs, make_run("core")], {}, "A report", {})
     with pytest.raises(InputError, match="idle counts no"):
-        generation.render([*runs, make_run("idle", factor=0)], {}, "A report", {})
-
-
-def test_write(runs, tmp_path):
-    path = generation.write(tmp_path / "deep" / "report.html", runs, CERTIFICATE, "A report", FACTS)
-    assert path.read_text().startswith("<!doctype html>")
+        generation.html([*runs, make_run("idle", factor=0)], {}, "A report", {})
 
 
 @pytest.mark.parametrize(
@@ -141,23 +137,23 @@ def test_ticks_lie_within():
         (1e6, 4e9, True),
         (5.0, 5.5, True),
     ):
-        found = ticks(low, high, log)
-        assert 1 <= len(found) <= 9 and low <= min(found) and max(found) <= high
+        places = ticks(low, high, log)
+        assert 1 <= len(places) <= 9 and low <= min(places) and max(places) <= high
 
 
 def test_charts_hold_every_point_inside():
     points = tuple(Point(10.0**i, 2.0**i, 1.9**i, 2.1**i, str(i), f"p{i}") for i in range(1, 7))
     drawn = str(scatter([Series("s", points, "ann-0")], "x", "y", 400, 300))
-    found = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn), float)
-    assert len(found) == 6 and (found > 0).all() and (found < (400, 300)).all()
+    centres = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn), float)
+    assert len(centres) == 6 and (centres > 0).all() and (centres < (400, 300)).all()
     bars = Series("b", tuple(Point(i, i, i, i, "", "t") for i in (1, 2, 3)), "delta-0")
     assert str(steps(bars, [], "x", "y", 400, 300)).count("<rect") == 3
 
 
-def test_a_chart_alone_is_an_svg_with_its_colours():
+def test_a_standalone_chart_is_an_svg_with_its_colours():
     points = tuple(Point(x, 2 * x, 2 * x, 2 * x, "", f"<{x}>") for x in (1.0, 5.0))
     series = [Series("a < b", points, "delta-0")]
-    text = alone(scatter(series, "events", "us", 400, 300, straight=True), series)
+    text = standalone(scatter(series, "events", "us", 400, 300, straight=True), series)
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "a < b" in "".join(root.itertext()) and "--delta-0" in text

@@ -2,42 +2,54 @@
 
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.status import Status
-from rich.text import Text
+from rich.console import Group
 
-from ..convert.assess import assess
-from ..convert.assessment import short
+from ..convert.assess import assess as assess_network
 from ..core import files
 from ..core.errors import InputError
-from ..energy import tables
-from ..report.assessment import _layers, _memories, _place, _told, outcome
-from ..report.page import page
+from ..energy import datapath, load
+from ..report import assessment
+from .console import status
 from .resolve import network, samples
 
 
-def assessed(
-    what: str, data: str, count: int, steps: int, stream: bool, seed: int, out: Path
+def assess(
+    model: str,
+    data: str,
+    count: int,
+    steps: int,
+    stream: bool,
+    seed: int,
+    out: Path,
+    table: str = "cmos45",
 ) -> tuple[Group, str]:
-    """Assess a network on so many samples, and write the page.
+    """Assess a network on `count` samples, and write the page.
+
+    Args:
+        model: as `resolve.network` takes it.
+        data: as `resolve.samples` takes it.
+        count: of samples.
+        steps: of binary spikes.
+        stream: whether samples follow each other in time.
+        seed: of the draw of samples.
+        out: the page.
+        table: of costs, by name or path.
 
     Returns:
         What a terminal shows, and a sentence that says where the page is.
 
     Raises:
-        InputError: `out` ends otherwise than in .html, or as `convertible` and `convert.assess`.
-            FileError: as `convertible`, or `out` can't be written.
+        InputError: `out` ends otherwise than in .html, the table is a chip's, or as `resolve` and
+            `convert.assess`. FileError: as `resolve` and `energy.load`, or `out` can't be written.
     """
     if out.suffix != ".html":
         raise InputError(f"{out} is no name for a page; let it end in .html")
+    costs = datapath(load(table))
     files.writable(out.parent)
-    model, _ = network(what)
+    module, _ = network(model)
     ((x, _),) = samples(data, [count], seed, stream)
-    with Status("looking at what the layers read", console=Console(stderr=True)):
-        found = assess(model, x, steps=steps, stream=stream)
-    told = _told(found, what, data, stream)
-    about = {"title": f"{what} on {data}", "found": found, "told": told, "outcome": outcome}
-    shorter = {"short": short, "place": _place}
-    files.write(out, page("assess.html.j2", shorter, **about, table=tables.load()))
-    parts = [Text(found.verdict, "bold"), _layers(found), _memories(found), *map(Text, told)]
-    return Group(*(line for part in parts for line in (part, ""))), f"The page is {out.resolve()}."
+    with status("looking at what the layers read"):
+        result = assess_network(module, x, steps=steps, stream=stream, table=costs)
+    page, text = assessment.views(result, model, data, stream, costs)
+    files.write(out, page)
+    return text, f"The page is {out.resolve()}."

@@ -1,28 +1,28 @@
-"""What `axonal assess` and `axonal convert` show: a page, a table of layers, and a sentence."""
+"""`axonal convert`: a network that spikes, its certificate, and the folder with both."""
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 
-from ..convert import METHODS, DeltaNetwork, checkpoint, convert
+from ..convert import METHODS, DeltaNetwork, checkpoint
+from ..convert import convert as convert_network
 from ..convert.api import SIGMA_DELTA
 from ..core import files
 from ..core.errors import InputError
 from ..models.base import CONFIG, WEIGHTS
 from ..recipes.training import CARD
-from ..report.certificate import _certificate
+from ..report import certificate as report
+from .console import status
 from .resolve import network, samples
 
 
-def converted(
-    what: str,
+def convert(
+    model: str,
     data: str,
-    counts: Sequence[int],
+    counts: tuple[int, int],
     method: str,
     steps: int,
     options: Mapping[str, str],
@@ -32,37 +32,43 @@ def converted(
     """Convert a network; its plan, its certificate and, if it is one of ours, itself go to `out`.
 
     Args:
+        model: as `resolve.network` takes it.
+        data: as `resolve.samples` takes it.
         counts: samples that calibrate, and samples that check.
+        method: of `convert.convert`.
+        steps: in which the answer is given.
         options: of the method, as they were typed.
+        seed: of the draw of samples.
+        out: a folder.
 
     Returns:
         The certificate by layer, and a sentence.
 
     Raises:
-        InputError, FileError: as `convertible` and `convert.convert`, or `out` can't be written.
+        InputError, FileError: as `resolve` and `convert.convert`, or `out` can't be written.
     """
-    given = {name.replace("-", "_"): text for name, text in options.items()}
-    chosen = {name: _value(method, name, text) for name, text in given.items()}
+    names = {name: name.replace("-", "_") for name in options}
+    values = {names[name]: _value(method, names[name], text) for name, text in options.items()}
     files.writable(out)
-    model, folder = network(what)
-    calibration, check = samples(data, counts, seed, method == SIGMA_DELTA)
-    both = [x if labels is None else (x, labels) for x, labels in (calibration, check)]
-    with Status(f"converting by {method}", console=Console(stderr=True)):
-        made, certificate = convert(
-            model, both[0], method=method, T=steps, held_out=both[1], folder=out, **chosen
+    module, folder = network(model)
+    sets = samples(data, counts, seed, method == SIGMA_DELTA)
+    calibration, check = (x if labels is None else (x, labels) for x, labels in sets)
+    with status(f"converting by {method}"):
+        spiking, certificate = convert_network(
+            module, calibration, method=method, T=steps, held_out=check, folder=out, **values
         )
-    if isinstance(made, DeltaNetwork):  # its thresholds are in the certificate
+    if isinstance(spiking, DeltaNetwork):  # its thresholds are in the certificate
         for plan in (checkpoint.PLAN, checkpoint.TENSORS):
             (out / plan).unlink(missing_ok=True)
-        files.write(
-            out / checkpoint.CERTIFICATE, json.dumps(certificate.to_dict(), indent=1) + "\n"
-        )
+        text = json.dumps(certificate.to_dict(), indent=1) + "\n"
+        files.write(out / checkpoint.CERTIFICATE, text)
     else:
-        checkpoint.save(made, certificate, out)
+        checkpoint.save(spiking, certificate, out)
     if folder is not None:
         for name in (CONFIG, WEIGHTS, CARD):
             files.write(out / "model" / name, (folder / name).read_bytes())
-    return _certificate(certificate), f"Converted by {certificate} All of it is in {out.resolve()}."
+    sentence = f"Converted by {certificate} All of it is in {out.resolve()}."
+    return report.table(certificate), sentence
 
 
 def _value(method: str, name: str, text: str) -> object:

@@ -1,4 +1,4 @@
-"""The generators side by side, in short (`axonal demo`) and in full (`axonal bench generate`)."""
+"""`axonal demo`: the generators side by side, and a report with pictures."""
 
 import time
 from collections.abc import Sequence
@@ -9,105 +9,136 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core import files, png
 from ..core.errors import InputError
-from ..generate.evaluation import Evaluated, Setting, evaluate
+from ..energy import CostTable, datapath, load
+from ..generate import Generator
+from ..generate.evaluation import Evaluation, Setting, evaluate
 from ..generate.features import ASSETS
-from ..generate.pipeline import Generator
 from ..generate.pretrained import read_certificates
 from ..generate.quality import Reference, reference
+from ..generate.runs import Comparison, compare
 from ..report import generation
 from ..report.provenance import facts
+from .console import console
 
 ANN, TUNED, SPIKING = "mnist", "mnist-sigma-delta", "mnist-spiking"
 TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 
-def demo_settings() -> list[Setting]:
-    """A handful of runs that show the shape of the comparison."""
-    ann = [("euler", 4), ("euler", 8), ("euler", 16), ("multistep", 8), ("multistep", 16)]
-    sampler, steps, budgets = _converted()
-    return (
-        [Setting(generator=ANN, sampler=name, steps=count) for name, count in ann]
-        + [_sigma_delta(sampler, steps, budget) for budget in budgets]
-        + [Setting(generator=SPIKING, sampler=sampler, steps=steps)]
-    )
-
-
-def demo(out: Path, samples: int = 1000, seed: int = 0) -> str:
+def demo(out: Path, samples: int = 1000, seed: int = 0, table: str = "cmos45") -> str:
     """Generate, measure and price a handful of runs; write the report and the pictures to `out`.
+
+    Args:
+        out: a folder.
+        samples: images of each run.
+        seed: of the noise.
+        table: of costs, by name or path.
 
     Returns:
         A sentence: what was achieved and where it lies.
 
     Raises:
-        InputError: too few samples. FileError: `out` can't be written.
+        InputError: too few samples, or a table of a chip or without int8 and fp32. FileError:
+            there is no such table, or `out` can't be written.
     """
     began = time.monotonic()
-    _check(samples, out)
-    found = _evaluate(demo_settings(), samples, seed, reference(ANN), None)
-    command = f"axonal demo --samples {samples} --seed {seed}"
-    page = _report(out / "report.html", found, facts(command, seed) | {"samples": samples})
-    choice = generation.compare([e.run for e in found])
-    for run in (choice.dense, choice.spiking):
-        kind = "spiking" if run is choice.spiking else "ann"
-        files.write(out / f"{kind}.png", png.encode(png.grid(run.images, 10)))
-    took = time.monotonic() - began
+    costs = datapath(load(table), tuple(generation.DATAPATHS))
+    check(samples, out)
+    evaluations = evaluate_all(demo_settings(), samples, seed, reference(ANN))
+    command = f"axonal demo --samples {samples} --seed {seed} --table {table}"
+    about = facts(command, seed) | {"samples": samples}
+    page = report(out / "report.html", evaluations, about, costs)
+    choice = compare([evaluation.run for evaluation in evaluations])
+    for name, run in (("ann", choice.dense), ("spiking", choice.spiking)):
+        files.write(out / f"{name}.png", png.encode(png.grid(run.images, 10)))
     return (
-        f"{generation.verdict(choice)} The report is {page.resolve()} (made in {took:.0f} s). "
-        f"Distances of {samples} images and a few ANN runs are rough; "
-        "`axonal bench generate` has them all."
+        f"{choice.verdict} The report is {page.resolve()} (made in "
+        f"{time.monotonic() - began:.0f} s). Distances of {samples} images and a few ANN runs are "
+        "rough; in a clone, `python -m benchmarks generate` has them all."
     )
 
 
-def _check(samples: int, *folders: Path) -> None:
+def demo_settings() -> list[Setting]:
+    """A handful of runs that show the shape of the comparison."""
+    ann = [("euler", 4), ("euler", 8), ("euler", 16), ("multistep", 8), ("multistep", 16)]
+    tuned = sigma_delta_settings()
+    return [
+        *(Setting(generator=ANN, sampler=name, steps=count) for name, count in ann),
+        *tuned,
+        Setting(generator=SPIKING, sampler=tuned[0].sampler, steps=tuned[0].steps),
+    ]
+
+
+def sigma_delta_settings(budgets: Sequence[float] | None = None) -> list[Setting]:
+    """The tuned generator with its own sampler and steps, at `budgets` or at all that it has."""
+    about = read_certificates(ASSETS / TUNED)
+    sampler, steps = about["sampler"], about["steps"]
+    known = [certificate.budget for certificate in about["certificates"]]
+    return [
+        Setting(generator=TUNED, sampler=sampler, steps=steps, budget=budget)
+        for budget in (known if budgets is None else budgets)
+    ]
+
+
+def check(samples: int, *folders: Path) -> None:
+    """See that there are enough samples and that the folders can be written.
+
+    Raises:
+        InputError: fewer than 100 samples. FileError: a folder can't be written.
+    """
     if samples < 100:
         raise InputError(f"{samples} samples are too few to measure quality; take at least 100")
     for folder in folders:
         files.writable(folder)
 
 
-def _converted() -> tuple[str, int, list[float]]:
-    found = read_certificates(ASSETS / TUNED)
-    return found["sampler"], found["steps"], [c.budget for c in found["certificates"]]
-
-
-def _sigma_delta(sampler: str, steps: int, budget: float) -> Setting:
-    return Setting(generator=TUNED, sampler=sampler, steps=steps, budget=budget)
-
-
-def _evaluate(
-    settings: Sequence[Setting], samples: int, seed: int, real: Reference, store: Path | None
-) -> list[Evaluated]:
+def evaluate_all(
+    settings: Sequence[Setting],
+    samples: int,
+    seed: int,
+    real: Reference,
+    store: Path | None = None,
+) -> list[Evaluation]:
+    """Evaluate each of `settings` as `generate.evaluation.evaluate` does, with progress bars."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bar:
-        whole = bar.add_task("all runs", total=len(settings))
-        found = []
+    evaluations = []
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        total = bar.add_task("all runs", total=len(settings))
         for setting in settings:
             task = bar.add_task(setting.name, total=samples)
-            found.append(
+            evaluations.append(
                 evaluate(setting, samples, seed, real, store, lambda n, t=task: bar.advance(t, n))
             )
             bar.remove_task(task)
-            bar.advance(whole)
-    return found
+            bar.advance(total)
+    return evaluations
 
 
-def _report(path: Path, found: Sequence[Evaluated], facts: dict[str, Any]) -> Path:
-    runs = [e.run for e in found]
-    chosen = generation.compare(runs).spiking
+def report(
+    path: Path,
+    evaluations: Sequence[Evaluation],
+    facts: dict[str, Any],
+    table: CostTable | None = None,
+) -> Path:
+    """Write the page about runs of the generators, with the time that one image takes here.
+
+    Raises:
+        InputError: as `generation.html`. FileError: `path` can't be written.
+    """
+    runs = [evaluation.run for evaluation in evaluations]
+    choice = compare(runs)
     rows = read_certificates(ASSETS / TUNED)["certificates"]
-    certificate = next((c.to_dict() for c in rows if c.budget == chosen.budget), {})
-    return generation.write(path, runs, certificate, TITLE, facts, _alone(generation.compare(runs)))
+    certificate = next((c.to_dict() for c in rows if c.budget == choice.spiking.budget), {})
+    page = generation.html(runs, certificate, TITLE, facts, _seconds(choice), table)
+    return files.write(path, page)
 
 
-def _alone(choice: generation.Comparison) -> dict[str, float]:
-    """Seconds of an image made alone: by the ANN of the same quality, and by the spiking run."""
-    base = choice.equal.baseline if choice.equal else choice.best
-    own = choice.spiking
-    found = {
-        f"{base.name}, torch": Generator.from_pretrained(ANN, 0).seconds(base.steps, base.sampler)
-    }
+def _seconds(choice: Comparison) -> dict[str, float]:
+    """Seconds of one image by itself: by the ANN of the same quality, and by the spiking run."""
+    base, own = choice.dense, choice.spiking
+    ann = Generator.from_pretrained(ANN, 0)
+    seconds = {f"{base.name}, torch": ann.seconds(base.steps, base.sampler)}
     for backend in ("torch", "engine") if own.family == "sigma_delta" else ():
         name = ANN if "untuned" in own.name else TUNED
         generator = Generator.from_pretrained(name, own.budget, backend)
-        found[f"{own.name}, {backend}"] = generator.seconds(own.steps, own.sampler)
-    return found
+        seconds[f"{own.name}, {backend}"] = generator.seconds(own.steps, own.sampler)
+    return seconds

@@ -7,20 +7,20 @@ from typing import Any
 
 from ..core import files, png
 from ..core.errors import InputError
-from ..generate.pipeline import Generator
+from ..generate import Generator
 
 
-def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any) -> str:
-    """Generate `classes` with the generator `name`; write a PNG grid and a JSON of counts.
+def generate(name: str | Path, classes: Sequence[int] | None, out: Path, **options: Any) -> str:
+    """Generate images; write a PNG grid and a JSON of counts.
 
     Args:
-        name: as `Generator.from_pretrained` takes it.
-        classes: of the images.
+        name: of the generator, as `Generator.from_pretrained` takes it.
+        classes: of the images; None for ten of every digit.
         out: the PNG; the counts go beside it, ending in .json.
         options: "budget", "backend", and those of a `Generator` call.
 
     Returns:
-        A sentence: what was made and where it lies.
+        A sentence: what was generated and where it lies.
 
     Raises:
         InputError, FileError: as `Generator`.
@@ -28,22 +28,23 @@ def picture(name: str | Path, classes: Sequence[int], out: Path, **options: Any)
     if out.suffix != ".png":
         raise InputError(f"{out} is no name for a picture; let it end in .png")
     files.writable(out.parent)
+    classes = [i % 10 for i in range(100)] if classes is None else classes
     backend = options.pop("backend", "torch")
     generator = Generator.from_pretrained(name, options.pop("budget", None), backend)
-    made = generator(classes, **options)
-    files.write(out, png.encode(png.grid(made.images, 10)))
+    output = generator(classes, **options)
+    files.write(out, png.encode(png.grid(output.samples, 10)))
     about = {
         "generator": str(name),
         "classes": list(classes),
         "backend": backend,
-        "seconds": made.seconds,
-        "an_image": made.counts.totals(),
-        "counts": made.counts.to_dict(),
+        "seconds": output.seconds,
+        "an_image": output.counts.totals(),
+        "counts": output.counts.to_dict(),
     }
     counts = files.write(out.with_suffix(".json"), json.dumps(about) + "\n")
-    work = made.counts.total("synops") / 1e6
+    work = output.counts.total("synops") / 1e6
     return (
-        f"{len(made.images)} images at {work:.1f} million synaptic operations and "
-        f"{1000 * made.seconds / len(made.images):.0f} ms each, by {backend}: "
+        f"{len(output.samples)} images at {work:.1f} million synaptic operations and "
+        f"{1000 * output.seconds / len(output.samples):.0f} ms each, by {backend}: "
         f"{out.resolve()}, counts in {counts.name}."
     )

@@ -50,7 +50,7 @@ def _traced(folder: Path, config: dict) -> Graph:
     import torch
 
     from ..deploy.from_torch import trace, trace_changes
-    from ..generate.pipeline import Generator, changes
+    from ..generate.pipeline import Generator, delta_network
     from ..models.spiking import SpikingClassifier
 
     if "coding" in config:
@@ -59,7 +59,7 @@ def _traced(folder: Path, config: dict) -> Graph:
     if "depths" in config and config.get("core") == "relu":
         generator = Generator.from_pretrained(folder)
         dense = generator.certificate is None
-        return trace_changes(changes(generator.model) if dense else generator.network)
+        return trace_changes(delta_network(generator.model) if dense else generator.network)
     raise InputError(f"{folder} holds a network whose activations are no neurons; convert it first")
 
 

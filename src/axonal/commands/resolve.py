@@ -1,4 +1,4 @@
-"""What users name on the command line to be converted: a network, and samples of its data."""
+"""Networks and samples that users name on the command line."""
 
 import importlib
 import json
@@ -23,9 +23,11 @@ from ..models.classifier import Classifier
 from ..recipes.image_classifiers import PICTURES, QUANTISED
 from ..recipes.training import CARD
 
-KINDS: dict[str, type[Model]] = {f"{data}-classifier": Classifier for data in DATASETS}
-KINDS |= {name: task.kind for name, task in PICTURES.items()}
-KINDS |= {name: PICTURES[base].kind for name, (base, _) in QUANTISED.items()}
+KINDS: dict[str, type[Model]] = {  # of the networks that classify images, by their recipes
+    **{f"{data}-classifier": Classifier for data in DATASETS},
+    **{name: task.kind for name, task in PICTURES.items()},
+    **{name: PICTURES[base].kind for name, (base, _) in QUANTISED.items()},
+}
 LARGEST = 1 << 30  # bytes of an array
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as numpy writes
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError)
@@ -33,25 +35,25 @@ _DAMAGE += (zipfile.BadZipFile, zlib.error, SafetensorError)
 Samples = tuple[Tensor, Tensor | None]  # [N, ...] as a network takes them, and classes [N]
 
 
-def network(what: str) -> tuple[nn.Module, Path | None]:
-    """A network, and the folder that holds it, if it is one of ours.
+def network(source: str) -> tuple[nn.Module, Path | None]:
+    """Load a network; and the folder that holds it, if it is one of ours.
 
     Args:
-        what: a classifier that ships, a folder that `axonal train` made of one, or
+        source: a classifier that ships, a folder that `axonal train` made of one, or
             "package.module:function": the user's own code, which is imported (from the working
             folder, too) and called; the function returns a `torch.nn.Module`.
 
     Raises:
         InputError: none of these, or a network that is no classifier. FileError: damaged files.
     """
-    places = (ASSETS / what, Path(what), Path(what) / "model")
+    places = (ASSETS / source, Path(source), Path(source) / "model")
     folder = next((place for place in places if (place / CARD).is_file()), None)
-    if folder is None and ":" in what:
-        return _own(what), None
+    if folder is None and ":" in source:
+        return _from_code(source), None
     if folder is None:
         ours = ", ".join(name for name in KINDS if (ASSETS / name).is_dir())
         raise InputError(
-            f"{what!r} is no network; name one that ships ({ours}), a folder that train made, or "
+            f"{source!r} is no network; name one that ships ({ours}), a folder that train made, or "
             "package.module:function, which returns a torch module"
         )
     try:
@@ -59,12 +61,13 @@ def network(what: str) -> tuple[nn.Module, Path | None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"can't read {folder / CARD}: {error!r}; train it again") from error
     if recipe not in KINDS:
-        raise InputError(f"{what} is of the recipe {recipe!r}; choose one of {', '.join(KINDS)}")
+        known = ", ".join(KINDS)
+        raise InputError(f"{source} is of the recipe {recipe!r}; choose one of {known}")
     model = KINDS[recipe].load(folder)
-    return _followed(model) if isinstance(model, Classifier) else model, folder
+    return _without_checks(model) if isinstance(model, Classifier) else model, folder
 
 
-def _followed(model: Classifier) -> nn.Module:
+def _without_checks(model: Classifier) -> nn.Module:
     """The same layers without the check of their input, which torch.fx can't follow."""
     layers = OrderedDict[str, nn.Module]()
     for i, layer in enumerate((*model.convolutions, model.hidden)):
@@ -73,22 +76,24 @@ def _followed(model: Classifier) -> nn.Module:
     return nn.Sequential(layers | {"head": model.head}).eval()
 
 
-def _own(what: str) -> nn.Module:
-    path, _, name = what.rpartition(":")
+def _from_code(source: str) -> nn.Module:
+    """What the user's function "package.module:function" returns."""
+    path, _, name = source.rpartition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(path), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"can't find {what}: {error}; say package.module:function") from error
-    made = function() if callable(function) and not isinstance(function, nn.Module) else function
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{what} returns {type(made).__name__}; let it return a torch.nn.Module")
-    return made.eval()
+        raise InputError(f"can't find {source}: {error}; say package.module:function") from error
+    model = function() if callable(function) and not isinstance(function, nn.Module) else function
+    if not isinstance(model, nn.Module):
+        returned = type(model).__name__
+        raise InputError(f"{source} returns {returned}; let it return a torch.nn.Module")
+    return model.eval()
 
 
 def samples(data: str, counts: Sequence[int], seed: int = 0, stream: bool = False) -> list[Samples]:
-    """Sets of samples that have none in common.
+    """Draw sets of samples that have none in common.
 
     Args:
         data: "mnist" or "cifar10", of which the last set is of test images and others of training
@@ -104,36 +109,38 @@ def samples(data: str, counts: Sequence[int], seed: int = 0, stream: bool = Fals
     """
     if data in DATASETS:
         splits = ["train"] * (len(counts) - 1) + ["test"]
-        found = []
+        sets: list[Samples] = []
         for split, count in zip(splits, counts, strict=True):
-            held = DATASETS[data](split)
-            (pick,) = _picks(len(held), [count], seed, stream)
-            pixels = torch.from_numpy(held.pixels[pick]).float().div(127.5).sub(1)
-            found.append((pixels, torch.from_numpy(held.labels[pick])))
-        return found
+            images = DATASETS[data](split)
+            (pick,) = _picks(len(images), [count], seed, stream)
+            pixels = torch.from_numpy(images.pixels[pick]).float().div(127.5).sub(1)
+            sets.append((pixels, torch.from_numpy(images.labels[pick])))
+        return sets
     x, labels = _read(Path(data))
     picks = _picks(len(x), counts, seed, stream)
     return [(x[pick], None if labels is None else labels[pick]) for pick in picks]
 
 
-def _picks(held: int, counts: Sequence[int], seed: int, stream: bool) -> list[np.ndarray]:
+def _picks(rows: int, counts: Sequence[int], seed: int, stream: bool) -> list[np.ndarray]:
+    """The rows of each set, of so many."""
     asked = max(sum(counts), 1)
-    sizes = [count * min(held, asked) // asked for count in counts]
+    sizes = [count * min(rows, asked) // asked for count in counts]
     if min(sizes) < 1:
-        raise InputError(f"{held} samples can't give sets of {', '.join(map(str, counts))}")
-    order = np.arange(held) if stream else np.random.default_rng(seed).permutation(held)
+        raise InputError(f"{rows} samples can't give sets of {', '.join(map(str, counts))}")
+    order = np.arange(rows) if stream else np.random.default_rng(seed).permutation(rows)
     return np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1])
 
 
 def _read(path: Path) -> Samples:
+    """All samples of a file, checked."""
     readers = {".npz": _arrays, ".safetensors": load_file}
     if path.suffix not in readers:
         raise InputError(f"{path} is no data; say {', '.join(DATASETS)}, or a .npz or .safetensors")
     try:
-        found: dict[str, Tensor] = readers[path.suffix](path)
+        arrays: dict[str, Tensor] = readers[path.suffix](path)
     except _DAMAGE as error:
         raise FileError(f"can't read {path}: {error}; write it again") from error
-    x, label = found.get("x"), found.get("label")
+    x, label = arrays.get("x"), arrays.get("label")
     if x is None or x.dim() < 2 or not len(x) or not x.is_floating_point():
         shape = "missing" if x is None else f"{x.dtype} {list(x.shape)}"
         raise InputError(f"{path}: x is {shape}; it must be floating-point numbers [N, ...]")
@@ -148,9 +155,10 @@ def _read(path: Path) -> Samples:
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of a .npz file, unless they unpack into too much."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():  # before a small file unpacks into much
             if info.file_size > LARGEST or info.compress_type not in COMPRESSIONS:
                 raise ValueError(f"{info.filename} announces {info.file_size:,} bytes")
-    with np.load(path, allow_pickle=False) as found:
-        return {name: torch.from_numpy(found[name]) for name in ("x", "label") if name in found}
+    with np.load(path, allow_pickle=False) as file:
+        return {name: torch.from_numpy(file[name]) for name in ("x", "label") if name in file}

@@ -1,10 +1,9 @@
-"""What the values of a network are like over calibration data: samples of each channel."""
+"""Samples of the values of a network over calibration data, channel by channel."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,10 +12,31 @@ from torch import Tensor, fx
 
 from ..core import files
 from ..core.errors import InputError
+from ..nn.interpreter import record
 
 BATCH = 50  # samples that run together
-KEPT = 4096  # values of each channel
+VALUES = 4096  # values of each channel
 FILE = "calibration.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Calibration data, and what is asked of a method.
+
+    Attributes:
+        x: samples [N, ...], checked.
+        steps: T.
+        folder: where work under way is stored; None for nowhere.
+    """
+
+    x: Tensor
+    steps: int
+    folder: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.x.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,48 +63,34 @@ class Observed:
 def observe(
     dense: fx.GraphModule, names: Sequence[str], x: Tensor, folder: Path | None = None
 ) -> dict[str, Observed]:
-    """Run `dense` over `x` [N, ...] and keep what the nodes `names` return.
+    """Run `dense` over `x` [N, ...] and draw from what the nodes `names` return.
 
     Args:
-        folder: where what was seen is kept, so that an interrupted run goes on; None for nowhere.
+        folder: where what was seen is stored, so that an interrupted run goes on; None for nowhere.
 
     Raises:
         InputError: a value is not finite. FileError: the folder can't be written.
     """
-    found = _Samples(names, len(x), _fingerprint(dense, names, x), folder)
-    for batch in x.split(BATCH)[found.batches :]:
-        found.add(values_of(dense, names, batch)[0])
-    return found.observed()
+    samples = _Samples(names, len(x), _fingerprint(dense, names, x), folder)
+    for batch in x.split(BATCH)[samples.batches :]:
+        samples.add(values_of(dense, names, batch)[0])
+    return samples.observed()
 
 
-@torch.no_grad()
 def values_of(
     dense: fx.GraphModule, names: Sequence[str], x: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:
     """What the nodes `names` of `dense` return for x [B, ...], and what the network does."""
-    recorder = _Recorder(dense, {*names})
-    output = recorder.run(x)
-    return recorder.seen, output
-
-
-class _Recorder(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, names: set[str]):
-        super().__init__(graph)
-        self.names, self.seen = names, {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.name in self.names:
-            self.seen[n.name] = result
-        return result
+    seen, output = record(dense, names, x)
+    return {name: returned for name, (_, returned) in seen.items()}, output
 
 
 class _Samples:
-    """What was seen so far, in memory and in a file."""
+    """The values drawn so far, in memory and in a file."""
 
     def __init__(self, names: Sequence[str], total: int, fingerprint: str, folder: Path | None):
         self.names, self.fingerprint = names, fingerprint
-        self.total, self.share = -(-total // BATCH), -(-KEPT * BATCH // total)
+        self.total, self.share = -(-total // BATCH), -(-VALUES * BATCH // total)
         self.path = folder / FILE if folder else None
         self.tensors, self.batches = self._stored()
 
@@ -97,12 +103,12 @@ class _Samples:
             draw = torch.Generator().manual_seed(self.batches)
             pick = torch.randint(rows.shape[1], (self.share,), generator=draw)
             most = rows.abs().amax(1)
-            kept, before = f"{name}.values", f"{name}.most"
-            if kept in self.tensors:
-                self.tensors[kept] = torch.cat([self.tensors[kept], rows[:, pick]], 1)
-                self.tensors[before] = torch.maximum(self.tensors[before], most)
+            drawn, top = f"{name}.values", f"{name}.most"
+            if drawn in self.tensors:
+                self.tensors[drawn] = torch.cat([self.tensors[drawn], rows[:, pick]], 1)
+                self.tensors[top] = torch.maximum(self.tensors[top], most)
             else:
-                self.tensors |= {kept: rows[:, pick].clone(), before: most}
+                self.tensors |= {drawn: rows[:, pick].clone(), top: most}
                 self.tensors[f"{name}.dims"] = torch.tensor(value.dim() - 1)
         self.batches += 1
         if self.path is not None:
@@ -129,13 +135,13 @@ class _Samples:
             widths = {tensors[f"{name}.values"].shape[1] for name in self.names}
         except (OSError, SafetensorError, ValueError, KeyError, IndexError):
             return {}, 0
-        whole = 0 < batches <= self.total and widths == {batches * self.share}
+        complete = 0 < batches <= self.total and widths == {batches * self.share}
         keys = {f"{name}.{part}" for name in self.names for part in ("values", "most", "dims")}
-        return (tensors, batches) if whole and keys == {*tensors} else ({}, 0)
+        return (tensors, batches) if complete and keys == {*tensors} else ({}, 0)
 
 
 def _fingerprint(dense: fx.GraphModule, names: Sequence[str], x: Tensor) -> str:
-    found = hashlib.sha256(" ".join(names).encode())
+    digest = hashlib.sha256(" ".join(names).encode())
     for tensor in (*dense.state_dict().values(), x):
-        found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

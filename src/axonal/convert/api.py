@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..core.errors import InputError
-from . import balanced, certify, corrected, signed
-from .activations import values_of
+from ..nn.interpreter import line
+from . import certify
+from .activations import Calibration, values_of
 from .calibrate import Run, calibrate
 from .certificate import Certificate
 from .exact_sums import units
 from .methods import baselines, graded, qcfs, transformer
 from .methods.sigma_delta import DeltaNetwork, sigma_delta
 from .plan import LONGEST, Plan, SpikingNetwork, assemble
-from .setting import Setting
-from .tracing import is_size, line, moves, prepared, roles
+from .tracing import input_dependent, is_size, prepared, roles
 
 Samples = Tensor | tuple[Tensor, Tensor]
 Method = Callable[..., Plan]
@@ -29,11 +29,11 @@ METHODS: Mapping[str, Method] = {
     "graded": graded.graded,
     "qcfs": qcfs.qcfs,
     "transformer": transformer.transformer,
-    "signed": signed.signed,
+    "signed": baselines.signed,
     "maximum": baselines.maximum,
     "percentile": baselines.percentile,
-    "balanced": balanced.balanced,
-    "corrected": corrected.corrected,
+    "balanced": baselines.balanced,
+    "corrected": baselines.corrected,
 }
 SIGMA_DELTA = "sigma-delta"  # keeps no plan, but thresholds: its neurons follow streams
 HELD_OUT = 0.2  # of the calibration samples, where no others are given
@@ -64,7 +64,7 @@ def convert(
         method: one of `METHODS`, or "sigma-delta" for a stream whose samples follow each other.
         T: steps in which the answer is given.
         held_out: samples for the certificate; None for a fifth of the calibration.
-        folder: where work under way is kept, so that the same call goes on; None for nowhere.
+        folder: where work under way is stored, so that the same call goes on; None for nowhere.
         options: of the method, as its function says.
 
     Returns:
@@ -105,7 +105,7 @@ def convert(
     roles(dense)
     _unlike_guessing(_alone(model, dense, x), labels)
     with torch.no_grad():
-        plan = METHODS[method](dense, Setting(x, T, folder), **options)
+        plan = METHODS[method](dense, Calibration(x, T, folder), **options)
         network = assemble(dense, replace(plan, units=units(dense, x)))
     return network, certify.certify(dense, network, test, answers)
 
@@ -125,8 +125,8 @@ def _by_changes(
     def along(stream: Tensor) -> Run:
         if len(stream) < steps:
             raise InputError(f"convert: {len(stream)} samples are no stream of {steps}; give more")
-        whole = stream[: len(stream) // steps * steps]
-        frames = whole.unflatten(0, (-1, steps)).transpose(0, 1)
+        complete = stream[: len(stream) // steps * steps]
+        frames = complete.unflatten(0, (-1, steps)).transpose(0, 1)
         return lambda n: n(frames, n.start(batch=frames.shape[1]))[0]
 
     run, check = along(x), along(test)
@@ -162,8 +162,8 @@ def _apart(x: Tensor, labels: Tensor | None, ordered: bool) -> list[tuple[Tensor
         raise InputError("convert: one sample can't calibrate and check; give more")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     order = torch.arange(len(x)) if ordered else order  # samples may be sorted by class
-    kept = len(x) - max(1, math.ceil(HELD_OUT * len(x)))
-    parts = order[:kept], order[kept:]
+    count = len(x) - max(1, math.ceil(HELD_OUT * len(x)))
+    parts = order[:count], order[count:]
     return [(x[rows], None if labels is None else labels[rows]) for rows in parts]
 
 
@@ -195,7 +195,9 @@ def _alone(model: nn.Module, dense: fx.GraphModule, x: Tensor) -> Tensor:
     """As `_answer`, of the prepared network, proved to be what `model` does with each sample."""
     alone, output = _answer(model, x[:1]), _answer(dense, x)
     three = x[:1].expand(3, *x.shape[1:])
-    nodes = [node for node in moves(dense.graph) if node.op != "output" and not is_size(node)]
+    varying = input_dependent(dense.graph)
+    values_at = [n for n in dense.graph.nodes if n in varying and not is_size(n)]
+    nodes = [n for n in values_at if n.op not in ("placeholder", "output")]
     values, _ = values_of(dense, [node.name for node in nodes], three)
     for node in nodes:
         if torch.is_tensor(values[node.name]) and values[node.name].shape[:1] != three.shape[:1]:

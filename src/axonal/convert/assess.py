@@ -22,15 +22,16 @@ from torch import Tensor, fx, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
-from ..energy.price import EVENT_STATE_BITS, break_even, price, scale_events
+from ..energy import EVENT_STATE_BITS, CostTable, break_even, datapath, price, scale_events
 from ..nn import QCFS
 from ..nn.hooks import MAPS, watch_reads
+from ..nn.interpreter import describe, module_of
 from ..nn.meter import Meter
 from .activations import BATCH, Observed
 from .assessment import NOTHING, AssessedLayer, Assessment, Way
 from .methods.graded import ceiling
 from .methods.sigma_delta import sigma_delta
-from .tracing import MAXIMA, Role, describe, module_of, prepared, rectifiers, roles
+from .tracing import MAXIMA, Role, kind_of, prepared, rectifiers, roles
 
 BITS = 8
 GRADED, CHANGES = Way("graded", 2, 2**BITS - 1), Way("changes", 1, 0)
@@ -38,7 +39,14 @@ TOLERANCE = 0.1  # of the spread of what a layer reads: a value that moved by mo
 DRAWN = 2**14  # values of a layer that tell what it would send
 
 
-def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False) -> Assessment:
+def assess(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    steps: int = 8,
+    stream: bool = False,
+    table: CostTable | None = None,
+) -> Assessment:
     """Look at what the layers of `model` read, and price them by events and as an ANN.
 
     Args:
@@ -47,25 +55,27 @@ def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False)
         steps: T of binary spikes.
         stream: whether samples follow each other in time; what changes between others is no
             reason to send changes.
+        table: prices of operators and memories; the shipped `cmos45` by default.
 
     Raises:
-        InputError: an operation without a rule (with its line), nothing to price, T below 1, or
-            samples that don't fit.
+        InputError: an operation without a rule (with its line), nothing to price, T below 1,
+            samples that don't fit, or a table of a chip or without int8.
     """
+    table = datapath(table, (BITS,))
     if steps < 1:
         raise InputError(f"assess: T is {steps}; it must be at least 1")
     if x.dim() < 2 or len(x) < 2 or not x.is_floating_point() or not bool(x.isfinite().all()):
         raise InputError(f"assess: samples {list(x.shape)} must be finite numbers [N, ...], N >= 2")
     dense = prepared(model)
     known, ways = roles(dense), (Way("binary", steps, 1), GRADED, CHANGES)
-    whole, skipping, reads = _run(dense, x)
+    dense_work, skipping, reads = _run(dense, x)
     nodes = {str(n.target): n for n in reversed(dense.graph.nodes) if n.op == "call_module"}
     layers = []
-    for index, path in enumerate(whole.layers):
-        counts = [Counts((path,), c.table[:, [index]], c.samples) for c in (whole, skipping)]
+    for index, path in enumerate(dense_work.layers):
+        counts = [Counts((path,), c.table[:, [index]], c.samples) for c in (dense_work, skipping)]
         direct = _reads_input(dense, nodes[path], known)
         size = dense.get_submodule(path).get_parameter("weight").numel()
-        layers.append(_assessed(nodes[path].name, size, counts, reads[path], ways, direct))
+        layers.append(_assessed(nodes[path].name, size, counts, reads[path], ways, direct, table))
     ways = ways if stream and _follows_changes(model, x) else ways[:2]
     parts = [layer.ann.parts for layer in layers]
     ann = replace(
@@ -73,15 +83,15 @@ def assess(model: nn.Module, x: Tensor, *, steps: int = 8, stream: bool = False)
         parts={key: sum((part[key] for part in parts), NOTHING) for key in parts[0]},
         reuse=sum(x.dense for x in layers) / sum(x.dense / x.ann.reuse for x in layers),
     )
-    others = (describe(dense, n).split()[0] for n in known if known[n] in ("curved", "product"))
-    found = Assessment(
+    others = (describe(dense, n).split()[0] for n in known if known[n] in ("nonlinear", "product"))
+    assessment = Assessment(
         samples=len(x),
         layers=tuple(layers),
         ways=ways,
         ann=ann,
         apart=tuple(dict.fromkeys(others)),
     )
-    return _advised(found, dense, known)
+    return _advised(assessment, dense, known)
 
 
 def _run(dense: fx.GraphModule, x: Tensor) -> tuple[Counts, Counts, dict[str, "_Reads"]]:
@@ -95,41 +105,53 @@ def _run(dense: fx.GraphModule, x: Tensor) -> tuple[Counts, Counts, dict[str, "_
                 for batch in x.split(BATCH):
                     with watch_reads(dense) as read:
                         output = dense(batch)
-                    for path, (given, *_) in read.items():  # of several calls the first
-                        reads.setdefault(path, _Reads(len(x))).add(given)
-            with Meter(dense, "dense") as whole:
+                    for path, (inputs, *_) in read.items():  # of several calls the first
+                        reads.setdefault(path, _Reads(len(x))).add(inputs)
+            with Meter(dense, "dense") as ordinary:
                 dense(x[:1])
     except RuntimeError as error:  # how torch refuses shapes
         raise InputError(f"assess: the model refuses samples {list(x.shape)}: {error}") from error
     if not bool(output.isfinite().all()):
         raise InputError("assess: the model's output is not finite; look at its weights")
     counts = meter.counts()
-    return whole.counts(), Counts(counts.layers, counts.table.sum(0, keepdims=True), len(x)), reads
+    return (
+        ordinary.counts(),
+        Counts(counts.layers, counts.table.sum(0, keepdims=True), len(x)),
+        reads,
+    )
 
 
 def _assessed(
-    name: str, weights: int, counts: list[Counts], reads: "_Reads", ways: tuple, direct: bool
+    name: str,
+    weights: int,
+    counts: list[Counts],
+    reads: "_Reads",
+    ways: tuple,
+    direct: bool,
+    costs: CostTable,
 ) -> AssessedLayer:
     """A layer of so many weights, counted whole and without zeros."""
-    whole, skipping = counts
-    work, outputs, sites = (whole.total(f) for f in ("synops", "state_writes", "sites"))
+    dense, skipping = counts
+    work, outputs, sites = (dense.total(f) for f in ("synops", "state_writes", "sites"))
     reuse = max(1.0, work / weights)
-    ann = price(whole, bits=BITS, reuse=reuse)
+    ann = price(dense, costs, bits=BITS, reuse=reuse)
     sent, even, joules = {}, {}, {}
     for way in ways:
         updates = 2 * way.steps * outputs  # as `nn.meter.Meter` counts them, of all neurons
         row = {"adds": work + updates, "state_reads": work + updates, "state_writes": work}
         row["multiplies"] = 0.0 if way.levels == 1 else work
-        table = whole.table.copy()
+        table = dense.table.copy()
         for field, value in row.items():
             table[..., FIELDS.index(field)] = value
-        one = Counts(whole.layers, table, whole.samples)  # event a site
+        one = Counts(dense.layers, table, dense.samples)  # event a site
         stays = direct and way.levels > 0
         events = None if stays else reads.sent(way)
-        own = price(scale_events(one, events or 0.0), bits=BITS, state_bits=EVENT_STATE_BITS[BITS])
+        own = price(
+            scale_events(one, events or 0.0), costs, BITS, state_bits=EVENT_STATE_BITS[BITS]
+        )
         sent[way.name] = events
         joules[way.name] = own.total + ann.total * (way.steps if stays else 0)
-        even[way.name] = break_even(one, whole, bits=BITS, reuse=reuse).share
+        even[way.name] = break_even(one, dense, costs, bits=BITS, reuse=reuse).share
     return AssessedLayer(
         name=name,
         sites=sites,
@@ -137,7 +159,7 @@ def _assessed(
         change=sent[CHANGES.name],
         dense=work,
         ann=ann,
-        skipping=price(skipping, bits=BITS, reuse=reuse).total,
+        skipping=price(skipping, costs, bits=BITS, reuse=reuse).total,
         sent=sent,
         break_even=even,
         joules=joules,
@@ -151,7 +173,7 @@ class _Reads:
         self.samples, self.dims = samples, 0
         self.draw = torch.Generator().manual_seed(0)
         self.last: Tensor | None = None
-        self.kept: list[Tensor] = []  # [2, C, K]
+        self.drawn: list[Tensor] = []  # [2, C, K]
 
     def add(self, x: Tensor) -> None:
         before = torch.cat([x[:1] if self.last is None else self.last, x[:-1]])
@@ -161,11 +183,11 @@ class _Reads:
         share = -(-DRAWN * len(x) // (self.samples * rows.shape[1]))
         if share < rows.shape[2]:
             rows = rows[..., torch.randint(rows.shape[2], (share,), generator=self.draw)]
-        self.kept.append(rows)
+        self.drawn.append(rows)
 
     def sent(self, way: Way) -> float:
         """Events of a site and sample."""
-        values, moves = torch.cat(self.kept, 2)
+        values, moves = torch.cat(self.drawn, 2)
         if not way.levels:
             moved = float((moves.abs() > TOLERANCE * values.std()).float().mean())
             return moved * self.samples / (self.samples - 1)  # the first sample has none before it
@@ -194,18 +216,20 @@ def _follows_changes(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-def _advised(found: Assessment, dense: fx.GraphModule, known: Mapping[fx.Node, Role]) -> Assessment:
+def _advised(
+    result: Assessment, dense: fx.GraphModule, known: Mapping[fx.Node, Role]
+) -> Assessment:
     """With the method of `convert` for it, and why that one."""
-    kinds = {known[n] for n in known if not isinstance(module_of(dense, n), MAXIMA)}
-    if {"curved", "product"} & kinds:
-        return replace(found, method="transformer", why=f"it has {', '.join(found.apart)}")
+    kinds = {known[n] for n in known if kind_of(dense, n) not in MAXIMA}
+    if {"nonlinear", "product"} & kinds:
+        return replace(result, method="transformer", why=f"it has {', '.join(result.apart)}")
     if "rectifier" not in kinds:
-        return replace(found, why="the network has no activation, so that nothing in it can spike")
+        return replace(result, why="the network has no activation, so that nothing in it can spike")
     if any(rectifiers(dense).values()):
-        return replace(found, method="signed", why="its rectifiers leak, and need both signs")
-    if found.best is CHANGES:
-        return replace(found, method="sigma-delta", why="little changes from sample to sample")
+        return replace(result, method="signed", why="its rectifiers leak, and need both signs")
+    if result.best is CHANGES:
+        return replace(result, method="sigma-delta", why="little changes from sample to sample")
     if any(isinstance(m, QCFS) for m in dense.modules()):
-        return replace(found, method="qcfs", why="it was trained with quantised activations")
+        return replace(result, method="qcfs", why="it was trained with quantised activations")
     why = "it needs no training; where spikes have to be binary, qcfs after training with levels"
-    return replace(found, method="graded", why=why)
+    return replace(result, method="graded", why=why)

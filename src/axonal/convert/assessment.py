@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..energy.price import Energy
-from ..energy.tables import Range
+from ..energy import Energy, Range
 
 NOTHING = Range(0.0, 0.0, 0.0)
 

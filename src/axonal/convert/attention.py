@@ -17,22 +17,22 @@ class UnrolledAttention(nn.Module):
         InputError: it has keys of another width, extra keys, or time first.
     """
 
-    def __init__(self, whole: nn.MultiheadAttention):
+    def __init__(self, attention: nn.MultiheadAttention):
         super().__init__()
-        odd = whole.bias_k is not None or whole.add_zero_attn or not whole.batch_first
-        if odd or not whole._qkv_same_embed_dim:
+        odd = attention.bias_k is not None or attention.add_zero_attn or not attention.batch_first
+        if odd or not attention._qkv_same_embed_dim:
             raise InputError(
                 "nn.MultiheadAttention is converted with batch_first=True and keys and values as "
                 "wide as queries"
             )
-        width, bias = whole.embed_dim, whole.in_proj_bias is not None
-        self.heads, self.scale = whole.num_heads, (width // whole.num_heads) ** -0.5
+        width, bias = attention.embed_dim, attention.in_proj_bias is not None
+        self.heads, self.scale = attention.num_heads, (width // attention.num_heads) ** -0.5
         self.query, self.key, self.value = (nn.Linear(width, width, bias) for _ in range(3))
         for i, layer in enumerate((self.query, self.key, self.value)):
-            layer.weight = nn.Parameter(whole.in_proj_weight.detach().chunk(3)[i].clone())
+            layer.weight = nn.Parameter(attention.in_proj_weight.detach().chunk(3)[i].clone())
             if bias:
-                layer.bias = nn.Parameter(whole.in_proj_bias.detach().chunk(3)[i].clone())
-        self.out = whole.out_proj
+                layer.bias = nn.Parameter(attention.in_proj_bias.detach().chunk(3)[i].clone())
+        self.out = attention.out_proj
 
     def forward(
         self,
@@ -66,15 +66,15 @@ def unrolled(model: nn.Module) -> nn.Module:
     return model
 
 
-def join(node: fx.Node, moving: Collection[fx.Node]) -> None:
-    """Make a concatenation with what stands still, as a class token does, a padding and a sum.
+def join(node: fx.Node, varying: Collection[fx.Node]) -> None:
+    """Make a concatenation with constants, such as a class token, a padding and a sum.
 
     Args:
         node: the concatenation, changed in place if its values lie side by side.
-        moving: the nodes that depend on the input.
+        varying: the nodes that depend on the input.
     """
     parts = [*node.args[0]]
-    places = [i for i, part in enumerate(parts) if part in moving]
+    places = [i for i, part in enumerate(parts) if part in varying]
     first, last = places[0], places[-1] + 1
     if len(places) in (len(parts), 0) or last - first != len(places):
         return

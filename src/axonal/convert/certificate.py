@@ -77,6 +77,8 @@ class Certificate(Config):
         latency: steps from the first input to the answer, all layers working in every step.
         schedule: "pipelined", or "waiting" for the layer before.
         synops, multiplies: of a sample, and how many of the operations multiply.
+        functions: multiplies and adds of a sample in functions that stay dense, such as norms,
+            softmax and products; in neither of the two.
         dense: multiply-adds of the network that was converted.
         before, after: share of right answers of both, of the same samples.
         change: after - before, over these pairs.
@@ -95,6 +97,7 @@ class Certificate(Config):
     schedule: str = "pipelined"
     synops: float = 0.0
     multiplies: float = 0.0
+    functions: float = 0.0
     dense: float = 0.0
     before: Interval | None = None
     after: Interval | None = None
@@ -151,6 +154,10 @@ class Certificate(Config):
                 f"{self.synops / 1e6:.3g} million synaptic operations, "
                 f"{self.multiplies / max(self.synops, 1):.0%} of them with a multiplication, for "
                 f"{self.dense / 1e6:.3g} million multiply-adds"
+            )
+        if self.functions:
+            parts.append(
+                f"functions that stay dense take {self.functions / 1e6:.3g} million operations more"
             )
         weakest = self.weakest if self.layers else None
         if weakest is not None and (size := getattr(weakest, weakest.worst)) > 0:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from ..nn import Burst, Neuron
+from ..nn import Burst, Difference, Neuron
 from ..nn.meter import Meter
 from .activations import BATCH, values_of
 from .certificate import Certificate, LayerCertificate, change_of, share_of
@@ -27,12 +27,12 @@ def certify(
         labels: classes [N]; without them no answer is right or wrong.
     """
     watched = _Watched(network)
-    wrong, whole, right = 0.0, 0.0, []
+    wrong, norm, right = 0.0, 0.0, []
     for rows in torch.arange(len(x)).split(BATCH):
         values, output = values_of(dense, [*network.plan.populations], x[rows])
         answer = watched.run(x[rows], values)
         wrong += float((answer - output).square().sum())
-        whole += float(output.square().sum())
+        norm += float(output.square().sum())
         if labels is not None:
             right.append(
                 torch.stack([y.argmax(1) == labels[rows] for y in (output, answer)]).numpy()
@@ -42,10 +42,15 @@ def certify(
     with ordinary:
         dense(x[:1])
     plan = network.plan
+    dense_names = {n for n, m in network.named_modules() if isinstance(m, Difference)}
+    functions = {
+        field: sum(v for n, v in work.by_layer(field).items() if n in dense_names)
+        for field in ("multiplies", "adds")
+    }
     return Certificate(
         budget=0.0,
         calibration_error=0.0,
-        output_error=(wrong / max(whole, 1e-30)) ** 0.5,
+        output_error=(wrong / max(norm, 1e-30)) ** 0.5,
         samples=len(x),
         layers=watched.layers(),
         method=plan.method,
@@ -55,7 +60,8 @@ def certify(
         latency=network.latency,
         schedule=plan.schedule,
         synops=work.total("synops"),
-        multiplies=work.total("multiplies"),
+        multiplies=work.total("multiplies") - functions["multiplies"],
+        functions=sum(functions.values()),
         dense=ordinary.counts().total("synops"),
         before=None if pairs is None else share_of(pairs[0]),
         after=None if pairs is None else share_of(pairs[1]),
@@ -91,19 +97,19 @@ class _Watched:
     def _compare(self, name: str, read: Tensor, spikes: Tensor, value: Tensor) -> None:
         population, steps = self.network.plan.populations[name], self.network.plan.steps
         dynamics = self.neurons[name].dynamics
-        given = read.expand(len(spikes), *read.shape[1:])
+        drive = read.expand(len(spikes), *read.shape[1:])
         if isinstance(dynamics, Burst):
             begin = int(dynamics.opens)
-            given, spikes = given[begin - steps : begin], spikes[begin : begin + steps]
+            drive, spikes = drive[begin - steps : begin], spikes[begin : begin + steps]
         unit = population.threshold
         sent = unit * spikes.mean(0)
-        due = _rectified(given.mean(0), population.slope)
+        due = _rectified(drive.mean(0), population.slope)
         top = unit * population.levels
         clipped = torch.minimum(torch.maximum(value, -top), top)
         errors = {
             "clip": value - clipped,
             "quantisation": clipped - _rounded(clipped, population, steps),
-            "unevenness": _rounded(due.clamp(-top, top), population, len(given)) - sent,
+            "unevenness": _rounded(due.clamp(-top, top), population, len(drive)) - sent,
             "error": value - sent,
             "all": value,
         }
@@ -116,11 +122,11 @@ class _Watched:
         """The rows of all populations."""
         counts = self.meter.counts()
         events, sites = counts.by_layer("spikes"), counts.by_layer("sites")
-        found = []
+        rows = []
         for name, path in self.network.paths().items():
             sums, row = self.sums[name], f"graph.{path}"
             size = max(sums["all"], 1e-30)
-            found.append(
+            rows.append(
                 LayerCertificate(
                     name=name,
                     threshold=float(self.network.plan.populations[name].threshold.mean()),
@@ -130,7 +136,7 @@ class _Watched:
                     **{kind: (sums[kind] / size) ** 0.5 for kind in KINDS[:4]},
                 )
             )
-        return tuple(found)
+        return tuple(rows)
 
 
 def _rectified(value: Tensor, slope: float) -> Tensor:

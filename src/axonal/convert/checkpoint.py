@@ -33,8 +33,8 @@ def save(network: SpikingNetwork, certificate: Certificate, folder: str | Path) 
         tensors[f"{name}.threshold"] = population.threshold.detach().cpu().contiguous()
         if population.offset is not None:
             tensors[f"{name}.offset"] = population.offset.detach().cpu().contiguous()
-        kept = ("levels", "slope", "emit")
-        populations[name] = {key: getattr(population, key) for key in kept}
+        names = ("levels", "slope", "emit")
+        populations[name] = {key: getattr(population, key) for key in names}
     files.write(folder / TENSORS, packed(tensors))
     files.write(folder / CERTIFICATE, json.dumps(certificate.to_dict(), indent=1) + "\n")
     table = json.dumps(about | {"populations": populations}, indent=1)
@@ -54,9 +54,9 @@ def load(model: nn.Module, folder: str | Path) -> tuple[SpikingNetwork, Certific
         tensors = load_file(folder / TENSORS)
         populations = {
             name: Population(
-                tensors[f"{name}.threshold"], offset=tensors.get(f"{name}.offset"), **given
+                tensors[f"{name}.threshold"], offset=tensors.get(f"{name}.offset"), **row
             )
-            for name, given in table.pop("populations").items()
+            for name, row in table.pop("populations").items()
         }
         plan = Plan(**table | {"shape": tuple(table["shape"])}, populations=populations)
         certificate = Certificate.from_dict(json.loads((folder / CERTIFICATE).read_text()))

@@ -21,9 +21,10 @@ from torch import Tensor, fx, nn
 from ..core.errors import InputError
 from ..nn import Delay, Difference, Neuron, OneStep, Signed
 from ..nn.hooks import MAPS
+from ..nn.interpreter import Interpreter
 from .activations import BATCH, values_of
 from .fold_thresholds import hold
-from .tracing import MATRIX_PRODUCTS, SCALES, is_sum, roles
+from .tracing import SCALES, is_sum, kind_of, roles
 
 SUM = 24  # bits of the integers that float32 holds
 INPUT, VALUE = 10, 12  # bits of the largest input, and of the largest value of a function
@@ -41,14 +42,14 @@ def units(dense: fx.GraphModule, x: Tensor) -> dict[str, float]:
         x: calibration samples [N, ...].
     """
     known = roles(dense)
-    names = [node.name for node, role in known.items() if role in ("curved", "product")]
+    names = [node.name for node, role in known.items() if role in ("nonlinear", "product")]
     most = dict.fromkeys(names, x.new_zeros(()))
     for rows in x[:SAMPLES].split(BATCH) if names else ():
         values, _ = values_of(dense, names, rows)
         most = {name: torch.maximum(most[name], values[name].abs().amax()) for name in names}
     first = next(node.name for node, role in known.items() if role == "input")
-    found = {name: float(_power(top)) * 2.0**-VALUE for name, top in most.items()}
-    return found | {first: float(_power(x.abs().amax())) * 2.0**-INPUT}
+    units = {name: float(_power(top)) * 2.0**-VALUE for name, top in most.items()}
+    return units | {first: float(_power(x.abs().amax())) * 2.0**-INPUT}
 
 
 def rounding(unit: float) -> OneStep:
@@ -73,14 +74,14 @@ def exact(graph: fx.GraphModule, shape: tuple[int, ...]) -> None:
     for _ in range(ROUNDS):
         run = _Rounded(graph, spare)
         with torch.no_grad():
-            run.run(Grid(one, 0 * one))
+            Interpreter(graph, run.grid).run(Grid(one, 0 * one))
         if not run.over:
             break
         spare = {name: spare.get(name, 0) + run.over.get(name, 0) for name in spare | run.over}
     like = next(graph.parameters(), torch.zeros(()))
     for node, values in run.weights.items():
-        made = [None if v is None else nn.Parameter(v.to(like), False) for v in values]
-        graph.add_submodule(f"{node.name}_weighted", _like(graph.get_submodule(node.target), *made))
+        own = [None if v is None else nn.Parameter(v.to(like), False) for v in values]
+        graph.add_submodule(f"{node.name}_weighted", _like(graph.get_submodule(node.target), *own))
         node.target = f"{node.name}_weighted"
     for node, (before, value) in run.constants.items():
         hold(graph, node, before, value.to(like))
@@ -109,8 +110,8 @@ class Grid:
         return math.ceil(math.log2(max(1.0, float((self.size / self.unit).max()))))
 
 
-class _Rounded(fx.Interpreter):
-    """Runs a graph on grids; those of the nodes in `spare` are coarser by so many bits.
+class _Rounded:
+    """The rule that runs a graph on grids; those of nodes in `spare` are coarser by so many bits.
 
     Attributes:
         over: bits by which sums go beyond those of float32, by the nodes that can change it.
@@ -118,21 +119,20 @@ class _Rounded(fx.Interpreter):
     """
 
     def __init__(self, graph: fx.GraphModule, spare: Mapping[str, int]):
-        super().__init__(graph)
-        self.spare, self.over = spare, dict[str, int]()
+        self.graph, self.spare, self.over = graph, spare, dict[str, int]()
         self.weights: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
         self.constants: dict[fx.Node, tuple[Any, Tensor]] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        read = [x for m in n.all_input_nodes if isinstance(x := self.env[m], Grid)]
-        found = self._grid(n, read) if read and n.op != "output" else super().run_node(n)
-        if isinstance(found, Grid) and found.unit.all() and (over := found.bits - SUM) > 0:
-            self.over |= {name: max(over, self.over.get(name, 0)) for name in found.origins}
-        return found
+    def grid(self, run: Interpreter, n: fx.Node, module: Any) -> Any:
+        """The grid of what `n` returns; or a shape, or a constant."""
+        read = [x for m in n.all_input_nodes if isinstance(x := run.env[m], Grid)]
+        result = self._grid(run, n, module, read) if read and n.op != "output" else run.default(n)
+        if isinstance(result, Grid) and result.unit.all() and (over := result.bits - SUM) > 0:
+            self.over |= {name: max(over, self.over.get(name, 0)) for name in result.origins}
+        return result
 
-    def _grid(self, n: fx.Node, read: list[Grid]) -> Any:
-        """The grid of what `n` returns for those that it reads; or a shape."""
-        module: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+    def _grid(self, run: Interpreter, n: fx.Node, module: Any, read: list[Grid]) -> Any:
+        """The same for the grids that it reads."""
         if isinstance(module, MAPS):
             return self._map(n, module, read[0])
         if isinstance(module, Delay):
@@ -144,36 +144,36 @@ class _Rounded(fx.Interpreter):
         if hasattr(module, "carry"):
             return _numbers(module.carry(read[0].size), 1, above=True)
         if isinstance(module, Difference):
-            given = [self.env[m].size[None] for m in n.args if isinstance(m, fx.Node)]
-            return _numbers(module(*given, None)[0][0], 2 ** (VALUE + 1), module.unit or 0.0)
-        if is_sum(n) and (len(read) == 2 or n.args[0] is n.args[1]):
+            sizes = [run.env[m].size[None] for m in n.args if isinstance(m, fx.Node)]
+            return _numbers(module(*sizes, None)[0][0], 2 ** (VALUE + 1), module.unit or 0.0)
+        kind, added = kind_of(self.graph, n), is_sum(self.graph, n)
+        if added and (len(read) == 2 or n.args[0] is n.args[1]):
             return self._sum(read[0], read[-1])
-        if is_sum(n) or n.target is torch.mul:
-            return self._constant(n, read[0])
-        known = not isinstance(module, nn.modules.batchnorm._BatchNorm)
-        return self._moved(n, read, known and n.target not in SCALES | MATRIX_PRODUCTS)
+        if added or n.target is torch.mul:
+            return self._constant(run, n, read[0])
+        return self._moved(run, n, read, kind not in (*SCALES, "matmul", "batch_norm"))
 
     def _map(self, n: fx.Node, module: Any, x: Grid) -> Grid:
         """Weights on the finest grids, one a row, on which parts of their sums have room."""
-        dim, given = -1 if isinstance(module, nn.Linear) else 1, x.unit.min()
+        dim, finest = -1 if isinstance(module, nn.Linear) else 1, x.unit.min()
         weight = rounded = module.weight.double()
         if not bool(weight.isfinite().all()):
             raise InputError(f"{n.name}: its weights times thresholds are beyond float32")
         bias = weight.new_zeros(1) if module.bias is None else module.bias.double()
         across = isinstance(module, nn.modules.conv._ConvTransposeNd)  # each weight is of many rows
         most = weight.abs().amax() if across else weight.abs().flatten(1).amax(1)
-        unit, least = weight.new_zeros(1), _power(most) * given * 2.0**-LEAST
+        unit, least = weight.new_zeros(1), _power(most) * finest * 2.0**-LEAST
         for _ in range(2):  # the second sees whether rounding up went too far
             up, down = (_like(module, w.relu(), None)(x.size) for w in (rounded, -rounded))
             size = torch.maximum(up, down) if x.above else up + down
             size = (size.transpose(dim, -1) + bias.abs()).transpose(dim, -1)
-            if not given:
+            if not finest:
                 return Grid(size, torch.zeros_like(size))
             rows = size.transpose(dim, 0).flatten(1).amax(1)
             rows = rows.max() if across else torch.where(rows > 0, rows, rows.max())
             need = _power(rows) * 2.0 ** (self.spare.get(n.name, 0) - SUM)
             unit = torch.maximum(unit, torch.minimum(need, least))
-            step = unit.reshape(-1, *(1 for _ in weight.shape[1:])) / given
+            step = unit.reshape(-1, *(1 for _ in weight.shape[1:])) / finest
             rounded = torch.round(weight / step) * step
         self.weights[n] = rounded, module.bias if module.bias is None else _near(bias, unit)
         unit = unit.expand(size.shape[dim]).reshape(-1, *(1 for _ in size.shape[2:] if dim == 1))
@@ -187,15 +187,16 @@ class _Rounded(fx.Interpreter):
         finer = (g.origins for g in (x, y) if bool((g.unit == unit).any()))
         return Grid(size, unit, origins=frozenset[str]().union(*finer))
 
-    def _constant(self, n: fx.Node, x: Grid) -> Grid:
+    def _constant(self, run: Interpreter, n: fx.Node, x: Grid) -> Grid:
         """A sum with a constant, or a product with what a spike is worth."""
-        (before,) = (a for a in n.args if not isinstance(self._value(a), Grid))
-        value = torch.as_tensor(self._value(before)).to(x.size)
+        constants = {a: run.env[a] if isinstance(a, fx.Node) else a for a in n.args}
+        (before,) = (a for a in n.args if not isinstance(constants[a], Grid))
+        value = torch.as_tensor(constants[before]).to(x.size)
         value = value.reshape(*(1 for _ in range(x.size.dim() - value.dim())), *value.shape)
         if not x.unit.all():
             return Grid(x.size + value.abs(), torch.zeros_like(x.size + value))
         spare, own = self.spare.get(n.name, 0), frozenset({n.name})
-        if is_sum(n):
+        if is_sum(self.graph, n):
             alike = [d for d, k in enumerate(value.shape) if k == 1]
             step = _power(value.abs().max()) * 2.0 ** (spare - LEAST)
             step = torch.minimum(x.unit.amin(alike, keepdim=True), step)
@@ -211,18 +212,15 @@ class _Rounded(fx.Interpreter):
         self.constants[n] = before, value
         return Grid(size, unit.expand_as(size), origins=x.origins | own)
 
-    def _moved(self, n: fx.Node, read: list[Grid], known: bool) -> Any:
+    def _moved(self, run: Interpreter, n: fx.Node, read: list[Grid], known: bool) -> Any:
         """Of what moves values, or adds some up; or a shape. What else there is is not `known`."""
-        nodes = [m for m in n.all_input_nodes if isinstance(self.env[m], Grid)]
+        nodes = [m for m in n.all_input_nodes if isinstance(run.env[m], Grid)]
 
-        def run(values: Iterable[Tensor]) -> Any:
-            self.env.update(zip(nodes, values, strict=True))
-            found = super(_Rounded, self).run_node(n)
-            self.env.update(zip(nodes, read, strict=True))
-            return found
+        def moved(values: Iterable[Tensor]) -> Any:
+            return run.default(n, dict(zip(nodes, values, strict=True)))
 
-        size, unit = run(x.size for x in read), run(x.unit for x in read)
-        ones = run(torch.ones_like(x.size) for x in read)
+        size, unit = moved(x.size for x in read), moved(x.unit for x in read)
+        ones = moved(torch.ones_like(x.size) for x in read)
         if not torch.is_tensor(size):
             return size
         if not known:
@@ -232,9 +230,6 @@ class _Rounded(fx.Interpreter):
         unit = torch.where(ones == 0, unit.max(), unit.abs())
         above = all(x.above for x in read) and bool((ones >= 0).all())
         return Grid(size.abs(), unit, above, frozenset[str]().union(*(x.origins for x in read)))
-
-    def _value(self, arg: Any) -> Any:
-        return self.env[arg] if isinstance(arg, fx.Node) else arg
 
 
 def _numbers(like: Tensor, most: float, unit: float = 1.0, above: bool = False) -> Grid:

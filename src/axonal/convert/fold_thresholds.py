@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from ..core.errors import InputError
+from ..graph import ops
+from ..graph.builder import Builder
 from ..nn import Delay, Stateful
 from ..nn.hooks import MAPS
-from .tracing import DIVIDES, SCALES, is_sum, moves
+from ..nn.interpreter import Interpreter, arguments_of, arrays, line, operator_of
+from .tracing import SCALES, input_dependent, is_sum, kind_of
 
 POOL = ("kernel_size", "stride", "padding", "ceil_mode")
 
@@ -33,7 +37,7 @@ def fold(graph: fx.GraphModule, scales: Mapping[str, Tensor], shape: tuple[int, 
     carrier = _Carrier(graph, scales)
     with torch.no_grad():
         like = next(graph.parameters(), torch.zeros(()))
-        carrier.run(like.new_ones(1, *shape))
+        carrier.run.run(like.new_ones(1, *shape))
     for node, before, scale in carrier.edits:
         name = f"{before.name}_for_{node.name}"
         graph.register_buffer(name, _compact(scale))
@@ -55,24 +59,24 @@ def hold(graph: fx.GraphModule, node: fx.Node, before: Any, value: Tensor) -> No
     node.args = tuple(constant if arg is before else arg for arg in node.args)
 
 
-class _Carrier(fx.Interpreter):
+class _Carrier:
     """Runs a graph on what each value has to be multiplied by, of one sample."""
 
     def __init__(self, graph: fx.GraphModule, scales: Mapping[str, Tensor]):
-        super().__init__(graph)
-        self.scales, self.moving = scales, moves(graph.graph)
+        self.graph, self.run = graph, Interpreter(graph, self.scale)
+        self.scales, self.varying = scales, input_dependent(graph.graph)
         self.edits: list[tuple[fx.Node, fx.Node, Tensor]] = []
         self.constants: list[tuple[fx.Node, Any, Tensor]] = []
         self.carried: list[tuple[fx.Node, fx.Node]] = []
 
-    def run_node(self, n: fx.Node) -> Any:
-        if n not in self.moving:
-            return super().run_node(n)
-        module: Any = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+    def scale(self, run: Interpreter, n: fx.Node, module: Any) -> Any:
+        """What the value of `n` has to be multiplied by; or a shape."""
+        if n not in self.varying:
+            return run.default(n)
         carried = [m for m in n.all_input_nodes if self._scaled(m)]
         if n.op == "call_module" and n.target in self.scales:
             self._settle(n, carried)
-            like = self.env[n.all_input_nodes[0]]
+            like = run.env[n.all_input_nodes[0]]
             return self.scales[str(n.target)].to(like).expand_as(like)
         if (scale := self._joined(n)) is not None:
             return scale
@@ -81,17 +85,18 @@ class _Carrier(fx.Interpreter):
             if scale is None:
                 self._settle(n, carried)
             return share if scale is None else share * scale
+        self._need_a_form(n)
         if carried and isinstance(module, MAPS):
-            scale = _inputs(module, self.env[carried[0]])
+            scale = _inputs(module, run.env[carried[0]])
             if scale is None:
                 self._settle(n, carried)
             else:
                 self._multiply(n, module, scale)
         elif carried and hasattr(module, "carry"):
-            return module.carry(self.env[carried[0]])
+            return module.carry(run.env[carried[0]])
         elif isinstance(module, Delay):
-            return self.env[n.all_input_nodes[0]]
-        elif carried and not isinstance(module, Stateful) and n.op != "output":
+            return run.env[n.all_input_nodes[0]]
+        elif carried and not isinstance(module, Stateful):
             if (scale := self._after(n, carried)) is not None:
                 return scale
             self._settle(n, carried)
@@ -100,31 +105,32 @@ class _Carrier(fx.Interpreter):
         return self._ones(n, module)
 
     def _scaled(self, node: fx.Node) -> bool:
-        value = self.env.get(node)
-        moving = node in self.moving and torch.is_tensor(value)
-        return moving and value.is_floating_point() and bool((value != 1).any())
+        value = self.run.env.get(node)
+        varying = node in self.varying and torch.is_tensor(value)
+        return varying and value.is_floating_point() and bool((value != 1).any())
 
     def _settle(self, node: fx.Node, carried: list[fx.Node]) -> None:
         """Have `node` read true values."""
         for m in carried:
-            self.edits.append((node, m, self.env[m].clone()))
+            self.edits.append((node, m, self.run.env[m].clone()))
 
     def _joined(self, n: fx.Node) -> Tensor | None:
         """The factor behind a product with a constant, which takes it in, or a sum with one."""
-        if not (n.target in SCALES or is_sum(n)) or len(n.args) != 2:
+        kind, added = kind_of(self.graph, n), is_sum(self.graph, n)
+        if not (kind in SCALES or added) or len(n.args) != 2:
             return None
-        values = {arg: self.env[arg] for arg in n.args if isinstance(arg, fx.Node)}
-        moving = [m for m, value in values.items() if m in self.moving and torch.is_tensor(value)]
-        if len(moving) != 1 or n.args[0] is n.args[1]:
+        values = {arg: self.run.env[arg] for arg in n.args if isinstance(arg, fx.Node)}
+        varying = [m for m, v in values.items() if m in self.varying and torch.is_tensor(v)]
+        if len(varying) != 1 or n.args[0] is n.args[1]:
             return None
-        scale, other = values[moving[0]], n.args[n.args[0] is moving[0]]
+        scale, other = values[varying[0]], n.args[n.args[0] is varying[0]]
         value = torch.as_tensor(values.get(other, other)).to(scale)
         if torch.broadcast_shapes(value.shape, scale.shape) != scale.shape:
             return None
-        if n.target in SCALES:
-            self.carried.append((n, moving[0]))
-            return scale / value if n.target in DIVIDES else scale * value
-        if not self._scaled(moving[0]) or not scale.all():
+        if kind in SCALES:
+            self.carried.append((n, varying[0]))
+            return scale / value if kind == "div" else scale * value
+        if not self._scaled(varying[0]) or not scale.all():
             return None
         self.constants.append((n, other, value / scale))
         return scale
@@ -132,22 +138,22 @@ class _Carrier(fx.Interpreter):
     def _share(self, n: fx.Node, module: Any) -> Tensor | None:
         """What an average, which becomes a sum, is of it."""
         before = n.all_input_nodes[0] if n.all_input_nodes else n
-        total = _total(n, module, getattr(self.env.get(before), "shape", ()))
+        total = _total(n, module, getattr(self.run.env.get(before), "shape", ()))
         if total is None:
             return None
-        ones = {before: torch.ones_like(self.env[before])}
-        average = self._given(n, ones)
+        ones = {before: torch.ones_like(self.run.env[before])}
+        average = self.run.default(n, ones)
         n.op, n.target, n.args, n.kwargs = total
-        added = self._given(n, ones)
+        added = self.run.default(n, ones)
         return torch.where(added == 0, 1, average / added)
 
     def _after(self, n: fx.Node, carried: list[fx.Node]) -> Tensor | None:
         """The factor behind `n` that does what those before it do, if there is one."""
-        factors = {m: self.env[m] for m in carried}
+        factors = {m: self.run.env[m] for m in carried}
         draw = torch.Generator().manual_seed(0)
         noise = {m: torch.rand(f.shape, generator=draw).to(f) for m, f in factors.items()}
         plain, scaled, first, second = (
-            self._given(n, {m: make(m) for m in carried})
+            self.run.default(n, {m: make(m) for m in carried})
             for make in (
                 lambda m: torch.ones_like(factors[m]),
                 lambda m: factors[m],
@@ -161,30 +167,42 @@ class _Carrier(fx.Interpreter):
         near = 1e-6 * float(second.abs().max())
         return factor if torch.allclose(first * factor, second, 1e-4, near) else None
 
-    def _given(self, n: fx.Node, values: Mapping[fx.Node, Tensor]) -> Any:
-        kept = {m: self.env[m] for m in values}
-        self.env.update(values)
-        found = super().run_node(n)
-        self.env.update(kept)
-        return found
-
     def _ones(self, n: fx.Node, module: Any) -> Any:
         """The shape of what `n` returns, of a value that is true."""
-        args, _ = self.fetch_args_kwargs_from_env(n)
+        args, _ = self.run.fetch_args_kwargs_from_env(n)
         if isinstance(module, Stateful):
             y = module(*(a[None] for a in args), None)[0][0]
         else:
-            y = super().run_node(n)
-        return torch.ones_like(y) if torch.is_tensor(y) and n.op != "get_attr" else y
+            y = self.run.default(n)
+        return torch.ones_like(y) if torch.is_tensor(y) else y
+
+    def _need_a_form(self, n: fx.Node) -> None:
+        """Refuse what a graph has no form for at these shapes, so that no engine has to."""
+        row, values = operator_of(self.graph, n), [self.run.env[m] for m in n.all_input_nodes]
+        if not (row and row.lower) or row.weighted or sum(map(torch.is_tensor, values)) != 1:
+            return
+        if n.op == "call_module":
+            options = arguments_of(self.graph, n, row)
+        else:
+            args, kwargs = self.run.fetch_args_kwargs_from_env(n)
+            if not torch.is_tensor(args[0]):  # a list: shapes alone decide whether it fits
+                return
+            options = dict(zip(row.arguments, args[row.tensors :], strict=False)) | kwargs
+        x = next(value for value in values if torch.is_tensor(value))
+        builder = Builder()
+        try:
+            source = builder.add("x", ops.Input(tuple(x.shape[1:])))
+            row.lower(builder, n.name, *row.tensors * (source,), **arrays(options))
+        except (InputError, TypeError) as error:
+            raise InputError(f"{n.name} can't be converted{line(n)}: {error}") from error
 
     def _multiply(self, n: fx.Node, module: Any, scale: Tensor) -> None:
         twin = copy.copy(module)
         twin._parameters = dict(module._parameters)
         twin.weight = nn.Parameter((module.weight * scale).detach(), requires_grad=False)
-        name = f"{n.name}_weighted"
-        self.module.add_submodule(name, twin)
-        n.target = name
-        self.submodules[name] = twin
+        n.target = f"{n.name}_weighted"
+        self.graph.add_submodule(n.target, twin)
+        self.run.submodules[n.target] = twin
 
 
 def _total(n: fx.Node, module: Any, shape: tuple[int, ...]) -> tuple | None:
@@ -192,17 +210,17 @@ def _total(n: fx.Node, module: Any, shape: tuple[int, ...]) -> tuple | None:
     kind = n.target if module is None else type(module)
     if kind in (torch.mean, "mean"):
         return n.op, "sum" if kind == "mean" else torch.sum, n.args, n.kwargs
-    given = dict(zip(POOL, n.args[1:], strict=False)) | n.kwargs if module is None else vars(module)
+    size = dict(zip(POOL, n.args[1:], strict=False)) | n.kwargs if module is None else vars(module)
     if kind in (nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d):
-        goal = given.get("output_size", given.get("kernel_size"))
+        goal = size.get("output_size", size.get("kernel_size"))
         goal = goal if isinstance(goal, tuple | list) else (goal, goal)
         sides = [(k, s or k) for k, s in zip(shape[-2:], goal, strict=True)]
-        given = {"kernel_size": tuple(k // s for k, s in sides)}
+        size = {"kernel_size": tuple(k // s for k, s in sides)}
         kind = None if any(k % s for k, s in sides) else nn.AvgPool2d
     if kind not in (nn.AvgPool2d, F.avg_pool2d):
         return None
-    given = {key: given[key] for key in POOL if key in given}
-    return "call_function", F.avg_pool2d, n.args[:1], given | {"divisor_override": 1}
+    size = {key: size[key] for key in POOL if key in size}
+    return "call_function", F.avg_pool2d, n.args[:1], size | {"divisor_override": 1}
 
 
 def _alike(scale: Tensor, other: Tensor) -> bool:

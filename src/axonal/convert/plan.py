@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from ..nn import (
     Burst,
     Bursting,
@@ -25,9 +25,20 @@ from ..nn import (
     Signed,
     Stateful,
 )
+from ..nn.interpreter import line, module_of, record
 from .exact_sums import exact, rounding
 from .fold_thresholds import fold
-from .tracing import MAXIMA, Role, Schedule, is_size, line, module_of, moves, roles, shallow
+from .tracing import (
+    MAXIMA,
+    Role,
+    Schedule,
+    input_dependent,
+    is_size,
+    kind_of,
+    roles,
+    shallow,
+    spread,
+)
 
 Emit = Literal["integer", "multiple"]
 LARGEST, LONGEST = 2**24, 2**16  # values of a sample, steps: what a file may ask for
@@ -150,7 +161,7 @@ class SpikingNetwork(GraphModule):
         return {name: self.graph.get_submodule(path) for name, path in self.paths().items()}
 
     def fed(self, x: Tensor) -> Tensor:
-        """What samples [B, ...] that stand still are, step by step: [T', B, ...].
+        """What samples [B, ...] that stay the same are, step by step: [T', B, ...].
 
         A layer that is waited for is fed in its own T steps alone.
 
@@ -161,11 +172,11 @@ class SpikingNetwork(GraphModule):
             raise InputError(f"samples {list(x.shape)} must be [B, *{list(self.plan.shape)}]")
         if self.plan.schedule == "pipelined":
             return x.expand(self.latency, *x.shape)
-        still = x.expand(self.plan.steps, *x.shape)
-        return torch.cat([still, x.new_zeros(self.delay, *x.shape)])
+        same = x.expand(self.plan.steps, *x.shape)
+        return torch.cat([same, x.new_zeros(self.delay, *x.shape)])
 
     def outputs(self, x: Tensor) -> Tensor:
-        """The steps that are read, [T, B, ...], for samples [B, ...] that stand still.
+        """The steps that are read, [T, B, ...], for samples [B, ...] that stay the same.
 
         Layers that wait run one after another in T steps each, which is the same.
 
@@ -197,13 +208,14 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
         role, population = known[node.name], plan.populations.get(node.name)
         if role == "rectifier" and population is None:
             raise InputError(f"the plan has no population for {node.name}")
-        if role in ("curved", "product"):
+        if role in ("nonlinear", "product"):
             _differ(graph, node, plan.schedule, plan.units.get(node.name))
         if role == "input" and node.name in plan.units:
             scales |= _round(graph, node, plan.units[node.name])
         if population is not None:
             name = _put(graph, node, population, role)
             scales[name] = population.threshold
+    _spread_norms(dense, graph, plan.shape)
     delay = _wait(graph, plan) if plan.schedule == "waiting" else plan.delay
     fold(graph, scales, plan.shape)
     if plan.units:
@@ -212,6 +224,17 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
     graph.delete_all_unused_submodules()
     graph.recompile()
     return SpikingNetwork(graph, plan, delay).eval()
+
+
+def _spread_norms(dense: fx.GraphModule, graph: fx.GraphModule, shape: tuple[int, ...]) -> None:
+    """Batch norms that are no part of weights as factors and sums, which can be exact."""
+    nodes = [n for n in graph.graph.nodes if kind_of(graph, n) == "batch_norm"]
+    like = next(dense.parameters(), torch.zeros(()))
+    names = [node.name for node in nodes]
+    values, _ = record(dense, names, like.new_zeros(1, *shape)) if names else ({}, None)
+    for node in nodes:
+        _, y = values[node.name]
+        spread(graph, node, module_of(graph, node), y.dim() - 1)
 
 
 def _put(graph: fx.GraphModule, node: fx.Node, population: Population, role: Role) -> str:
@@ -230,8 +253,8 @@ def _put(graph: fx.GraphModule, node: fx.Node, population: Population, role: Rol
         graph.register_buffer(f"{name}_offset", population.offset)
         with graph.graph.inserting_before(node):
             offset = graph.graph.get_attr(f"{name}_offset")
-            moved = graph.graph.call_function(torch.add, (node.args[0], offset))
-        node.args = (moved,)
+            total = graph.graph.call_function(torch.add, (node.args[0], offset))
+        node.args = (total,)
     return name
 
 
@@ -255,7 +278,11 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule, unit: floa
     if schedule == "waiting":
         source = node.all_input_nodes[0]
         spiking = isinstance(module_of(graph, source), Neuron | _Any)
-        if not isinstance(module, MAXIMA) or not (spiking or source.op == "placeholder"):
+        if (
+            kind_of(graph, node) not in MAXIMA
+            or module is None
+            or not (spiking or source.op == "placeholder")
+        ):
             raise InputError(
                 f"{node.name} can't wait for spikes{line(node)}: nn.MaxPool2d of what a rectifier "
                 "returns can; choose schedule='pipelined'"
@@ -276,11 +303,10 @@ def _function(node: fx.Node) -> Callable[..., Any]:
     target = getattr(torch, node.target) if isinstance(node.target, str) else node.target
     if node.args and all(isinstance(arg, fx.Node) for arg in node.args):
         return partial(target, **node.kwargs)
-    found = normalize_function(target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)
-    if found is None:
+    call = normalize_function(target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)
+    if call is None:
         raise InputError(f"{node.name} is called in a way that can't be followed; use a module")
-    given = {k: v for k, v in found.kwargs.items() if not isinstance(v, fx.Node)}
-    return partial(target, **given)
+    return partial(target, **{k: v for k, v in call.kwargs.items() if not isinstance(v, fx.Node)})
 
 
 class _Any(nn.Module):
@@ -307,8 +333,8 @@ def _wait(graph: fx.GraphModule, plan: Plan) -> int:
     """
     windows: dict[fx.Node, int] = {}
     later: dict[tuple[fx.Node, int], fx.Node] = {}
-    moving = moves(graph.graph)
-    for node in [n for n in graph.graph.nodes if n in moving and not is_size(n)]:
+    varying = input_dependent(graph.graph)
+    for node in [n for n in graph.graph.nodes if n in varying and not is_size(n)]:
         read = [n for n in node.all_input_nodes if n in windows]
         window = max((windows[n] for n in read), default=0)
         for early in [n for n in read if windows[n] < window]:
@@ -351,9 +377,9 @@ class _Aligned(Stateful):
 
 
 def _burst(neuron: Neuron, window: int, steps: int) -> Neuron:
-    given = neuron.dynamics
-    if getattr(given, "negative_slope", 0.0):
+    dynamics = neuron.dynamics
+    if getattr(dynamics, "negative_slope", 0.0):
         raise InputError("only neurons of whole spikes above 0 can wait")
-    burst = Burst(emit=given.emit, levels=given.levels, opens=window * steps, window=steps)
+    burst = Burst(emit=dynamics.emit, levels=dynamics.levels, opens=window * steps, window=steps)
     threshold = neuron.get_buffer("threshold")
     return Bursting(burst, threshold).to(threshold)

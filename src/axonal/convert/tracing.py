@@ -1,9 +1,7 @@
-"""Networks followed by torch.fx, and what each of their operations is to a conversion."""
+"""Networks recorded as graphs, and what each of their operations is to a conversion."""
 
 import copy
-import operator
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,73 +10,14 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..core.errors import InputError
-from ..nn import QCFS, Neuron
+from ..graph.operators import Operator
+from ..nn import Neuron
+from ..nn.interpreter import Recorder, arguments_of, describe, line, module_of, operator_of, row_of
 from .attention import join, unrolled
 
-TORCH = Path(torch.__file__).parent
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
-RECTIFIERS = (*ACTIVATIONS, nn.ReLU6, nn.PReLU, QCFS)
-LINEAR_MODULES = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.dropout._DropoutNd,
-    nn.Upsample,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.Identity,
-)
-SUMS = {operator.add, operator.sub, operator.iadd, torch.add, torch.sub}
-DIVIDES = {operator.truediv, torch.div}
-SCALES = {operator.mul, torch.mul, *DIVIDES}
-LINEAR_FUNCTIONS = {
-    torch.cat,
-    torch.flatten,
-    torch.reshape,
-    torch.permute,
-    torch.transpose,
-    torch.mean,
-    torch.sum,
-    torch.pixel_shuffle,
-    torch.pixel_unshuffle,
-    F.interpolate,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-    F.pad,
-    F.dropout,
-    operator.neg,
-    operator.getitem,
-    getattr,
-}
-LINEAR_METHODS = {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "size"}
-LINEAR_METHODS |= {"mean", "sum", "squeeze", "unsqueeze", "neg", "unflatten", "expand"}
-MAXIMA = (nn.MaxPool1d, nn.MaxPool2d)
-PRODUCTS = {torch.matmul, torch.bmm, operator.matmul, operator.mul, torch.mul}
-PRODUCTS |= {F.scaled_dot_product_attention}
-MATRIX_PRODUCTS = {torch.matmul, operator.matmul}
-# What is neither linear nor a rectifier, and treats samples alike.
-CURVED_MODULES = (nn.MaxPool1d, nn.MaxPool2d, nn.Softmax, nn.LayerNorm, nn.GELU, nn.SiLU)
-CURVED_MODULES += (nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.ELU, nn.Softplus)
-CURVED = {
-    *(torch.softmax, F.softmax, F.layer_norm, F.gelu, F.silu, torch.sigmoid, torch.tanh),
-    *(F.max_pool1d, F.max_pool2d, "softmax", "sigmoid", "tanh"),
-}
-Role = Literal["input", "output", "rectifier", "linear", "curved", "product", "still"]
+Role = Literal["input", "output", "rectifier", "linear", "nonlinear", "product", "constant"]
 Schedule = Literal["pipelined", "waiting"]
-
-
-class _Tracer(fx.Tracer):
-    """Keeps whole what the conversion has a rule for, and notes the line of every call."""
-
-    record_stack_traces = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, Neuron | QCFS | nn.Conv2d)
-        return known or super().is_leaf_module(m, module_qualified_name)
+SUMS, SCALES, MAXIMA = ("add", "sub"), ("mul", "div"), ("max_pool1d", "max_pool2d")
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -88,7 +27,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
         InputError: torch.fx can't follow it, or it returns more than one tensor.
     """
     try:
-        graph = _Tracer().trace(model)
+        graph = Recorder(_is_leaf).trace(model)
     except Exception as error:  # torch.fx raises many kinds for Python that it can't follow
         raise InputError(
             f"can't trace {type(model).__name__}: {error}; what runs must not depend on values"
@@ -113,6 +52,10 @@ def trace(model: nn.Module) -> fx.GraphModule:
     return dense
 
 
+def _is_leaf(module: nn.Module) -> bool:
+    return isinstance(module, Neuron) or row_of(module) is not None
+
+
 def _activation(node: fx.Node) -> nn.Module | None:
     """The module that does what the call `node` does, if that is an activation."""
     if node.target in (F.relu, torch.relu) or (node.op, node.target) == ("call_method", "relu"):
@@ -120,8 +63,8 @@ def _activation(node: fx.Node) -> nn.Module | None:
     if node.target is F.relu6:
         return nn.ReLU6()
     if node.target is F.leaky_relu:
-        given = dict(zip(("input", "negative_slope"), node.args, strict=False)) | node.kwargs
-        return nn.LeakyReLU(given.get("negative_slope", 0.01))
+        options = dict(zip(("input", "negative_slope"), node.args, strict=False)) | node.kwargs
+        return nn.LeakyReLU(options.get("negative_slope", 0.01))
     return None
 
 
@@ -136,20 +79,22 @@ def prepared(model: nn.Module, schedule: Schedule = "pipelined") -> fx.GraphModu
         InputError: as `trace`, or a batch norm has no statistics.
     """
     dense = trace(unrolled(copy.deepcopy(model).eval()))
-    moving = moves(dense.graph)
+    varying = input_dependent(dense.graph)
     for node in list(dense.graph.nodes):
-        module = module_of(dense, node)
-        if node.target in (torch.cat, torch.concat) and node in moving:
-            join(node, moving)
+        module, kind = module_of(dense, node), kind_of(dense, node)
+        if kind == "cat" and node in varying:
+            join(node, varying)
+        if kind == "matmul" and node in varying and node.args[1] not in varying:
+            _as_linear(dense, node)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _fuse(dense, node, module)
-        elif isinstance(module, MAXIMA) or node.target in (F.max_pool1d, F.max_pool2d):
+        elif kind in MAXIMA:
             reader = next(iter(node.users))
             pair = (node, reader) if schedule == "waiting" else (node.all_input_nodes[0], node)
             _exchange(dense, *pair)
     for node in dense.graph.nodes:
         # By the node's name: a module that is called twice is two populations.
-        if isinstance(module := module_of(dense, node), RECTIFIERS):
+        if (module := rectifier_of(dense, node)) is not None:
             node.target = node.name
             dense.add_submodule(node.name, module)
     dense.graph.lint()
@@ -158,11 +103,28 @@ def prepared(model: nn.Module, schedule: Schedule = "pipelined") -> fx.GraphModu
     return dense
 
 
+def _as_linear(dense: fx.GraphModule, node: fx.Node) -> None:
+    """A product with a constant matrix as a layer, whose weights are synapses."""
+    weight = node.args[1]
+    matrix = _attribute(dense, weight.target) if weight.op == "get_attr" else None
+    if torch.is_tensor(matrix) and matrix.dim() == 2:
+        layer = nn.Linear(*matrix.shape, bias=False, device="meta")
+        layer.weight = nn.Parameter(matrix.detach().T.contiguous(), requires_grad=False)
+        dense.add_submodule(f"{node.name}_linear", layer.eval())
+        node.op, node.target = "call_module", f"{node.name}_linear"
+        node.args, node.kwargs = node.args[:1], {}
+
+
+def _attribute(dense: fx.GraphModule, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(dense.get_submodule(owner), name)
+
+
 def _fuse(dense: fx.GraphModule, node: fx.Node, norm: nn.Module) -> None:
-    counted, mean, spread = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    counted, mean, variance = norm.num_batches_tracked, norm.running_mean, norm.running_var
     # Weights of elsewhere may lack the counter; their statistics are not those of a new norm.
     new = counted is not None and not int(counted)
-    if mean is None or (new and not bool(mean.any()) and bool((spread == 1).all())):
+    if mean is None or (new and not bool(mean.any()) and bool((variance == 1).all())):
         raise InputError(
             f"{node.target} is a batch norm without statistics of data{line(node)}; train the "
             "model with track_running_stats=True"
@@ -180,28 +142,28 @@ def _fuse(dense: fx.GraphModule, node: fx.Node, norm: nn.Module) -> None:
         node.replace_all_uses_with(before)
         dense.graph.erase_node(node)
     elif isinstance(norm, nn.BatchNorm2d):
-        _spread(dense, node, norm)
+        spread(dense, node, norm, 3)
 
 
-def _spread(dense: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
-    """A batch norm as what it does: a factor and a sum for each channel."""
+def spread(dense: fx.GraphModule, node: fx.Node, norm: nn.Module, dims: int) -> None:
+    """A batch norm, of samples of `dims` axes, as a factor and a sum for each channel."""
     ones = torch.ones_like(norm.running_mean)
     factor = (ones if norm.weight is None else norm.weight) * (norm.running_var + norm.eps).rsqrt()
     shift = (0 * ones if norm.bias is None else norm.bias) - norm.running_mean * factor
-    found = node.all_input_nodes[0]
+    result = node.all_input_nodes[0]
     for run, value in ((torch.mul, factor), (torch.add, shift)):
         name = f"{node.name}_{run.__name__}"
-        dense.register_buffer(name, value.detach().reshape(-1, 1, 1))
+        dense.register_buffer(name, value.detach().reshape(-1, *(dims - 1) * (1,)))
         with dense.graph.inserting_before(node):
-            found = dense.graph.call_function(run, (found, dense.graph.get_attr(name)))
-        found.meta |= node.meta
-    node.replace_all_uses_with(found)
+            result = dense.graph.call_function(run, (result, dense.graph.get_attr(name)))
+        result.meta |= node.meta
+    node.replace_all_uses_with(result)
     dense.graph.erase_node(node)
 
 
 def _exchange(dense: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
     """Let a maximum and a rectifier that alone reads it, or the reverse, change places."""
-    rectifies = [isinstance(module_of(dense, node), RECTIFIERS) for node in (first, second)]
+    rectifies = [rectifier_of(dense, node) is not None for node in (first, second)]
     if any(rectifies) and len(first.users) == 1:
         second.replace_input_with(first, first.all_input_nodes[0])
         second.replace_all_uses_with(first)
@@ -215,31 +177,29 @@ def roles(dense: fx.GraphModule) -> dict[fx.Node, Role]:
     Raises:
         InputError: an operation without a rule, with its line.
     """
-    moving, found = moves(dense.graph), {}
+    varying, roles = input_dependent(dense.graph), {}
     for node in dense.graph.nodes:
-        if node not in moving or is_size(node):
-            found[node] = "still"
+        if node not in varying or is_size(node):
+            roles[node] = "constant"
         elif node.op in ("placeholder", "output"):
-            found[node] = "input" if node.op == "placeholder" else "output"
+            roles[node] = "input" if node.op == "placeholder" else "output"
         else:
-            found[node] = _role(dense, node, moving)
-    return found
+            roles[node] = _role(dense, node, varying)
+    return roles
 
 
-def _role(dense: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> Role:
-    module, both = module_of(dense, node), [n for n in node.all_input_nodes if n in moving]
-    if isinstance(module, RECTIFIERS):
+def _role(dense: fx.GraphModule, node: fx.Node, varying: set[fx.Node]) -> Role:
+    row, inputs = operator_of(dense, node), [n for n in node.all_input_nodes if n in varying]
+    if rectifier_of(dense, node) is not None:
         return "rectifier"
-    if is_linear(dense, node, moving) or is_sum(node):
+    if is_linear(dense, node, varying) or is_sum(dense, node):
         return "linear"
-    alone = len(node.all_input_nodes) == 1
-    if alone and (isinstance(module, CURVED_MODULES) or node.target in CURVED):
-        return "curved"
-    if node.target in PRODUCTS and all(isinstance(arg, fx.Node) for arg in node.args):
-        if {*node.args} == {*both} == {*node.all_input_nodes}:
+    if row is not None and row.when(**arguments_of(dense, node, row)):
+        if row.role == "nonlinear" and len(node.all_input_nodes) == 1:
+            return "nonlinear"
+        apart = {*node.args} == {*inputs} == {*node.all_input_nodes}
+        if row.joint == "product" and all(isinstance(a, fx.Node) for a in node.args) and apart:
             return "product"
-        if node.target in MATRIX_PRODUCTS and both == [node.args[0]]:
-            return "linear"
     raise InputError(
         f"no rule to convert {node.name} ({describe(dense, node)}){line(node)}; build it of "
         "convolutions, linear layers, norms, pooling, sums, concatenations, attention and "
@@ -253,10 +213,9 @@ def rectifiers(dense: fx.GraphModule) -> dict[str, float]:
     Raises:
         InputError: there is none, a slope is outside [0, 1], or as `roles`.
     """
-    found = {}
+    slopes = {}
     for node in roles(dense):
-        module = module_of(dense, node)
-        if not isinstance(module, RECTIFIERS):
+        if (module := rectifier_of(dense, node)) is None:
             continue
         slope = float(getattr(module, "negative_slope", 0.0))
         if isinstance(module, nn.PReLU):
@@ -265,40 +224,53 @@ def rectifiers(dense: fx.GraphModule) -> dict[str, float]:
             slope = float(module.weight.detach())
         if not 0 <= slope <= 1:
             raise InputError(f"{node.name} has slope {slope:g} below 0{line(node)}; 0 to 1 work")
-        found[node.name] = slope
-    if not found:
+        slopes[node.name] = slope
+    if not slopes:
         raise InputError(f"{type(dense).__name__} has no rectifier; nothing would be converted")
-    return found
+    return slopes
 
 
-def is_sum(node: fx.Node) -> bool:
+def kind_of(dense: fx.GraphModule, node: fx.Node) -> str:
+    """The name of the row of what `node` calls; nothing where there is none."""
+    row = operator_of(dense, node)
+    return row.name if row else ""
+
+
+def rectifier_of(dense: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that `node` calls, if it is a rectifier, in whose place neurons go."""
+    row = operator_of(dense, node) if node.op == "call_module" else None
+    return module_of(dense, node) if row and row.role == "rectifier" else None
+
+
+def is_sum(dense: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node adds or subtracts, unscaled."""
-    named = node.op == "call_method" and node.target in ("add", "sub")
-    return (node.target in SUMS or named) and not node.kwargs
+    return kind_of(dense, node) in SUMS and not node.kwargs and len(node.args) == 2
 
 
-def is_linear(dense: fx.GraphModule, node: fx.Node, moving: set[fx.Node]) -> bool:
-    """Whether a node is an affine map of one moving value, sums with others aside."""
-    module = module_of(dense, node)
-    # Without running statistics a batch norm takes the batch's, which is no linear map.
-    if isinstance(module, LINEAR_MODULES):
-        return getattr(module, "running_mean", 0) is not None
-    known = node.target in LINEAR_FUNCTIONS
-    known = known or (node.op == "call_method" and node.target in LINEAR_METHODS)
-    known = known and all(m in moving or is_size(m) for m in node.all_input_nodes)
-    known = known and _keeps_zero(node) and _keeps_samples_apart(node)
-    known = known and not node.kwargs.get("training")  # of dropout
-    return known or _scales(node, moving)
+def is_linear(dense: fx.GraphModule, node: fx.Node, varying: set[fx.Node]) -> bool:
+    """Whether a node is an affine map of one input-dependent value, sums with others aside."""
+    row = operator_of(dense, node)
+    if row is None or row.role != "linear" or not row.when(**arguments_of(dense, node, row)):
+        return False
+    if node.op == "call_module":
+        return True
+    if row.name in SCALES:
+        return _scales(node, row, varying)
+    if row.name == "matmul":
+        return [n for n in node.all_input_nodes if n in varying] == [node.args[0]]
+    if row.weighted or row.name in SUMS:
+        return False
+    return all(m in varying or is_size(m) for m in node.all_input_nodes)
 
 
-def moves(graph: fx.Graph) -> set[fx.Node]:
+def input_dependent(graph: fx.Graph) -> set[fx.Node]:
     """The nodes that depend on the values of the first argument, and its shapes."""
-    moving: set[fx.Node] = set()
+    varying: set[fx.Node] = set()
     for node in graph.nodes:
-        first = node.op == "placeholder" and not moving
-        if first or any(m in moving and not is_size(m) for m in node.all_input_nodes):
-            moving.add(node)
-    return moving
+        first = node.op == "placeholder" and not varying
+        if first or any(m in varying and not is_size(m) for m in node.all_input_nodes):
+            varying.add(node)
+    return varying
 
 
 def sources(node: fx.Node, neurons: set[str], first: str) -> set[str]:
@@ -306,16 +278,16 @@ def sources(node: fx.Node, neurons: set[str], first: str) -> set[str]:
 
     The graph's own input goes by the name `first`.
     """
-    found, seen, waiting = set(), set(), list(node.all_input_nodes)
+    names, seen, waiting = set(), set(), list(node.all_input_nodes)
     while waiting:
         source = waiting.pop()
         name = first if source.op == "placeholder" else str(source.target)
         if name in neurons:
-            found.add(name)
+            names.add(name)
         elif source not in seen:
             seen.add(source)
             waiting.extend(source.all_input_nodes)
-    return found
+    return names
 
 
 def shallow(module: nn.Module) -> nn.Module:
@@ -326,25 +298,6 @@ def shallow(module: nn.Module) -> nn.Module:
     twin._parameters, twin._buffers = dict(module._parameters), dict(module._buffers)
     twin._modules = {name: shallow(child) for name, child in module._modules.items()}
     return twin
-
-
-def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module that `node` calls, if it calls one."""
-    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
-def describe(graph: fx.GraphModule, node: fx.Node) -> str:
-    """What a node calls, for people."""
-    if (module := module_of(graph, node)) is not None:
-        return f"{type(module).__name__} {node.target}"
-    return getattr(node.target, "__name__", str(node.target))
-
-
-def line(node: fx.Node) -> str:
-    """Where the call stands in the user's code, if the trace recorded it."""
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
-    places = [x for x in lines if x.startswith("File ") and str(TORCH) not in x]
-    return f" at {places[-1]}" if places else ""
 
 
 def _undo_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -358,35 +311,21 @@ def _undo_in_place(graph: fx.GraphModule, node: fx.Node) -> None:
             child.inplace = False
 
 
-def _keeps_zero(node: fx.Node) -> bool:
-    """Whether no change in is no change out, which padding with a value breaks."""
-    return not (node.target is F.pad and (node.kwargs.get("value") or any(node.args[3:])))
-
-
-def _keeps_samples_apart(node: fx.Node) -> bool:
-    """Whether a reduction names its dimensions and leaves out the first, the samples."""
-    if node.target not in (torch.mean, torch.sum, "mean", "sum"):
-        return True
-    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    dims = given if isinstance(given, list | tuple) else (given, *node.args[2:])
-    return all(isinstance(dim, int) and dim != 0 for dim in dims)
-
-
-def _scales(node: fx.Node, moving: set[fx.Node]) -> bool:
-    """Whether `node` multiplies or divides one moving value by numbers or parameters."""
-    if node.target not in SCALES or node.kwargs or len(node.args) != 2:
+def _scales(node: fx.Node, row: Operator, varying: set[fx.Node]) -> bool:
+    """Whether `node` multiplies or divides one input-dependent value by numbers or parameters."""
+    if node.kwargs or len(node.args) != 2:
         return False
-    (first, second), divides = node.args, node.target in DIVIDES
-    return (first in moving and _stands(second)) or (
-        not divides and second in moving and _stands(first)
+    first, second = node.args
+    return (first in varying and _is_constant(second)) or (
+        row.name == "mul" and second in varying and _is_constant(first)
     )
 
 
-def _stands(arg: Any) -> bool:
+def _is_constant(arg: Any) -> bool:
     """Whether an argument is the same for all samples: of numbers, parameters and sizes."""
     if not isinstance(arg, fx.Node) or is_size(arg):
         return True
-    return arg.op != "placeholder" and all(_stands(source) for source in arg.all_input_nodes)
+    return arg.op != "placeholder" and all(_is_constant(source) for source in arg.all_input_nodes)
 
 
 def is_size(node: fx.Node) -> bool:

@@ -1,5 +1,6 @@
 """Configuration as frozen keyword-only dataclasses that survive a trip through JSON."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -29,3 +30,9 @@ class Config:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         except TypeError as error:
             raise InputError(f"{cls.__name__}: {error}") from error
+
+
+def renamed(values: Mapping[str, Any], names: Mapping[str, str] | None) -> dict[str, Any]:
+    """`values` under today's `names`, where a file of before has others; never two under one."""
+    names = {old: new for old, new in (names or {}).items() if new not in values}
+    return {names.get(name, name): value for name, value in values.items()}

@@ -7,8 +7,7 @@ MNIST's digests are those of the unpacked files, because people re-pack the .gz.
 that of the archive and is checked on download; batch files already there are checked by their
 structure alone, because people hold re-encoded copies.
 
-MNIST: LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist (CC BY-SA 3.0).
-CIFAR-10: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
+MNIST: http://yann.lecun.com/exdb/mnist. CIFAR-10: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import gzip
@@ -37,7 +36,7 @@ class Remote:
 
     Attributes:
         url: the address.
-        place: where the file (or what an archive holds) belongs in the data folder.
+        place: path of the file (or of an archive's folder) in the data folder.
         sha256: of the content; of an IDX file, unpacked.
         limit: the most bytes to accept.
     """
@@ -242,26 +241,26 @@ def _read_batch(path: Path) -> np.ndarray:
 
 
 def _unpack_cifar10(folder: Path, archive: bytes) -> None:
-    wanted = {name for names in CIFAR10_FILES.values() for name in names}
-    found = {}
+    names = {name for names in CIFAR10_FILES.values() for name in names}
+    contents = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for member in tar:
                 # Only the last part of a name is used: nothing is written outside `folder`.
                 name = Path(member.name).name
-                whole = member.isfile() and member.size == math.prod(_BATCH_SHAPE)
-                if name in wanted and whole and (file := tar.extractfile(member)):
-                    found[name] = file.read()
+                complete = member.isfile() and member.size == math.prod(_BATCH_SHAPE)
+                if name in names and complete and (file := tar.extractfile(member)):
+                    contents[name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise FileError(f"can't unpack {CIFAR10.url}: {error}; try again") from error
-    if missing := sorted(wanted - set(found)):
+    if missing := sorted(names - set(contents)):
         raise FileError(f"{CIFAR10.url} holds no whole {missing[0]}; place it in {folder} by hand")
-    for name, content in found.items():
+    for name, content in contents.items():
         files.write(folder / name, content)
 
 
 def check_split(split: str) -> None:
-    """Refuses any split but "train" and "test".
+    """Refuse any split but "train" and "test".
 
     Raises:
         InputError: it is another.

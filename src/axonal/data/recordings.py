@@ -1,8 +1,7 @@
 """Recordings as events and as sound: N-MNIST, and spoken digits through a cochlea of filters.
 
 N-MNIST: Orchard et al. 2015 (Front. Neurosci. 9:437), here 1,000 + 100 recordings in one .npz.
-FSDD: Jackson et al., Free Spoken Digit Dataset (CC BY-SA 4.0); recordings 0 to 4 of each speaker
-and digit are its test set.
+FSDD: recordings 0 to 4 of each speaker and digit are its test set.
 """
 
 import re
@@ -31,7 +30,7 @@ class Recordings:
     Attributes:
         x, y, p: column, row and polarity of each event, [E].
         t: microseconds since its recording began, [E].
-        offsets: where each recording begins and the last one ends, [N + 1].
+        offsets: the first event of each recording, and the end of the last one, [N + 1].
         labels: [N] int64.
     """
 
@@ -46,19 +45,19 @@ class Recordings:
         return len(self.labels)
 
     def steps(self, step: float) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each recording the step (`step` seconds each) and the flat place of its events."""
-        found = []
+        """The step (of `step` seconds) and the flat index of each event, by recording."""
+        recordings = []
         for first, end in zip(self.offsets, self.offsets[1:], strict=False):
             at = slice(int(first), int(end))
-            place = np.ravel_multi_index((self.p[at], self.y[at], self.x[at]), SIZE)
-            found.append(((self.t[at] * 1e-6 / step).astype(np.int64), place))
-        return found
+            index = np.ravel_multi_index((self.p[at], self.y[at], self.x[at]), SIZE)
+            recordings.append(((self.t[at] * 1e-6 / step).astype(np.int64), index))
+        return recordings
 
     def frames(self, steps: int, step: float) -> np.ndarray:
-        """Where there was an event in each of so many steps, [N, T, 2, 34, 34] uint8."""
+        """Whether there was an event, in each of so many steps: [N, T, 2, 34, 34] uint8."""
         frames = np.zeros((len(self), steps, int(np.prod(SIZE))), np.uint8)
-        for i, (t, place) in enumerate(self.steps(step)):
-            frames[i, t[t < steps], place[t < steps]] = 1
+        for i, (t, index) in enumerate(self.steps(step)):
+            frames[i, t[t < steps], index[t < steps]] = 1
         return frames.reshape(len(self), steps, *SIZE)
 
 
@@ -75,31 +74,31 @@ def nmnist(split: str) -> Recordings:
             if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
                 raise ValueError(f"it would unpack to {size:,} bytes")
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name].astype(np.int64) for name in FIELDS}
-        return _split(found, split == "test")
+            arrays = {name: file[name].astype(np.int64) for name in FIELDS}
+        return _split(arrays, split == "test")
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise FileError(
             f"can't use {path}: {error}; put the recordings there, under $AXONAL_DATA"
         ) from error
 
 
-def _split(found: dict[str, np.ndarray], test: bool) -> Recordings:
-    t, offsets, label = found["t"], found["offsets"], found["label"]
-    lengths = {len(found[name]) for name in ("x", "y", "p", "t")}
+def _split(arrays: dict[str, np.ndarray], test: bool) -> Recordings:
+    t, offsets, label = arrays["t"], arrays["offsets"], arrays["label"]
+    lengths = {len(arrays[name]) for name in ("x", "y", "p", "t")}
     if lengths != {int(offsets[-1])} or offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise ValueError("its offsets don't fit its events")
-    if not len(label) == len(found["is_test"]) == len(offsets) - 1:
+    if not len(label) == len(arrays["is_test"]) == len(offsets) - 1:
         raise ValueError("its labels don't fit its recordings")
     for name, limit in zip("pyx", SIZE, strict=True):
-        if len(t) and not 0 <= found[name].min() <= found[name].max() < limit:
+        if len(t) and not 0 <= arrays[name].min() <= arrays[name].max() < limit:
             raise ValueError(f"an event's {name} lies outside [0, {limit})")
     if len(t) and t.min() < 0:
         raise ValueError("an event lies before its recording")
-    mine = np.flatnonzero(found["is_test"].astype(bool) == test)
-    rows = [np.arange(offsets[i], offsets[i + 1]) for i in mine]
-    keep = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    ends = np.cumsum([0, *map(len, rows)])
-    return Recordings(*(found[name][keep] for name in "xypt"), ends, label[mine])
+    chosen = np.flatnonzero(arrays["is_test"].astype(bool) == test)
+    events = [np.arange(offsets[i], offsets[i + 1]) for i in chosen]
+    rows = np.concatenate(events) if events else np.zeros(0, np.int64)
+    ends = np.cumsum([0, *map(len, events)])
+    return Recordings(*(arrays[name][rows] for name in "xypt"), ends, label[chosen])
 
 
 @dataclass(frozen=True)
@@ -122,17 +121,17 @@ def fsdd(split: str) -> Sounds:
     """
     check_split(split)
     folder = root() / FSDD
-    found = [re.fullmatch(r"(\d)_[a-z]+_(\d+)\.wav", path.name) for path in folder.glob("*.wav")]
-    chosen = [name for name in found if name and (int(name[2]) < 5) == (split == "test")]
-    if not chosen:
+    names = [re.fullmatch(r"(\d)_[a-z]+_(\d+)\.wav", path.name) for path in folder.glob("*.wav")]
+    names = [name for name in names if name and (int(name[2]) < 5) == (split == "test")]
+    if not names:
         raise FileError(f"{folder} holds no recordings; put FSDD's there, under $AXONAL_DATA")
-    chosen.sort(key=lambda name: name[0].removesuffix(".wav").split("_"))
-    signals = [read_wav(folder / name[0], 8000) for name in chosen]
-    return Sounds(signals, 8000, np.array([int(name[1]) for name in chosen]))
+    names.sort(key=lambda name: name[0].removesuffix(".wav").split("_"))
+    signals = [read_wav(folder / name[0], 8000) for name in names]
+    return Sounds(signals, 8000, np.array([int(name[1]) for name in names]))
 
 
 def read_wav(path: Path, rate: int) -> np.ndarray:
-    """A mono file of 16 bits at `rate` Hz: float32 in [-1, 1].
+    """Read a mono file of 16 bits at `rate` Hz: [samples] float32 in [-1, 1].
 
     Raises:
         FileError: it is missing, damaged, or of another form.
@@ -159,8 +158,8 @@ def cochlea(
     """The logarithm of the power in bands of hearing, [T, channels], `hop` seconds a step.
 
     Gammatone filters of fourth order (Patterson et al. 1992), |H(f)|^2 = (1 + ((f - c) / b)^2)^-4,
-    with centres c and widths b of `core.hearing`, on the spectrum of Hann windows of two and a half
-    hops. Scaled by the signal's own root mean square; power below `floor` counts as `floor`.
+    with centres c and widths b of `core.auditory`, on the spectrum of Hann windows of two and a
+    half hops. Scaled by the signal's own root mean square; power below `floor` counts as `floor`.
     """
     width, step = round(2.5 * hop * rate), round(hop * rate)
     padded = np.pad(signal / (np.sqrt(np.mean(signal**2)) + 1e-9), (0, width))
@@ -173,14 +172,14 @@ def cochlea(
 
 
 def delta_spikes(values: np.ndarray, threshold: float) -> np.ndarray:
-    """Steps up and down of `threshold` that follow values [T, N], [T, 2 N] uint8, one a step.
+    """Encode values [T, N] as steps up and down of `threshold`, [T, 2 N] uint8, at most one a step.
 
     Step-forward coding (Kasabov et al. 2016): a baseline moves by the threshold where the value
     is further away than that.
     """
-    baseline, found = values[0].copy(), np.zeros((len(values), 2, values.shape[1]), np.uint8)
+    baseline, spikes = values[0].copy(), np.zeros((len(values), 2, values.shape[1]), np.uint8)
     for t, now in enumerate(values):
         up, down = now - baseline > threshold, baseline - now > threshold
         baseline += threshold * (up.astype(np.float32) - down)
-        found[t] = up, down
-    return found.reshape(len(values), -1)
+        spikes[t] = up, down
+    return spikes.reshape(len(values), -1)

@@ -67,12 +67,12 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
         raise InputError("certify: the network has no neurons to compare")
     watched = Engine(Graph(list(graph), list(graph.neurons)))
     expected = sent(network, x)
-    (given,) = graph.inputs
+    (source,) = graph.inputs
     compared, different = dict.fromkeys(graph.neurons, 0), dict.fromkeys(graph.neurons, 0)
     first: dict[str, tuple[int, int, int, float, float]] = {}
     for sample in range(x.shape[1]):
-        found, _ = watched.run({given: x[:, sample].detach().numpy()})
-        for name, values in found.items():
+        values_by_name, _ = watched.run({source: x[:, sample].detach().numpy()})
+        for name, values in values_by_name.items():
             theirs = expected[name][:, sample].reshape(len(x), -1)
             wrong = np.argwhere(values.reshape(len(x), -1) != theirs)
             compared[name] += values.size
@@ -86,12 +86,12 @@ def certify(network: Stateful, x: Tensor, engine: Engine | None = None) -> Agree
 
 def sent(network: torch.nn.Module, x: Tensor) -> dict[str, np.ndarray]:
     """What every population sends in torch for x [T, B, ...], [T, B, ...] by its module's name."""
-    with torch.no_grad(), watch(network, readouts=True) as found:
+    with torch.no_grad(), watch(network, readouts=True) as calls:
         network(x)
-    whole = {name: torch.cat(parts).numpy() for name, parts in found.items()}
+    spikes = {name: torch.cat(parts).numpy() for name, parts in calls.items()}
     for name, module in network.named_modules():
         if isinstance(module, OneStep):  # time is folded into its batch, or left out
-            values = whole.pop(f"{name}.neuron")
+            values = spikes.pop(f"{name}.neuron")
             shape = x.shape[1], *values.shape[2:]
-            whole[name] = np.broadcast_to(values.reshape(-1, *shape), (len(x), *shape))
-    return whole
+            spikes[name] = np.broadcast_to(values.reshape(-1, *shape), (len(x), *shape))
+    return spikes

@@ -1,14 +1,14 @@
-"""From torch modules to graphs: the one file of this room that knows torch.
+"""From torch modules to graphs.
 
-torch.fx follows a module, with stand-ins for its tensors; every call adds what it does to a
-`build.Builder`. Layers of time are followed by their own rules.
+torch.fx records a module, which is then run on stand-ins for its tensors; every call adds to a
+`Builder` what its row in the operator table says. Layers of time have rules of their own.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,17 +17,24 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from ..core.errors import InputError
-from ..core.neurons.kinds import Leaky, Signed
-from ..graph import graph as ops
-from ..graph import lowering
+from ..core.neurons import Leaky, Signed
+from ..graph import lowering, ops
 from ..graph.builder import BATCH, FOLDED, TIME, Builder, Label, Value
 from ..graph.graph import Graph
-from ..graph.nonlinear import called
+from ..graph.operators import Operator, named
 from ..nn import Delay, DelayedLinear, Neuron, OneStep, Recurrent, Sequential, Stateful
 from ..nn.graph_module import Difference, GraphModule
+from ..nn.interpreter import (
+    Interpreter,
+    Recorder,
+    arrays,
+    attributes,
+    function_row,
+    line,
+    row_of,
+)
 from ..nn.neurons import Bursting, SigmaDelta
 
-TORCH = Path(torch.__file__).parent
 INPUT, START, ENCODER = "input", "start", "input neurons"
 EMPTY = Parameter.empty
 
@@ -36,14 +43,14 @@ class Changes(Protocol):
     """What `trace_changes` needs of a sigma-delta network.
 
     Attributes:
-        dense: the network as torch.fx followed it; its first argument moves.
+        dense: the network as torch.fx recorded it; its first argument changes from step to step.
         rest: [1, ...], that argument at rest.
-        still: an example of each other argument, batch first.
+        constants: an example of each other argument, batch first.
     """
 
     dense: fx.GraphModule
     rest: Tensor
-    still: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
 
     @property
     def neurons(self) -> Mapping[str, Neuron]:
@@ -74,18 +81,18 @@ def trace(module: nn.Module, *example: Tensor) -> Graph:
     if not 1 <= len(example) <= (1 if lead == TIME else len(names)):
         raise InputError(f"trace: {len(example)} examples; give one for each input, and no states")
     with torch.no_grad():
-        given = [tracing.input(*pair, lead) for pair in zip(names, example, strict=False)]
-        return tracing.graph(tracing.lower(module, "", *given))
+        inputs = [tracing.input(*pair, lead) for pair in zip(names, example, strict=False)]
+        return tracing.graph(tracing.lower(module, "", *inputs))
 
 
 def trace_changes(network: Changes) -> Graph:
-    """The graph of a sigma-delta network: what moves in is changes, and so is what comes out.
+    """The graph of a sigma-delta network: changes come in, and changes go out.
 
-    Inputs: "input", by how much the moving input has moved; "start" (1,), which is 1 in the first
-    step and 0 later and brings the biases; and by name each argument that stands still, fed in
-    the first step alone: its value, or a label as a one-hot vector. A first step without moves
-    and with thresholds scaled by 0 leaves the state of `network.start`. The moving input's
-    neurons are "input neurons", others have their names in `network.neurons`.
+    Inputs: "input", the change of the first argument; "start" (1,), which is 1 in the first step
+    and 0 later and brings the biases; and by name each constant argument, fed in the first step
+    alone: its value, or a label as a one-hot vector. A first step without changes and with
+    thresholds scaled by 0 leaves the state of `network.start`. The neurons of the first argument
+    are "input neurons", others have their names in `network.neurons`.
 
     Raises:
         InputError: as `trace`.
@@ -95,32 +102,22 @@ def trace_changes(network: Changes) -> Graph:
     tracing = _Tracing(neurons)
     names = [str(node.target) for node in dense.graph.nodes if node.op == "placeholder"]
     with torch.no_grad():
-        moves = tracing.input(INPUT, network.rest, BATCH)
+        change = tracing.input(INPUT, network.rest, BATCH)
         tracing.build.start = tracing.input(START, torch.zeros(1, 1), BATCH)
-        pairs = zip(names[1:], network.still, strict=False)
-        still = [tracing.input(*pair, BATCH) for pair in pairs]
-        moves = _neuron(tracing.build, ENCODER, encoder, moves)
-        return tracing.graph(tracing.follow(dense, dense.graph, "", moves, *still))
-
-
-class _Tracer(fx.Tracer):
-    """Follows a module down to what has a rule, and notes the line of every call."""
-
-    record_stack_traces = True
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, Stateful | OneStep | nn.Conv2d)
-        known |= super().is_leaf_module(m, module_qualified_name)
-        return known and m is not self.root
+        pairs = zip(names[1:], network.constants, strict=False)
+        constants = [tracing.input(*pair, BATCH) for pair in pairs]
+        change = _neuron(tracing.build, ENCODER, encoder, change)
+        return tracing.graph(tracing.follow(dense, dense.graph, "", change, *constants))
 
 
 class _Tracing:
-    """A graph in the making; `neurons` stand, by fx names, where the network has activations."""
+    """A graph that is being built; `neurons` stand, by fx names, where there are activations."""
 
     def __init__(self, neurons: Mapping[str, Neuron]):
         self.build, self.neurons, self.where = Builder(tuple(neurons)), neurons, ""
 
     def input(self, name: str, example: Tensor, lead: tuple[int, ...]) -> Any:
+        """Add an input like `example`; integers are labels."""
         shape, first = tuple(example.shape[len(lead) :]), "T, B" if lead == TIME else "B"
         if shape:
             return replace(self.build.add(name, ops.Input(shape)), lead=lead)
@@ -129,6 +126,7 @@ class _Tracing:
         return Label(self.build.unique(name))
 
     def graph(self, result: Any) -> Graph:
+        """Finish the graph, whose outputs are what the module returns."""
         results = result if isinstance(result, list | tuple) else [result]
         if not (results and all(isinstance(value, Value) for value in results)):
             raise InputError("trace: the module must return tensors that depend on its input")
@@ -136,96 +134,108 @@ class _Tracing:
             return self.build.graph(results)
 
     @contextmanager
-    def named(self, name: str, what: str, *given: Any) -> Iterator[None]:
-        """Errors inside, and labels where they don't belong, are blamed on `name`."""
+    def named(self, name: str, call: str, *arguments: Any) -> Iterator[None]:
+        """Blame errors inside, and labels where they don't belong, on `name` and what it calls."""
         try:
-            if what.lower() != "embedding" and _among(given, Label):
+            if call.lower() != "embedding" and _among(arguments, Label):
                 raise InputError("arguments of integers [B] go into embeddings alone")
             yield
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
-            raise InputError(f"can't trace {name!r} ({what}){self.where}: {error}") from error
+            raise InputError(f"can't trace {name!r} ({call}){self.where}: {error}") from error
 
-    def lower(self, module: nn.Module, name: str, *given: Any) -> Any:
-        """What `module`, which goes by `name`, makes of its arguments; without states."""
+    def lower(self, module: nn.Module, name: str, *arguments: Any) -> Any:
+        """Add what `module`, which goes by `name`, does; states are left out."""
         kind = type(module).__name__
         own = name or kind.lower()
         if isinstance(module, Stateful):
             with self.named(own, kind):
-                _need_time(module, *given)
-        if whole := _rule(WHOLES, module):
-            return whole(self, name, module, given[0])
-        with self.named(own, kind, given if (rule := _rule(MODULES, module)) else ()):
-            if rule:
-                return rule(self.build, own, module, *given)
-            ours = type(module).__module__.startswith(("torch.nn.", "axonal.nn."))
-            if ours and not isinstance(module, nn.Sequential):
-                lowering.refuse(kind)
-        while given[-1] is None:  # a state left at its default
-            given = given[:-1]
-        result = self.follow(module, _followed(module, len(given)), name, *given)
+                _need_time(module, *arguments)
+        if container := _rule(CONTAINERS, module):
+            return container(self, name, module, arguments[0])
+        layer, row = _rule(LAYERS, module), row_of(module)
+        with self.named(own, kind, arguments if layer or row else ()):
+            if layer:
+                return layer(self.build, own, module, *arguments)
+            if row and row.moves:
+                (x,) = arguments
+                return _move(self.build, own, x, module, arguments, {})
+            if row and row.lower:
+                return row.lower(self.build, own, *arguments, **arrays(attributes(module, row)))
+            if row or (type(module).__module__.startswith(LIBRARIES) and not _sequence(module)):
+                raise _refusal(row)
+        while arguments[-1] is None:  # a state left at its default
+            arguments = arguments[:-1]
+        result = self.follow(module, _recorded(module, len(arguments)), name, *arguments)
         return result[0] if isinstance(module, Stateful) and type(result) is tuple else result
 
-    def follow(self, root: nn.Module, graph: fx.Graph, name: str, *given: Any, wired=False) -> Any:
-        """What the traced `root`, by the name of `name`, returns; `wired`: as a `GraphModule`."""
-        known: dict[Any, Any] = {}
-        waiting, outer = iter(given), self.where
-        for node in graph.nodes:
-            args, kwargs = _map(
-                (node.args, node.kwargs), lambda a: isinstance(a, fx.Node), known.get
-            )
-            path, self.where = _join(name, node.name), _line(node)
-            if node.op == "output":
-                self.where = outer
-                return args[0]
-            if node.op == "placeholder":
-                known[node] = next(waiting, *args or (EMPTY,))
-                if known[node] is EMPTY:
-                    raise InputError(f"trace: give an example of {node.target!r} too")
-            elif node.op == "get_attr":
-                owner, _, last = node.target.rpartition(".")
-                known[node] = getattr(root.get_submodule(owner), last)
-            elif path in self.neurons:
-                known[node] = _neuron(self.build, path, self.neurons[path], args[0], reserved=True)
-            elif node.op != "call_module":
-                known[node] = self.call(node, path, args, kwargs)
-            elif _among((args, kwargs), Value, Label):
-                module, path = root.get_submodule(node.target), _join(name, node.target)
-                stateful, args = isinstance(module, Stateful), (*args, *kwargs.values())
-                if wired and stateful:
-                    args = _map(args, lambda a: isinstance(a, Value), lambda a: a.at(TIME))
-                result = self.lower(module, path, *args)
-                known[node] = (result, None) if stateful else result
-                if wired and stateful:
-                    known[node] = result.at(FOLDED)
-            else:
-                known[node] = root.get_submodule(node.target)(*args, **kwargs)
-        raise AssertionError("a traced graph ends with its output")
+    def follow(
+        self, root: nn.Module, graph: fx.Graph, name: str, *arguments: Any, folded: bool = False
+    ) -> Any:
+        """Add what the recorded `root` does; `folded`: it runs as a `GraphModule`, over time."""
+        outer, places = self.where, [n for n in graph.nodes if n.op == "placeholder"]
+        for node in places[len(arguments) :]:
+            if not node.args:
+                raise InputError(f"trace: give an example of {node.target!r} too")
+        rule = partial(self._node, name, folded)
+        result = Interpreter(root, rule, graph).run(*arguments[: len(places)])
+        self.where = outer
+        return result
+
+    def _node(
+        self, name: str, folded: bool, run: Interpreter, node: fx.Node, module: nn.Module | None
+    ) -> Any:
+        """What one node of a recorded module returns."""
+        if node.op == "output":
+            return run.default(node)
+        args, kwargs = run.fetch_args_kwargs_from_env(node)
+        path, self.where = _join(name, node.name), line(node)
+        if path in self.neurons:
+            return _neuron(self.build, path, self.neurons[path], args[0], reserved=True)
+        if not _among((args, kwargs), Value, Label):
+            return run.default(node)
+        if module is None:
+            return self.call(node, path, args, kwargs)
+        stateful, args = isinstance(module, Stateful), (*args, *kwargs.values())
+        if folded and stateful:
+            args = _map(args, lambda a: isinstance(a, Value), lambda a: a.at(TIME))
+        result = self.lower(module, _join(name, node.target), *args)
+        if folded and stateful:
+            return result.at(FOLDED)
+        return (result, None) if stateful else result
 
     def call(self, node: fx.Node, path: str, args: Any, kwargs: Any) -> Any:
         """What a function, or a method of a tensor, returns."""
         target: Any = node.target
         if node.op == "call_method":
-            key, origin = target, "torch"
+            key, row = target, named(target)
             run = lambda tensor, *args, **kwargs: getattr(tensor, key)(*args, **kwargs)  # noqa: E731
         else:
-            key, run = getattr(target, "__name__", str(target)), target
-            origin = (getattr(target, "__module__", None) or "torch").split(".")[0]
-        found = _among((args, kwargs), Value, Label)
-        if not found or (key == "getitem" and isinstance(args[0], tuple | list)):
+            key, row, run = getattr(target, "__name__", str(target)), function_row(target), target
+        values = _among((args, kwargs), Value, Label)
+        if key == "getitem" and isinstance(args[0], tuple | list):
             return run(*args, **kwargs)
         with self.named(path, key, args, kwargs):
-            if origin in ("torch", "_operator", "builtins"):
-                if rule := lowering.FUNCTIONS.get(key):
-                    args, kwargs = _map((args, kwargs), torch.is_tensor, _array)
-                    return rule(self.build, path, *args, **kwargs)
-                if key in lowering.MOVES and len(found) == 1 and isinstance(found[0], Value):
-                    return _move(self.build, path, found[0], run, args, kwargs)
-            lowering.refuse(key)
+            if row and row.lower:
+                return row.lower(self.build, path, *arrays(args), **arrays(kwargs))
+            if row and row.moves and len(values) == 1 and isinstance(values[0], Value):
+                return _move(self.build, path, values[0], run, args, kwargs)
+            raise _refusal(row)
 
 
-def _need_time(module: nn.Module, *given: Any) -> None:
-    count = len(given) if isinstance(module, Difference) else 1
-    inputs, states = [x for x in given[:count] if x is not None], given[count:]
+LIBRARIES = ("torch.nn.", "axonal.nn.")
+
+
+def _sequence(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential)
+
+
+def _refusal(row: Operator | None) -> InputError:
+    return InputError(f"there is no rule for it; {(row and row.instead) or lowering.ANYTHING}")
+
+
+def _need_time(module: nn.Module, *arguments: Any) -> None:
+    count = len(arguments) if isinstance(module, Difference) else 1
+    inputs, states = [x for x in arguments[:count] if x is not None], arguments[count:]
     if not all(isinstance(x, Value) and len(x.lead) == 2 for x in inputs):
         raise InputError(
             "it needs time; put it into an axonal.nn.Sequential, or make the module that calls "
@@ -235,21 +245,18 @@ def _need_time(module: nn.Module, *given: Any) -> None:
         raise InputError("it begins with a state of its own; graphs begin at rest")
 
 
-def _followed(module: nn.Module, count: int) -> fx.Graph:
+def _recorded(module: nn.Module, count: int) -> fx.Graph:
     """The graph of fx for a call with `count` arguments."""
     rest = list(signature(module.forward).parameters.values())[count:]
     fixed = {p.name: p.default for p in rest if p.default is not EMPTY}
     try:
-        return _Tracer().trace(module, concrete_args=fixed or None)
+        return Recorder(_is_leaf).trace(module, concrete_args=fixed or None)
     except Exception as error:  # torch.fx raises many kinds for Python that it can't follow
         raise InputError(f"can't trace {type(module).__name__}: {error}") from error
 
 
-def _line(node: fx.Node) -> str:
-    """Where the call stands in the user's code, if the trace recorded it."""
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines()]
-    places = [x for x in lines if x.startswith("File ") and str(TORCH) not in x]
-    return f" at {places[-1]}" if places else ""
+def _is_leaf(module: nn.Module) -> bool:
+    return isinstance(module, Stateful | OneStep) or row_of(module) is not None
 
 
 def _map(values: Any, chosen: Callable[[Any], bool], change: Callable[[Any], Any]) -> Any:
@@ -258,17 +265,13 @@ def _map(values: Any, chosen: Callable[[Any], bool], change: Callable[[Any], Any
 
 def _among(values: Any, *kinds: type) -> list[Any]:
     """What is of these kinds in `values`, each once."""
-    found: dict[int, Any] = {}
-    _map(values, lambda a: isinstance(a, kinds), lambda a: found.setdefault(id(a), a))
-    return list(found.values())
+    distinct: dict[int, Any] = {}
+    _map(values, lambda a: isinstance(a, kinds), lambda a: distinct.setdefault(id(a), a))
+    return list(distinct.values())
 
 
 def _join(name: str, key: Any) -> str:
     return f"{name}.{key}" if name else str(key)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().double().numpy()
 
 
 def _rule(table: Mapping[type, Callable], module: nn.Module) -> Callable | None:
@@ -282,8 +285,8 @@ def _move(g: Builder, name: str, x: Value, run: Callable, args: Any, kwargs: Any
 
     def moved(places: np.ndarray) -> Any:
         tensor = torch.from_numpy(places)
-        taken, named = _map((args, kwargs), lambda a: a is x, lambda _: tensor)
-        seen = run(*taken, **named)
+        taken, options = _map((args, kwargs), lambda a: a is x, lambda _: tensor)
+        seen = run(*taken, **options)
         if type(seen) in (list, tuple):
             return type(seen)(part.numpy() for part in seen)
         return seen.numpy() if torch.is_tensor(seen) else seen
@@ -299,10 +302,10 @@ def _sequential(tracing: _Tracing, name: str, module: Sequential, x: Value) -> V
     return x.at(TIME)
 
 
-def _wired(tracing: _Tracing, name: str, module: GraphModule, x: Value) -> Value:
+def _graph(tracing: _Tracing, name: str, module: GraphModule, x: Value) -> Value:
     """Nodes have the names of modules, as `nn.watch` has them: populations, those of neurons."""
     root, path = module.graph, _join(name, "graph")
-    return tracing.follow(root, root.graph, path, x.at(FOLDED), wired=True).at(TIME)
+    return tracing.follow(root, root.graph, path, x.at(FOLDED), folded=True).at(TIME)
 
 
 def _recurrent(tracing: _Tracing, name: str, module: Recurrent, x: Value) -> Value:
@@ -317,10 +320,10 @@ def _recurrent(tracing: _Tracing, name: str, module: Recurrent, x: Value) -> Val
 
 
 def _values(neuron: Neuron) -> dict[str, np.ndarray]:
-    if _rule(MODULES, neuron) is not _neuron:
+    if _rule(LAYERS, neuron) is not _neuron:
         raise InputError(f"{type(neuron).__name__} has a forward of its own; put it in Dynamics")
     values = {name: torch.as_tensor(neuron.value(name)) for name in neuron.given}
-    return {name: _array(value).astype(np.float32) for name, value in values.items()}
+    return {name: value.astype(np.float32) for name, value in arrays(values).items()}
 
 
 def _neuron(g: Builder, name: str, module: Neuron, x: Value, *state: Any, reserved=False) -> Value:
@@ -349,52 +352,20 @@ def _delay(g: Builder, name: str, module: Delay, x: Value, *state: Any) -> Value
 
 
 def _delayed(g: Builder, name: str, module: DelayedLinear, x: Value, *state: Any) -> Value:
-    weight, bias = _map((module.linear.weight, module.linear.bias), torch.is_tensor, _array)
+    weight, bias = arrays((module.linear.weight, module.linear.bias))
     return lowering.delayed(g, name, x, _steps(module), weight, bias)
 
 
-def _difference(g: Builder, name: str, module: Difference, *given: Any) -> Value:
-    function, values = called(module.function)
-    op = ops.Difference(function, _map(values, torch.is_tensor, _array), module.unit)
-    return g.add(name, op, *(x for x in given if x is not None))
+def _difference(g: Builder, name: str, module: Difference, *inputs: Any) -> Value:
+    return g.add(name, module.as_op(), *(x for x in inputs if x is not None))
 
 
-def _constant_pad(g: Builder, name: str, module: Any, x: Value) -> Value:
-    return lowering.pad(g, name, x, module.padding, value=module.value)
-
-
-def _conv(g: Builder, name: str, module: Any, x: Value) -> Value:
-    pads = module.padding
-    if module.padding_mode != "zeros":
-        around = module._reversed_padding_repeated_twice
-        x, pads = lowering.pad(g, f"{name}.pad", x, around, module.padding_mode), 0
-    weight, bias = _map((module.weight, module.bias), torch.is_tensor, _array)
-    how = module.stride, pads, module.dilation, module.groups
-    return lowering.conv(g, name, x, weight, bias, *how)
-
-
-def _with(rule: Callable, *names: str) -> Callable[..., Value]:
-    """The rule for modules whose attributes `names` are arguments of the function's."""
-
-    def of_module(g: Builder, name: str, module: nn.Module, *given: Any) -> Value:
-        found = {n: getattr(module, n) for n in names}
-        return rule(g, name, *given, **_map(found, torch.is_tensor, _array))
-
-    return of_module
-
-
-MOVING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.PixelShuffle, nn.PixelUnshuffle)
-WHOLES: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, GraphModule: _wired}
-MODULES: dict[type, Callable[..., Value]] = {
+CONTAINERS: dict[type, Any] = {Sequential: _sequential, Recurrent: _recurrent, GraphModule: _graph}
+# Layers of time; those of torch are in the operator table.
+LAYERS: dict[type, Callable[..., Value]] = {
     **dict.fromkeys((Neuron, SigmaDelta, Bursting), _neuron),
     Delay: _delay,
     Difference: _difference,
     DelayedLinear: _delayed,
     OneStep: _one_step,
-    nn.Conv1d: _conv,
-    nn.Conv2d: _conv,
-    nn.ConstantPad1d: _constant_pad,
-    nn.ConstantPad2d: _constant_pad,
 }
-MODULES |= {getattr(nn, name): _with(*rule) for name, rule in lowering.MODULES.items()}
-MODULES |= dict.fromkeys(MOVING, lambda g, name, module, x: _move(g, name, x, module, (x,), {}))

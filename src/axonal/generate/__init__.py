@@ -1,7 +1,7 @@
-"""Generation: samplers, a pipeline a medium, and measures of quality."""
+"""Generation: samplers, a pipeline that knows no medium, media, and measures of quality."""
 
-from .pipeline import Generated, Generator
-from .pretrained import pretrained
+from .pipeline import Generator, GeneratorOutput
+from .pretrained import pretrained_names
 from .samplers import SAMPLERS, sample
 
-__all__ = ["SAMPLERS", "Generated", "Generator", "pretrained", "sample"]
+__all__ = ["SAMPLERS", "Generator", "GeneratorOutput", "pretrained_names", "sample"]

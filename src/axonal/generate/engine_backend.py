@@ -1,4 +1,4 @@
-"""Sigma-delta generators in the engine: one image at a time, with work that follows events."""
+"""Sigma-delta generators in the engine: one sample at a time, with work that follows events."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core.errors import InputError
 from ..core.meter import Counts
 from ..deploy.engine import Engine
-from ..deploy.engine.values import State
+from ..deploy.engine.values import GraphState
 from ..deploy.from_torch import trace_changes
 from .samplers import sample
 
@@ -27,32 +27,32 @@ class EngineBackend:
     def __init__(self, network: DeltaNetwork, threads: int | None = None):
         self.graph = trace_changes(network)
         self.engine = Engine(self.graph, threads=threads)
-        self.moving, self.begin, *classes = self.graph.inputs
+        self.change, self.begin, *classes = self.graph.inputs
         if len(classes) != 1:
             raise InputError(
                 f"EngineBackend: a network of a class, not of {', '.join(classes) or '-'}"
             )
         (self.label,), (self.output,) = classes, self.graph.outputs
-        self._starts: dict[int, tuple[State, np.ndarray]] = {}
+        self._starts: dict[int, tuple[GraphState, np.ndarray]] = {}
 
-    def start(self, label: int) -> tuple[State, np.ndarray]:
+    def start(self, label: int) -> tuple[GraphState, np.ndarray]:
         """The state and the estimate of a network that has seen the input zero for ever.
 
         Every value is sent once, exactly: with thresholds of zero.
         """
         if label not in self._starts:
-            chosen = np.zeros((1, *self.graph.shapes[self.label]), np.float32)
-            chosen[0, label] = 1
+            one_hot = np.zeros((1, *self.graph.shapes[self.label]), np.float32)
+            one_hot[0, label] = 1
             stream = self.engine.stream(scale=0.0)
-            given = {self.begin: np.ones((1, 1), np.float32), self.label: chosen}
-            estimate = stream.push(given)[self.output].to_dense()[0]
+            inputs = {self.begin: np.ones((1, 1), np.float32), self.label: one_hot}
+            estimate = stream.push(inputs)[self.output].to_dense()[0]
             self._starts[label] = stream.state(), estimate
         return self._starts[label]
 
     def __call__(
         self, noise: Tensor, label: int, steps: int, sampler: str
     ) -> tuple[Tensor, Counts]:
-        """The image [C, H, W] that `sampler` makes of `noise` [C, H, W], and what that took.
+        """The values [...] that `sampler` makes of `noise` [...], and what that took.
 
         Raises:
             InputError: as `samplers.sample`.
@@ -64,10 +64,10 @@ class EngineBackend:
 
         def step(x: np.ndarray, t: float, state: None) -> tuple[np.ndarray, None]:
             nonlocal last
-            moves, last = x - last, x
-            sent = stream.push({self.moving: moves[None]})[self.output]
+            change, last = x - last, x
+            sent = stream.push({self.change: change[None]})[self.output]
             flat[sent.address] += sent.value
             return estimate.copy(), None
 
-        image = sample(step, noise.numpy(), steps=steps, sampler=sampler)
-        return torch.from_numpy(image), stream.counts()
+        values = sample(step, noise.numpy(), steps=steps, sampler=sampler)
+        return torch.from_numpy(values), stream.counts()

@@ -1,4 +1,4 @@
-"""Generators side by side: the same noise, classes and measures for every one of them."""
+"""Evaluation of generators: the same noise, classes and measures for every one of them."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from ..core.meter import Counts
 from .features import ASSETS
 from .pipeline import Generator
 from .quality import Reference, measure
-from .runs import Family, Interval, Run, saving
+from .runs import TOLERANCE, Family, Interval, Run, saving
 
-SHOWN = 40  # images of each run that are kept to look at
+IMAGES = 40  # images of each run, to look at
 METERED = 1000  # images of each run whose operations are counted: counting takes time
 
 
@@ -54,7 +55,7 @@ class Setting(Config):
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """A run, and the draws of its Frechet distance, paired between runs of one seed."""
 
     run: Run
@@ -68,7 +69,7 @@ def evaluate(
     reference: Reference,
     store: Path | None = None,
     advance: Callable[[int], None] = lambda images: None,
-) -> Evaluated:
+) -> Evaluation:
     """Generate `samples` images, classes in turn, and measure them.
 
     Args:
@@ -82,13 +83,13 @@ def evaluate(
     Raises:
         InputError, FileError: as `Generator` and `measure`.
     """
-    kept = None if store is None else store / f"{_digest(setting, samples, seed)}.npz"
-    if kept is not None and (found := _read(kept, setting)) is not None:
+    path = None if store is None else store / f"{_digest(setting, samples, seed)}.npz"
+    if path is not None and (earlier := _read(path, setting)) is not None:
         advance(samples)
-        return found
+        return earlier
     generator = Generator.from_pretrained(setting.generator, setting.budget)
     classes = torch.arange(samples) % generator.model.config.classes
-    made = generator(
+    output = generator(
         classes,
         steps=setting.steps,
         sampler=setting.sampler,
@@ -96,34 +97,33 @@ def evaluate(
         metered=METERED,
         advance=advance,
     )
-    quality = measure(made.images, reference, seed)
-    run = Run(
-        name=setting.name,
-        family=setting.family,
-        sampler=setting.sampler,
-        steps=setting.steps,
-        budget=setting.budget,
+    quality = measure(output.samples, reference, seed)
+    run = _run(
+        setting,
         quality=dict(quality),
-        counts=made.counts,
-        zero_skipping=made.zero_skipping,
-        images=made.images[:SHOWN],
-        seconds=made.seconds / samples,
+        counts=output.counts,
+        zero_skipping=output.zero_skipping,
+        images=output.samples[:IMAGES],
+        seconds=output.seconds / samples,
     )
-    if kept is not None:
-        files.write(kept, lambda path: _save(path, run, quality.draws))
-    return Evaluated(run, quality.draws)
+    if path is not None:
+        files.write(path, lambda partial: _save(partial, run, quality.draws))
+    return Evaluation(run, quality.draws)
 
 
 def saving_interval(
-    run: Evaluated, baselines: Sequence[Evaluated], tolerance: float = 1.05, skipping: bool = False
+    run: Evaluation,
+    baselines: Sequence[Evaluation],
+    tolerance: float = TOLERANCE,
+    skipping: bool = False,
 ) -> Interval | None:
-    """`energy.runs.saving` with a 95 % interval: who reaches whose quality is drawn again.
+    """`runs.saving` with a 95 % interval: who reaches whose quality is drawn again.
 
     Returns:
         None when no baseline reaches the quality of `run`, in the figures as they are.
     """
-    found = saving(run.run, [b.run for b in baselines], tolerance, skipping)
-    if found is None:
+    result = saving(run.run, [b.run for b in baselines], tolerance, skipping)
+    if result is None:
         return None
     work = np.array(
         [(b.run.skipping_work if skipping else b.run.work) or np.inf for b in baselines]
@@ -131,15 +131,31 @@ def saving_interval(
     reached = np.array([b.draws for b in baselines]) <= tolerance * run.draws
     cheapest = np.where(reached, work[:, None], np.inf).min(0)
     savings = 1 - run.run.work / cheapest[np.isfinite(cheapest)]
-    low, high = np.quantile(savings, [0.025, 0.975]) if len(savings) else (found.saving,) * 2
-    return Interval(found.saving, min(float(low), found.saving), max(float(high), found.saving))
+    draws = savings if len(savings) else np.array([result.saving])
+    return _interval(result.saving, draws)
 
 
-def ratio_interval(run: Evaluated, base: Evaluated) -> Interval:
+def ratio_interval(run: Evaluation, base: Evaluation) -> Interval:
     """The Frechet distance of `run` in units of that of `base`, with a 95 % interval."""
-    value = run.run.fd.value / base.run.fd.value
-    low, high = np.quantile(run.draws / base.draws, [0.025, 0.975])
+    return _interval(run.run.fd.value / base.run.fd.value, run.draws / base.draws)
+
+
+def _interval(value: float, draws: np.ndarray) -> Interval:
+    """The 95 % interval of `draws`, widened to hold `value`."""
+    low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _run(setting: Setting, **figures: Any) -> Run:
+    """The run of a setting, with what it gave and took."""
+    return Run(
+        name=setting.name,
+        family=setting.family,
+        sampler=setting.sampler,
+        steps=setting.steps,
+        budget=setting.budget,
+        **figures,
+    )
 
 
 def _digest(setting: Setting, samples: int, seed: int) -> str:
@@ -162,24 +178,21 @@ def _save(path: Path, run: Run, draws: np.ndarray) -> None:
         np.savez(file, images=run.images, draws=draws, about=np.array(json.dumps(about)))
 
 
-def _read(path: Path, setting: Setting) -> Evaluated | None:
-    """What `_save` wrote; None if it is not there or not readable, to be made again."""
+def _read(path: Path, setting: Setting) -> Evaluation | None:
+    """What `_save` wrote; None if it is not there or not readable, to be evaluated again."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            about, images, draws = json.loads(str(kept["about"])), kept["images"], kept["draws"]
-        skipping = about["zero_skipping"]
-        run = Run(
-            name=setting.name,
-            family=setting.family,
-            sampler=setting.sampler,
-            steps=setting.steps,
-            budget=setting.budget,
-            quality={name: Interval(**values) for name, values in about["quality"].items()},
-            counts=Counts.from_dict(about["counts"]),
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            about, images, draws = (arrays[name] for name in ("about", "images", "draws"))
+        figures = json.loads(str(about))
+        skipping = figures["zero_skipping"]
+        run = _run(
+            setting,
+            quality={name: Interval(**values) for name, values in figures["quality"].items()},
+            counts=Counts.from_dict(figures["counts"]),
             zero_skipping=None if skipping is None else Counts.from_dict(skipping),
             images=images,
-            seconds=about["seconds"],
+            seconds=figures["seconds"],
         )
-        return Evaluated(run, draws)
+        return Evaluation(run, draws)
     except Exception:  # numpy and zipfile meet damage with exceptions of a dozen kinds
         return None

@@ -120,16 +120,16 @@ def bootstrap(
     """
     if resamples < 2 or not 0 < level < 1:
         raise InputError(f"bootstrap: {resamples} resamples at level {level}")
-    found = Moments.of(features)
-    value = frechet(real, found)
-    count, root = found.count, _root(real.cov)
-    away, random = np.asarray(features, np.float64) - found.mean, np.random.default_rng(seed)
+    fake = Moments.of(features)
+    value = frechet(real, fake)
+    count, root = fake.count, _root(real.cov)
+    away, random = np.asarray(features, np.float64) - fake.mean, np.random.default_rng(seed)
     draws = np.empty(resamples)
     for i in range(resamples):
         weights = np.bincount(random.integers(count, size=count), minlength=count) / count
         mean = weights @ away
         cov = ((away.T * weights) @ away - np.outer(mean, mean)) * (count / (count - 1))
-        draws[i] = _distance(real, root, found.mean + mean, cov)
+        draws[i] = _distance(real, root, fake.mean + mean, cov)
     draws = (draws - draws.mean() + value).clip(0)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(value, float(low)), max(value, float(high))), draws

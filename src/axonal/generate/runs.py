@@ -1,4 +1,4 @@
-"""What one run of a generator gave and took, and the comparison at equal quality."""
+"""Quality and work of one run of a generator, and the comparison at equal quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from ..core.meter import Counts
 
 Family = Literal["ann", "sigma_delta", "trained_spiking"]
 FD = "fd"
+TOLERANCE = 1.05  # Frechet distances within this factor are of equal quality
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def best(runs: Sequence[Run]) -> Run:
 
 
 def saving(
-    run: Run, baselines: Sequence[Run], tolerance: float = 1.05, skipping: bool = False
+    run: Run, baselines: Sequence[Run], tolerance: float = TOLERANCE, skipping: bool = False
 ) -> Saving | None:
     """What `run` saves against the cheapest baseline that reaches its quality.
 
@@ -120,5 +121,86 @@ def saving(
             reached.append((work, base))
     if not reached:
         return None
-    work, cheapest = min(reached, key=lambda found: found[0])
+    work, cheapest = min(reached, key=lambda pair: pair[0])
     return Saving(cheapest, 1 - run.work / work)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of generators that a comparison is about.
+
+    Attributes:
+        spiking: the spiking run that saves most at equal quality; where every one is better than
+            all ANN runs, the spiking run with the lowest Frechet distance.
+        best: the ANN run with the lowest Frechet distance.
+        equal: against the cheapest ANN run of the spiking run's quality; None: none reaches it.
+        skipping: the same against ANNs that skip zero activations.
+        trained: the best run of the trained spiking core, if there is one.
+    """
+
+    spiking: Run
+    best: Run
+    equal: Saving | None
+    skipping: Saving | None
+    trained: Run | None
+
+    @property
+    def dense(self) -> Run:
+        """The ANN run to compare with: equal in quality, else the best there is."""
+        return self.equal.baseline if self.equal else self.best
+
+    @property
+    def sparse(self) -> Run | None:
+        """The ANN run that skips zeros; None when no run's zeros were counted."""
+        if self.skipping:
+            return self.skipping.baseline
+        return self.best if self.best.zero_skipping is not None else None
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence or two; it may be that spiking loses."""
+        run, fd = self.spiking, self.spiking.fd.value
+        if self.equal is None:
+            ratio = run.work / self.best.work
+            return (
+                f"No ANN run reaches the quality of {run.name} (FD {fd:.2f}): it is better than "
+                f"every one of them. Of the best, {self.best.name} (FD {self.best.fd.value:.2f}), "
+                f"it needs {ratio:.0%} of the synaptic operations."
+            )
+        base, gain = self.equal.baseline, self.equal.saving
+        head = "Spiking pays in operations" if gain > 0 else "Spiking loses in operations"
+        text = (
+            f"{head}: {run.name} (FD {fd:.2f}) needs {1 - gain:.0%} of the synaptic operations of "
+            f"{base.name} (FD {base.fd.value:.2f}), the cheapest ANN run of its quality."
+        )
+        if self.skipping is None:
+            return text
+        rest = self.skipping.saving
+        gains = "saves" if rest > 0 else "loses"
+        return f"{text} Against an ANN that skips its zero activations it {gains} {abs(rest):.0%}."
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Choose what to compare.
+
+    Raises:
+        InputError: no ANN run, no spiking run, two runs of one name, or one without operations.
+    """
+    anns = [run for run in runs if run.family == "ann"]
+    spiking = [run for run in runs if run.family != "ann"]
+    if not anns or not spiking:
+        raise InputError(f"compare: {len(anns)} ANN and {len(spiking)} spiking runs; give both")
+    if len({run.name for run in runs}) < len(runs):
+        raise InputError("compare: two runs have the same name; names must tell them apart")
+    if idle := [run.name for run in runs if run.work == 0]:
+        raise InputError(f"compare: {idle[0]} counts no synaptic operations; meter the run")
+    savings = [(gain.saving, run) for run in spiking if (gain := saving(run, anns))]
+    headline = max(savings, key=lambda pair: pair[0])[1] if savings else best(spiking)
+    trained = [run for run in spiking if run.family == "trained_spiking"]
+    return Comparison(
+        headline,
+        best(anns),
+        saving(headline, anns),
+        saving(headline, anns, skipping=True),
+        best(trained) if trained else None,
+    )

@@ -1,4 +1,4 @@
-"""From noise to image: fixed-step solvers of the flow dx/dt = (x1(x) - x) / (1 - t).
+"""From noise to a sample: fixed-step solvers of the flow dx/dt = (x1(x) - x) / (1 - t).
 
 A network here is `network(x, t, state) -> (estimate of x1, state)`: conventional ones hand on
 None, sigma-delta ones what they remember. Time runs from 0 (noise) to 1 (image) in equal steps.
@@ -69,7 +69,7 @@ SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep}
 def sample(
     network: Network, noise: Values, state: Any = None, *, steps: int, sampler: str = "euler"
 ) -> Values:
-    """The image that `sampler` makes of `noise` [B, ...] in `steps` steps.
+    """Solve the flow from `noise` [B, ...] in `steps` steps of `sampler`.
 
     Raises:
         InputError: unknown sampler, or fewer than one step.

@@ -70,9 +70,9 @@ class Builder:
     def unique(self, name: str) -> str:
         """`name`, or with a number behind it if it is taken; from now on it is."""
         tries = (f"{name}_{i}" if i else name for i in range(len(self._taken) + 1))
-        found = next(name for name in tries if name not in self._taken)
-        self._taken.add(found)
-        return found
+        free = next(name for name in tries if name not in self._taken)
+        self._taken.add(free)
+        return free
 
     def add(self, name: str, op: Op, *inputs: Value, reserved: bool = False) -> Value:
         """A node of its own for `op`.
@@ -99,8 +99,8 @@ class Builder:
             if not 1 <= len(value.shape) <= 3:
                 raise InputError(f"samples of shape {list(value.shape)}; give them 1 to 3 axes")
             source = Value(value.node, self.shapes[value.node], value.lead)
-            found = self.add(value.moved, Select(places.astype(np.int64)), source)
-            self._selected[id(places)] = places, found  # places stay, and with them their id
+            moved = self.add(value.moved, Select(places.astype(np.int64)), source)
+            self._selected[id(places)] = places, moved  # places stay, and with them their id
         return self._selected[id(places)][1].at(value.lead)
 
     def move(self, name: str, value: Value, run: Callable[[np.ndarray], Any]) -> Any:

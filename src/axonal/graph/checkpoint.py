@@ -19,7 +19,7 @@ from safetensors import numpy as safetensors
 
 from ..core import files
 from ..core.errors import FileError, InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from .graph import Delay, Graph, Node, Op
 
 NODES_FILE, ARRAYS_FILE = "graph.json", "graph.safetensors"

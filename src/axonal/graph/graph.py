@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..core.errors import InputError
-from .nonlinear import Difference
 from .ops import (
     LARGEST,
     Add,
@@ -40,7 +39,6 @@ __all__ = [
     "Conv",
     "Delay",
     "Dense",
-    "Difference",
     "Graph",
     "Input",
     "Neurons",
@@ -183,8 +181,7 @@ def _shape(node: Node, inputs: Sequence[Shape], largest: int) -> Shape:
 
 def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape], largest: int) -> None:
     """Infer the shapes of what `node` reads, and of the delays on the way."""
-    several = isinstance(node.op, Input | Add | Concat | Difference)
-    if not several and len(node.inputs) != 1:
+    if not node.op.SEVERAL and len(node.inputs) != 1:
         raise InputError(f"Graph: {node.name!r} reads {len(node.inputs)} nodes instead of one")
     for name in node.inputs:
         if _inferred(nodes, nodes[name], shapes, largest, set()) is None:

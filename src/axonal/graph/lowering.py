@@ -1,29 +1,39 @@
-"""What torch's functions add to a graph in the making, by their names and with their arguments.
+"""Rules of the operator table: what torch's functions add to a graph that is being built.
 
-No torch here: weights and other constants are arrays.
+Each takes the `Builder`, a name, the tensors' `Value`s, and torch's arguments, in which weights and
+other constants are arrays: no torch here.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, NoReturn, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from ..core.errors import InputError
-from . import graph
+from . import ops
 from .builder import BATCH, Builder, Label, Value
-from .graph import Shape
+from .ops import Shape
+
+PADS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+LINEAR = ("linear", "bilinear")
+CONVERTED = "convert the network, which makes it an axonal.nn.Difference"
+# What to do where a graph has no form for an operator.
+NEURONS = "the activations of a graph are neurons: use some, or convert it to sigma-delta"
+POOLING = f"use average pooling or a stride, or {CONVERTED}"
+CONVERT = f"{CONVERTED}, or leave this part to the host"
+AXES = "samples of a graph have one to three axes; leave this part to the host"
+ANYTHING = "build it of linear maps and neurons, or leave this part to the host"
 
 
 def linear(g: Builder, name: str, x: Value, weight: Any, bias: Any = None) -> Value:
     """A map of the last axis; with others before it, a convolution of size 1 along those."""
     if len(x.shape) == 1:
-        y = g.add(name, graph.Dense(_float(weight)), x)
+        y = g.add(name, ops.Dense(_float(weight)), x)
     else:
         lead, rest = x.lead, x.shape[:-1]
         flat = g.move(f"{name}.in", x, lambda t: _swap(t.reshape(*lead, -1, x.shape[-1])))
-        op = graph.Conv(_float(weight)[..., None], (1,), ((0, 0),), (1,))
+        op = ops.Conv(_float(weight)[..., None], (1,), ((0, 0),), (1,))
         y = g.add(name, op, flat)
         y = g.move(f"{name}.out", y, lambda t: _swap(t).reshape(*lead, *rest, -1))
     return y if bias is None else g.bias(f"{y.node}.bias", y, bias)
@@ -39,6 +49,7 @@ def conv(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
 ) -> Value:
     """conv1d and conv2d, by the weight's dimensions; zeros padded before become its own."""
     dims = weight.ndim - 2
@@ -49,14 +60,46 @@ def conv(
         pads = tuple((span // 2, span - span // 2) for span in spans)
     else:
         pads = tuple((p, p) for p in many(0 if padding == "valid" else padding, dims))
+    if padding_mode != "zeros":
+        x = pad(g, f"{name}.pad", x, [side for p in pads[::-1] for side in p], padding_mode)
+        pads = ((0, 0),) * dims
     node, around = g.nodes.get(x.node), ()
-    if x.places is None and node and isinstance(node.op, graph.Pool):
+    if x.places is None and node and isinstance(node.op, ops.Pool):
         around = node.op.padding if {*node.op.size, *node.op.stride} == {1} else ()
     if node and around:
         pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(pads, around, strict=True))
         x = Value(node.inputs[0], g.shapes[node.inputs[0]], x.lead)
-    y = g.add(name, graph.Conv(_float(weight), many(stride, dims), pads, step, groups), x)
+    y = g.add(name, ops.Conv(_float(weight), many(stride, dims), pads, step, groups), x)
     return y if bias is None else g.bias(f"{y.node}.bias", y, _channels(bias, y))
+
+
+def conv_transpose(
+    g: Builder,
+    name: str,
+    x: Value,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    padding_mode: str = "zeros",
+) -> Value:
+    """conv_transpose1d and conv_transpose2d: a convolution of values with zeros between them."""
+    dims = weight.ndim - 2
+    _need_axes(x, dims)
+    steps, apart = many(stride, dims), many(dilation, dims)
+    if max(steps) > 1:
+        x = _spread(g, f"{name}.spread", x, steps)
+    inside, outside, *size = weight.shape
+    weight = weight.reshape(groups, inside // groups, outside, *size).swapaxes(1, 2)
+    weight = np.flip(weight, tuple(range(3, 3 + dims))).reshape(-1, inside // groups, *size)
+    spans = [d * (k - 1) for d, k in zip(apart, size, strict=True)]
+    sides = zip(spans, many(padding, dims), many(output_padding, dims), strict=True)
+    around = [(span - p, span - p + more) for span, p, more in sides]
+    x = pad(g, f"{name}.pad", x, [side for pair in around[::-1] for side in pair])
+    return conv(g, name, x, weight, bias, dilation=dilation, groups=groups)
 
 
 def batch_norm(
@@ -76,7 +119,7 @@ def batch_norm(
         raise InputError("it needs running statistics, and [B, C, ...]")
     factor = (1.0 if weight is None else weight) / np.sqrt(np.float64(running_var) + eps)
     shift = (0.0 if bias is None else bias) - running_mean * factor
-    y = g.add(name, graph.Scale(_float(_channels(factor, x))), x)
+    y = g.add(name, ops.Scale(_float(_channels(factor, x))), x)
     return g.bias(f"{y.node}.bias", y, _channels(shift, x))
 
 
@@ -107,9 +150,9 @@ def avg_pool(
     padded = tuple(zip(pads, ends, strict=True))
     average = divisor_override is None and bool((divisor == math.prod(size)).all())
     if average or divisor_override == 1:
-        return g.add(name, graph.Pool(size, steps, padded, average), x)
-    total = g.add(f"{name}.sum", graph.Pool(size, steps, padded, average=False), x)
-    return g.add(name, graph.Scale(_float(1 / (divisor_override or divisor))), total)
+        return g.add(name, ops.Pool(size, steps, padded, average), x)
+    total = g.add(f"{name}.sum", ops.Pool(size, steps, padded, average=False), x)
+    return g.add(name, ops.Scale(_float(1 / (divisor_override or divisor))), total)
 
 
 def adaptive_avg_pool(dims: int, g: Builder, name: str, x: Value, output_size: Any) -> Value:
@@ -121,7 +164,7 @@ def adaptive_avg_pool(dims: int, g: Builder, name: str, x: Value, output_size: A
     if any(n % o for n, o in sides):
         raise InputError(f"{x.shape[1:]} does not divide into {goal}; choose a size that does")
     size = tuple(n // o for n, o in sides)
-    return g.add(name, graph.Pool(size, size, ((0, 0),) * dims), x)
+    return g.add(name, ops.Pool(size, size, ((0, 0),) * dims), x)
 
 
 def pad(
@@ -144,8 +187,13 @@ def pad(
         raise InputError(f"it pads the channels of {list(x.shape)}; concatenate them instead")
     widths = tuple((max(a, 0), max(b, 0)) for a, b in [(0, 0)] * (dims - len(pairs)) + pairs)
     if any(map(any, widths)):
-        x = g.add(name, graph.Pool((1,) * dims, (1,) * dims, widths, average=False), x)
+        x = g.add(name, ops.Pool((1,) * dims, (1,) * dims, widths, average=False), x)
     return g.move(f"{name}.out", x, lambda t: t.squeeze(len(x.lead))) if single else x
+
+
+def constant_pad(g: Builder, name: str, x: Value, padding: Any, value: float = 0.0) -> Value:
+    """`pad` by the names that modules have for its arguments."""
+    return pad(g, name, x, padding, value=value)
 
 
 def interpolate(
@@ -159,26 +207,53 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Value:
-    """Upsampling by whole factors, and the nearest values by any."""
+    """Resampling, nearest or linear along each axis."""
     sides, dims = x.shape[1:], len(x.shape) - 1
     _need_axes(x, dims)
-    given = size if scale_factor is None else scale_factor
-    given = tuple(given) if isinstance(given, list | tuple) else (given,) * dims
-    ends = [n if scale_factor is None else int(n * f) for n, f in zip(given, sides, strict=True)]
-    if scale_factor is None or recompute_scale_factor:
-        given = tuple(b / a for a, b in zip(sides, ends, strict=True))
-    whole = all(float(f).is_integer() for f in given)
-    if whole and ("nearest" in mode or (mode in LINEAR and not align_corners and not antialias)):
-        return g.add(name, graph.Resize(many(given, dims), "nearest" not in mode), x)
-    if "nearest" not in mode:
-        raise InputError(f"{mode} by {given}; use nearest, or linear by whole factors, unaligned")
+    factors = size if scale_factor is None else scale_factor
+    factors = tuple(factors) if isinstance(factors, list | tuple) else (factors,) * dims
+    sized = scale_factor is None
+    ends = [int(f if sized else n * f) for n, f in zip(sides, factors, strict=True)]
+    if sized or recompute_scale_factor:
+        factors = tuple(b / a for a, b in zip(sides, ends, strict=True))
+    linear = mode in LINEAR and not antialias
+    if not linear and "nearest" not in mode:
+        raise InputError(f"{mode}{', antialiased' * antialias}; use nearest or linear")
+    if all(float(f).is_integer() for f in factors) and not align_corners:
+        return g.add(name, ops.Resize(many(factors, dims), linear), x)
+    if linear:
+        for axis, (n, end, factor) in enumerate(zip(sides, ends, factors, strict=True)):
+            x = _between(g, f"{name}.{axis}", x, axis, _sources(n, end, factor, align_corners))
+        return x
     half = np.float32(0.5 if mode == "nearest-exact" else 0)
     places = []
-    for n, end, factor in zip(sides, ends, given, strict=True):
+    for n, end, factor in zip(sides, ends, factors, strict=True):
         # In single precision as torch, which rounds some of these down.
         place = np.floor((np.arange(end, dtype=np.float32) + half) * np.float32(1 / factor))
         places.append(np.minimum(place.astype(np.int64), n - 1))
     return g.move(name, x, lambda t: t[(..., *np.ix_(*places))])
+
+
+def _sources(side: int, end: int, factor: float, align_corners: bool | None) -> np.ndarray:
+    """Where along an axis the values of a linear resampling lie."""
+    if align_corners:
+        return np.linspace(0, side - 1, end)
+    return np.clip((np.arange(end) + 0.5) / factor - 0.5, 0, side - 1)
+
+
+def _between(g: Builder, name: str, x: Value, axis: int, sources: np.ndarray) -> Value:
+    """Values between two neighbours along an axis of space, each in proportion."""
+    at, last = axis + 1 - len(x.shape), x.shape[axis + 1] - 1
+    low = np.floor(sources).astype(np.int64)
+    share = (sources - low).reshape(-1, *(1 for _ in range(-at - 1)))
+    parts = []
+    for end, places, weight in (
+        ("low", low, 1 - share),
+        ("high", np.minimum(low + 1, last), share),
+    ):
+        part = g.move(f"{name}.{end}", x, lambda t, places=places: t.take(places, at))
+        parts.append(g.add(f"{name}.{end}.share", ops.Scale(_float(weight)), part))
+    return g.add(name, ops.Add(), *parts)
 
 
 def reduce(
@@ -192,9 +267,9 @@ def reduce(
     rest = [d for d in range(lead, total) if d not in dims]
     axes, size = (*range(lead), *rest, *sorted(dims)), math.prod(x.shape[d - lead] for d in dims)
     flat = g.move(f"{name}.in", x, lambda t: t.transpose(axes).reshape(*x.lead, -1, size))
-    y = g.add(name, graph.Pool((size,), (size,), ((0, 0),), average), flat)
-    kept = [1 if d in dims else x.shape[d - lead] for d in range(lead, total)]
-    left = kept if keepdim else [x.shape[d - lead] for d in rest]
+    y = g.add(name, ops.Pool((size,), (size,), ((0, 0),), average), flat)
+    sides = [1 if d in dims else x.shape[d - lead] for d in range(lead, total)]
+    left = sides if keepdim else [x.shape[d - lead] for d in rest]
     return g.move(f"{name}.out", y, lambda t: t.reshape(*x.lead, *left))
 
 
@@ -204,7 +279,7 @@ def add(g: Builder, name: str, a: Any, b: Any) -> Value:
         if a.lead != b.lead or len(a.shape) != len(b.shape):
             raise InputError(f"{list(a.shape)} + {list(b.shape)} a sample; give both as many axes")
         shape = np.broadcast_shapes(a.shape, b.shape)
-        return g.add(name, graph.Add(), _expand(g, name, a, shape), _expand(g, name, b, shape))
+        return g.add(name, ops.Add(), _expand(g, name, a, shape), _expand(g, name, b, shape))
     x, constant = _together(g, name, *((a, b) if isinstance(a, Value) else (b, a)))
     return g.bias(name, x, constant)
 
@@ -216,7 +291,7 @@ def sub(g: Builder, name: str, a: Any, b: Any) -> Value:
 
 def neg(g: Builder, name: str, a: Value) -> Value:
     """-a."""
-    return g.add(name, graph.Scale(_float(-1)), a)
+    return g.add(name, ops.Scale(_float(-1)), a)
 
 
 def mul(g: Builder, name: str, a: Any, b: Any) -> Value:
@@ -224,7 +299,7 @@ def mul(g: Builder, name: str, a: Any, b: Any) -> Value:
     if isinstance(a, Value) and isinstance(b, Value):
         raise InputError(f"it multiplies two values that move; keep one constant, or {CONVERTED}")
     x, constant = _together(g, name, *((a, b) if isinstance(a, Value) else (b, a)))
-    return g.add(name, graph.Scale(_float(constant)), x)
+    return g.add(name, ops.Scale(_float(constant)), x)
 
 
 def div(g: Builder, name: str, a: Value, b: Any) -> Value:
@@ -241,7 +316,7 @@ def cat(g: Builder, name: str, tensors: Sequence[Value], dim: int = 0) -> Value:
     lead, total = len(tensors[0].lead), len(tensors[0].lead) + len(tensors[0].shape)
     if dim % total < lead or len({x.lead for x in tensors}) > 1:
         raise InputError("it joins samples or steps; name another dimension")
-    return g.add(name, graph.Concat(dim % total - lead), *tensors)
+    return g.add(name, ops.Concat(dim % total - lead), *tensors)
 
 
 def embedding(
@@ -256,9 +331,9 @@ def embedding(
     if not isinstance(label, Label) or max_norm is not None:
         raise InputError("it needs an argument of integers [B], and weights without max_norm")
     if label.name not in g.nodes:
-        g.add(label.name, graph.Input((len(weight),)), reserved=True)
+        g.add(label.name, ops.Input((len(weight),)), reserved=True)
     x = Value(label.name, g.shapes[label.name], BATCH)
-    return g.add(name, graph.Dense(_float(np.transpose(weight))), x)
+    return g.add(name, ops.Dense(_float(np.transpose(weight))), x)
 
 
 def matmul(g: Builder, name: str, x: Any, weight: Any) -> Value:
@@ -273,9 +348,9 @@ def delayed(g: Builder, name: str, x: Value, steps: Any, weight: Any, bias: Any 
     """A map whose synapses have delays: for each number of steps a delay and a map, summed."""
     parts = []
     for d in np.unique(steps):
-        late = g.add(f"{name}.delay{d}", graph.Delay(np.array(d)), x) if d else x
-        parts.append(g.add(f"{name}.weight{d}", graph.Dense(_float(weight * (steps == d))), late))
-    y = g.add(name, graph.Add(), *parts)
+        late = g.add(f"{name}.delay{d}", ops.Delay(np.array(d)), x) if d else x
+        parts.append(g.add(f"{name}.weight{d}", ops.Dense(_float(weight * (steps == d))), late))
+    y = g.add(name, ops.Add(), *parts)
     return y if bias is None else g.bias(f"{y.node}.bias", y, bias)
 
 
@@ -286,12 +361,24 @@ def nothing(g: Builder, name: str, x: Value, *options: Any, **others: Any) -> Va
 
 def many(value: Any, dims: int) -> tuple[int, ...]:
     """A whole number for each dimension."""
-    found = (value,) * dims if isinstance(value, int) else tuple(value)
-    return tuple(int(v) for v in (found * dims if len(found) == 1 else found))
+    numbers = (value,) * dims if isinstance(value, int) else tuple(value)
+    return tuple(int(v) for v in (numbers * dims if len(numbers) == 1 else numbers))
 
 
 def _float(value: Any) -> np.ndarray:
     return np.array(value, np.float32)
+
+
+def _spread(g: Builder, name: str, x: Value, steps: tuple[int, ...]) -> Value:
+    """x [C, ...] with so many places from one value to the next, and zeros between."""
+    sides = [(n - 1) * s + 1 for n, s in zip(x.shape[1:], steps, strict=True)]
+    flat = g.move(f"{name}.flat", x, lambda t: t.reshape(*x.lead, -1))
+    zero = g.add(f"{name}.zero", ops.Scale(_float(0)), g.move(name, flat, lambda t: t[..., :1]))
+    both = g.add(f"{name}.both", ops.Concat(), flat, zero)
+    places = np.full((x.shape[0], *sides), flat.shape[0])
+    values = np.arange(flat.shape[0]).reshape(x.shape)
+    places[(slice(None), *(slice(None, None, s) for s in steps))] = values
+    return g.move(name, both, lambda t: t[..., places])
 
 
 def _swap(t: np.ndarray) -> np.ndarray:
@@ -320,78 +407,3 @@ def _together(g: Builder, name: str, x: Value, constant: Any) -> tuple[Value, np
 
 def _expand(g: Builder, name: str, x: Value, shape: Shape) -> Value:
     return g.move(f"{name}.in", x, lambda t: np.broadcast_to(t, (*x.lead, *shape)))
-
-
-PADS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-LINEAR = ("linear", "bilinear")
-Rule = Callable[..., Value]
-FUNCTIONS: Mapping[str, Rule] = {
-    "linear": linear,
-    "matmul": matmul,
-    "conv1d": conv,
-    "conv2d": conv,
-    "batch_norm": batch_norm,
-    "avg_pool1d": partial(avg_pool, 1),
-    "avg_pool2d": partial(avg_pool, 2),
-    "adaptive_avg_pool1d": partial(adaptive_avg_pool, 1),
-    "adaptive_avg_pool2d": partial(adaptive_avg_pool, 2),
-    "mean": partial(reduce, True),
-    "sum": partial(reduce, False),
-    "pad": pad,
-    "interpolate": interpolate,
-    "embedding": embedding,
-    "add": add,
-    "sub": sub,
-    "neg": neg,
-    "mul": mul,
-    "div": div,
-    "truediv": div,
-    "cat": cat,
-    "concat": cat,
-    "dropout": nothing,
-    "dropout1d": nothing,
-    "dropout2d": nothing,
-}
-POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-NORM = ("running_mean", "running_var", "weight", "bias", "eps")
-RESIZE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
-# Classes of torch.nn: the rule, and the attributes that are its arguments.
-MODULES: Mapping[str, tuple[Any, ...]] = {
-    "Linear": (linear, "weight", "bias"),
-    "Embedding": (embedding, "weight", "max_norm"),
-    "BatchNorm1d": (batch_norm, *NORM),
-    "BatchNorm2d": (batch_norm, *NORM),
-    "AvgPool1d": (partial(avg_pool, 1), *POOL),
-    "AvgPool2d": (partial(avg_pool, 2), *POOL, "divisor_override"),
-    "AdaptiveAvgPool1d": (partial(adaptive_avg_pool, 1), "output_size"),
-    "AdaptiveAvgPool2d": (partial(adaptive_avg_pool, 2), "output_size"),
-    "Upsample": (interpolate, *RESIZE),
-    **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d"), (nothing,)),
-}
-# What only moves values, as functions and as methods.
-MOVES = {
-    *("view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "contiguous"),
-    *("permute", "transpose", "swapaxes", "movedim", "roll", "flip", "clone", "detach", "expand"),
-    *("repeat", "tile", "repeat_interleave", "chunk", "split", "unbind", "narrow", "select"),
-    *("getitem", "getattr", "size", "dim", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
-}
-ACTIVATION = "the activations of a graph are neurons: use some, or convert it to sigma-delta"
-CONVERTED = "convert the network, which makes it an axonal.nn.Difference"
-POOLING = f"use average pooling or a stride, or {CONVERTED}"
-CURVED = f"{CONVERTED}, or leave this part to the host"
-ANYTHING = "build it of linear maps and neurons, or leave this part to the host"
-HINTS: dict[str, str] = {
-    **dict.fromkeys(("ReLU", "LeakyReLU", "relu", "relu_", "leaky_relu"), ACTIVATION),
-    **dict.fromkeys(("MaxPool1d", "MaxPool2d", "max_pool1d", "max_pool2d"), POOLING),
-    **dict.fromkeys(("Softmax", "LayerNorm", "GELU", "softmax", "layer_norm", "gelu"), CURVED),
-    "Noise": "it belongs to training; leave it out",
-}
-
-
-def refuse(kind: str) -> NoReturn:
-    """Refuse what has no rule, by the name of its class or function.
-
-    Raises:
-        InputError: always, with what to do.
-    """
-    raise InputError(f"there is no rule for it; {HINTS.get(kind, ANYTHING)}")

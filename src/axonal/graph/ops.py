@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 
 Shape = tuple[int, ...]
 LARGEST = 2**31 - 1  # values of a node
@@ -25,10 +25,11 @@ class Op(ABC):
     """What a node computes. Subclasses are data."""
 
     WEIGHTED: ClassVar[bool] = False  # whether its weights are synapses, which `Counts` count
+    SEVERAL: ClassVar[bool] = False  # whether it reads other than one node
 
     @abstractmethod
-    def shape(self, *given: Shape) -> Shape:
-        """The shape of the result for inputs of the given shapes.
+    def shape(self, *inputs: Shape) -> Shape:
+        """The shape of the result for inputs of these shapes.
 
         Raises:
             InputError: they don't fit.
@@ -59,13 +60,14 @@ class Input(Op):
     """Where events come in."""
 
     size: Shape
+    SEVERAL: ClassVar = True
 
     def __post_init__(self):
         good = 1 <= len(self.size) <= 3 and min(self.size) > 0 and math.prod(self.size) <= LARGEST
         _need(good, self, f"shape {self.size} must be [N], [C, L] or [C, H, W]")
 
-    def shape(self, *given: Shape) -> Shape:
-        _need(not given, self, "it has no inputs")
+    def shape(self, *inputs: Shape) -> Shape:
+        _need(not inputs, self, "it has no inputs")
         return self.size
 
 
@@ -80,8 +82,8 @@ class Dense(Op):
         _finite(self)
         _need(self.weight.ndim == 2 and self.weight.size > 0, self, "weight must be [O, I]")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         fits = x == self.weight.shape[1:]
         _need(fits, self, f"weight {self.weight.shape} for an input of {x}")
         return self.weight.shape[:1]
@@ -110,14 +112,14 @@ class Conv(Op):
         _finite(self)
         dims = self.weight.ndim - 2
         _need(dims in (1, 2) and self.weight.size > 0, self, "weight must be [O, I / groups, ...]")
-        given = {len(self.stride), len(self.padding), len(self.dilation)}
-        _need(given == {dims}, self, f"stride, padding and dilation need {dims} entries each")
+        lengths = {len(self.stride), len(self.padding), len(self.dilation)}
+        _need(lengths == {dims}, self, f"stride, padding and dilation need {dims} entries each")
         least = min(*self.stride, *self.dilation, self.groups)
         _need(least >= 1 and min(min(p) for p in self.padding) >= 0, self, "a size is too small")
         _need(self.weight.shape[0] % self.groups == 0, self, f"{self.groups} groups don't fit")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         outputs, inputs, *kernel = self.weight.shape
         fits = len(x) == self.weight.ndim - 1 and x[0] == inputs * self.groups
         _need(fits, self, f"weight {self.weight.shape}, {self.groups} groups, for an input of {x}")
@@ -153,8 +155,8 @@ class Pool(Op):
         least = min(*self.size, *self.stride)
         _need(least >= 1 and min(min(p) for p in self.padding) >= 0, self, "a size is too small")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         _need(len(x) == len(self.size) + 1, self, f"windows {self.size} for an input of {x}")
         ones = (1,) * len(self.size)
         return x[0], *_fits(self, x[1:], self.size, self.stride, self.padding, ones)
@@ -174,12 +176,12 @@ def _fits(
     dilation: tuple[int, ...],
 ) -> Shape:
     """How often a window of a size fits, in each dimension."""
-    found = tuple(
+    counts = tuple(
         (n + sum(p) - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
     )
-    _need(min(found) >= 1, op, f"a window of {kernel} does not fit an input of {size}")
-    return found
+    _need(min(counts) >= 1, op, f"a window of {kernel} does not fit an input of {size}")
+    return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,18 +195,18 @@ class Resize(Op):
         good = len(self.factor) in (1, 2) and min(self.factor) >= 1
         _need(good, self, f"factor {self.factor} needs whole numbers, one a dimension")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         _need(len(x) == len(self.factor) + 1, self, f"factor {self.factor} for an input of {x}")
         return x[0], *(n * f for n, f in zip(x[1:], self.factor, strict=True))
 
     def apply(self, *x: np.ndarray) -> np.ndarray:
-        (found,) = x
+        (y,) = x
         for axis, factor in enumerate(self.factor, 1):
-            low, high, share = between(found.shape[axis], factor, self.bilinear)
-            share = share.reshape(-1, *(1 for _ in found.shape[axis + 1 :]))
-            found = found.take(low, axis) * (1 - share) + found.take(high, axis) * share
-        return found
+            low, high, share = between(y.shape[axis], factor, self.bilinear)
+            share = share.reshape(-1, *(1 for _ in y.shape[axis + 1 :]))
+            y = y.take(low, axis) * (1 - share) + y.take(high, axis) * share
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +225,8 @@ class Select(Op):
         good = self.index.dtype.kind == "i" and self.index.size > 0 and 1 <= self.index.ndim <= 3
         _need(good and int(self.index.min()) >= 0, self, "index must be integers from 0")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         fits = int(self.index.max()) < math.prod(x)
         _need(fits, self, f"an index lies outside an input of {x}")
         return self.index.shape
@@ -252,8 +254,8 @@ class Scale(Op):
     def __post_init__(self):
         _finite(self)
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         _broadcast(self, self.factor, x)
         return x
 
@@ -270,8 +272,8 @@ class Bias(Op):
     def __post_init__(self):
         _finite(self)
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         _broadcast(self, self.value, x)
         return x
 
@@ -290,9 +292,11 @@ def _broadcast(op: Op, value: np.ndarray, x: Shape) -> None:
 class Add(Op):
     """The sum of inputs of one shape."""
 
-    def shape(self, *given: Shape) -> Shape:
-        _need(len(set(given)) == 1, self, f"inputs of {', '.join(map(str, given))}")
-        return given[0]
+    SEVERAL: ClassVar = True
+
+    def shape(self, *inputs: Shape) -> Shape:
+        _need(len(set(inputs)) == 1, self, f"inputs of {', '.join(map(str, inputs))}")
+        return inputs[0]
 
     def apply(self, *x: np.ndarray) -> np.ndarray:
         return sum(x[1:], x[0])
@@ -303,13 +307,14 @@ class Concat(Op):
     """Inputs one after another along `axis`."""
 
     axis: int = 0
+    SEVERAL: ClassVar = True
 
-    def shape(self, *given: Shape) -> Shape:
-        rest = {(*x[: self.axis], *x[self.axis + 1 :]) for x in given}
-        fits = given and 0 <= self.axis < len(given[0]) and len(rest) == 1
-        _need(bool(fits), self, f"axis {self.axis} of inputs of {', '.join(map(str, given))}")
-        total = sum(x[self.axis] for x in given)
-        return *given[0][: self.axis], total, *given[0][self.axis + 1 :]
+    def shape(self, *inputs: Shape) -> Shape:
+        rest = {(*x[: self.axis], *x[self.axis + 1 :]) for x in inputs}
+        fits = inputs and 0 <= self.axis < len(inputs[0]) and len(rest) == 1
+        _need(bool(fits), self, f"axis {self.axis} of inputs of {', '.join(map(str, inputs))}")
+        total = sum(x[self.axis] for x in inputs)
+        return *inputs[0][: self.axis], total, *inputs[0][self.axis + 1 :]
 
     def apply(self, *x: np.ndarray) -> np.ndarray:
         return np.concatenate(x, self.axis)
@@ -330,8 +335,8 @@ class Delay(Op):
         good = good and int(self.steps.min()) >= 0 and int(self.steps.max()) <= 2**20
         _need(good, self, "steps must be integers from 0 to 2^20")
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         _broadcast(self, self.steps, x)
         return x
 
@@ -357,16 +362,16 @@ class Neurons(Op):
     def arrays(self) -> dict[str, np.ndarray]:
         return dict(self.values)
 
-    def shape(self, *given: Shape) -> Shape:
-        (x,) = given
+    def shape(self, *inputs: Shape) -> Shape:
+        (x,) = inputs
         for value in self.values.values():
             _broadcast(self, value, x)
         return x
 
     def constants(self, shape: Shape) -> dict[str, np.ndarray]:
         """Every constant for each neuron of a population of `shape`, float32."""
-        given = self.dynamics.constants() | dict(self.values)
-        return {n: np.broadcast_to(np.asarray(v, np.float32), shape) for n, v in given.items()}
+        values = self.dynamics.constants() | dict(self.values)
+        return {n: np.broadcast_to(np.asarray(v, np.float32), shape) for n, v in values.items()}
 
 
 def windows(
@@ -379,9 +384,9 @@ def windows(
     """The windows of x [C, ...], with zeros around it: [C, places..., size...]."""
     spans = tuple(d * (k - 1) + 1 for d, k in zip(dilation, size, strict=True))
     padded = np.pad(x, ((0, 0), *padding))
-    found = sliding_window_view(padded, spans, tuple(range(1, x.ndim)))
+    seen = sliding_window_view(padded, spans, tuple(range(1, x.ndim)))
     places = tuple(slice(None, None, s) for s in stride)
-    return found[(slice(None), *places, *(slice(None, None, d) for d in dilation))]
+    return seen[(slice(None), *places, *(slice(None, None, d) for d in dilation))]
 
 
 def between(size: int, factor: int, bilinear: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..core.neurons.kinds import Delta, Leaky
+from ..core.neurons import Delta, Leaky
+from .difference import Difference
 from .drawing import draw, plain, traversal
 from .graph import Conv, Delay, Dense, Graph, Neurons, Node, Op, Pool, Resize, Select, Shape
-from .nonlinear import Difference
 
 __all__ = ["Layer", "description", "draw", "fans", "layers", "summary"]
 

@@ -1,7 +1,7 @@
-"""When a network knows its answer: information in each step, and answers before the last one.
+"""Anytime inference: information in each step, and answers before the last one.
 
-Both look at what `outputs, state = network(x)` says, x [T, B, ...] and outputs [T, B, C], whether
-the network was trained to spike or converted, and at the running mean of the outputs: the logits
+Both look at `outputs, state = network(x)`, x [T, B, ...] and outputs [T, B, C], whether the network
+was trained to spike or converted, and at the running mean of the outputs: the logits
 f_t = (o_1 + ... + o_t) / t of an answer after t steps.
 
 Information is Fisher's (Kim et al. 2023, arXiv 2211.14406). Anytime inference answers in the first
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError, NotFinite
-from .objectives import checked
+from .losses import check_labels
 
 By = Literal["confidence", "entropy"]
-SURE = {
+CERTAINTY = {
     "confidence": lambda p: p.amax(-1),
     "entropy": lambda p: 1 - torch.special.entr(p).sum(-1) / math.log(p.shape[-1]),
 }
@@ -75,9 +75,9 @@ def fisher_information(
             f"[T, B, ...] and [B], with samples, a multiple of {size}"
         )
     squares, layers = torch.zeros(()), {}
-    with _evaluated(network) as parameters:
-        for some, label in zip(x.split(size, 1), labels.split(size), strict=True):
-            squares = squares + _squares(network, parameters, some, label)
+    with _evaluation(network) as parameters:
+        for part, label in zip(x.split(size, 1), labels.split(size), strict=True):
+            squares = squares + _squares(network, parameters, part, label)
     for name, values in zip(parameters, (squares * size / len(labels)).T, strict=True):
         if not values.isfinite().all():
             raise NotFinite(f"fisher_information: the gradient of {name} is not finite")
@@ -95,7 +95,7 @@ def centroid(information: Tensor) -> float:
     return float(steps @ information / information.sum())
 
 
-def running(outputs: Tensor, delay: int = 0) -> Tensor:
+def running_mean(outputs: Tensor, delay: int = 0) -> Tensor:
     """The logits of an answer after each step, the mean of all outputs up to it.
 
     Args:
@@ -128,10 +128,10 @@ def exits(outputs: Tensor, threshold: float, by: By = "confidence", *, delay: in
         outputs: [T, B, C].
         threshold: the certainty that is enough: at 0 the first step answers, above 1 the last.
         by: certainty is the largest probability, or 1 - H / log C with their entropy H.
-        delay: as of `running`; the first answer comes in step delay + 1.
+        delay: as of `running_mean`; the first answer comes in step delay + 1.
 
     Raises:
-        InputError: a threshold that is no number, another certainty, or as `running`.
+        InputError: a threshold that is no number, another certainty, or as `running_mean`.
     """
     return 1 + delay + _first(_certainty(outputs, by, delay), threshold)
 
@@ -140,7 +140,7 @@ def static_accuracy(outputs: Tensor, labels: Tensor, *, delay: int = 0) -> Tenso
     """The share of right answers if all samples answer in the same step, [T - delay].
 
     Raises:
-        InputError: as `running`, or labels that don't fit.
+        InputError: as `running_mean`, or labels that don't fit.
     """
     return _right(outputs, labels, delay).double().mean(1)
 
@@ -174,7 +174,7 @@ def calibrate(
 
 @dataclass(frozen=True, kw_only=True)
 class Anytime:
-    """What answering early does, beside random exit and answers that all come in one step.
+    """Accuracy and steps of early answers, beside random exit and answers all in one step.
 
     Attributes:
         threshold: the certainty that is enough.
@@ -196,14 +196,14 @@ class Anytime:
 
     @property
     def share(self) -> float:
-        """Of all steps, how many are taken."""
+        """The share of the steps that are taken."""
         return self.steps / self.of
 
 
 def anytime(
     outputs: Tensor, labels: Tensor, threshold: float, by: By = "confidence", *, delay: int = 0
 ) -> Anytime:
-    """How accurate answers at a threshold are, and what they stand beside.
+    """Accuracy and steps of the answers at a threshold.
 
     Raises:
         InputError: as `exits` and `static_accuracy`.
@@ -242,10 +242,10 @@ def _summary(sure: Tensor, right: Tensor, threshold: float, delay: int) -> Anyti
 
 def _certainty(outputs: Tensor, by: By, delay: int) -> Tensor:
     """The highest certainty up to each step, [T - delay, B] in [0, 1]."""
-    if by not in SURE:
-        raise InputError(f"certainty by {by!r}; there are {', '.join(SURE)}")
+    if by not in CERTAINTY:
+        raise InputError(f"certainty by {by!r}; there are {', '.join(CERTAINTY)}")
     # Rounding may take the entropy of equal logits above log C.
-    return SURE[by](running(outputs, delay).softmax(-1)).clamp(0, 1).cummax(0).values
+    return CERTAINTY[by](running_mean(outputs, delay).softmax(-1)).clamp(0, 1).cummax(0).values
 
 
 def _first(sure: Tensor, threshold: float) -> Tensor:
@@ -256,13 +256,13 @@ def _first(sure: Tensor, threshold: float) -> Tensor:
 
 def _right(outputs: Tensor, labels: Tensor, delay: int) -> Tensor:
     """Whether the answer in each step is right, [T - delay, B]; of equal logits the first wins."""
-    return running(outputs, delay).argmax(-1) == _fitting(labels, outputs)
+    return running_mean(outputs, delay).argmax(-1) == _check(labels, outputs)
 
 
-def _fitting(labels: Tensor, outputs: Tensor) -> Tensor:
+def _check(labels: Tensor, outputs: Tensor) -> Tensor:
     if labels.shape != outputs.shape[1:2]:
         raise InputError(f"labels {list(labels.shape)} for outputs [T, B, C] {list(outputs.shape)}")
-    return checked(labels, outputs).to(outputs.device)
+    return check_labels(labels, outputs).to(outputs.device)
 
 
 def _squares(
@@ -272,28 +272,28 @@ def _squares(
     outputs, _ = network(x.detach())
     if not outputs.requires_grad:
         raise InputError("fisher_information: no gradient reaches a parameter of the network")
-    logits, wanted, rows = running(outputs), [*parameters.values()], []
-    chosen = _fitting(labels, outputs)[None, :, None].expand(len(logits), -1, 1)
+    logits, weights, rows = running_mean(outputs), [*parameters.values()], []
+    chosen = _check(labels, outputs)[None, :, None].expand(len(logits), -1, 1)
     for log_p in logits.log_softmax(-1).gather(-1, chosen).mean((1, 2)):
-        grads = torch.autograd.grad(log_p, wanted, retain_graph=True, materialize_grads=True)
+        grads = torch.autograd.grad(log_p, weights, retain_graph=True, materialize_grads=True)
         rows.append(torch.stack([g.double().square().sum() for g in grads]))
     return torch.stack(rows)
 
 
 @contextmanager
-def _evaluated(network: nn.Module) -> Iterator[Mapping[str, Tensor]]:
-    """Its parameters by name, all with gradients, while it evaluates."""
+def _evaluation(network: nn.Module) -> Iterator[Mapping[str, Tensor]]:
+    """Put the network into evaluation mode; gives its parameters by name, all with gradients."""
     parameters = {n: p for n, p in network.named_parameters() if p.is_floating_point()}
     modes = [(module, module.training) for module in network.modules()]
-    wanted = [(p, p.requires_grad) for p in parameters.values()]
+    trainable = [(p, p.requires_grad) for p in parameters.values()]
     try:
         network.eval()
-        for p, _ in wanted:
+        for p, _ in trainable:
             p.requires_grad_(True)
         with torch.enable_grad():
             yield parameters
     finally:
         for module, mode in modes:
             module.training = mode
-        for p, needed in wanted:
-            p.requires_grad_(needed)
+        for p, requires_grad in trainable:
+            p.requires_grad_(requires_grad)

@@ -1,4 +1,4 @@
-"""Weights whose currents make membranes fluctuate below the threshold, and so fire at times.
+"""Initial weights that make membranes fluctuate below the threshold, and so fire at times.
 
 A membrane that is driven by n inputs of rate nu through weights of mean 0, each with the kernel
 eps, has without firing the variance
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from ..nn import Neuron, Recurrent
 from ..nn.hooks import MAPS, currents
 from ..nn.normalization import Standardised
@@ -30,7 +30,7 @@ RECURRENT = 0.1  # the share of a recurrent population's variance that its own s
 
 
 def membranes(neuron: Neuron, x: Tensor) -> Tensor:
-    """The membranes [T, B, ...] that inputs x [T, B, ...] bring about where nothing fires.
+    """The membranes [T, B, ...] under inputs x [T, B, ...] where nothing fires.
 
     Raises:
         InputError: a kind of neuron without a reset of "none", such as Izhikevich's.
@@ -40,7 +40,7 @@ def membranes(neuron: Neuron, x: Tensor) -> Tensor:
 
 
 def replay(neuron: Neuron, dynamics: Dynamics, x: Tensor, state: Tensor | None = None) -> Tensor:
-    """What `neuron` with other `dynamics` sends for x [T, B, ...], without gradients."""
+    """The output of `neuron` with other `dynamics` for x [T, B, ...], without gradients."""
     values = {n: torch.as_tensor(neuron.value(n)).detach().to(x) for n in neuron.given}
     if state is None:
         rest = x.new_tensor(dynamics.rest).reshape(-1, *x[0].dim() * [1])
@@ -50,14 +50,14 @@ def replay(neuron: Neuron, dynamics: Dynamics, x: Tensor, state: Tensor | None =
 
 
 def kernel(neuron: Neuron, steps: int) -> Tensor:
-    """What one unit of input adds to a membrane in each of the `steps` after it, [T]."""
+    """The response of a membrane to one unit of input in each of the `steps` after it, [T]."""
     constants = neuron.dynamics.constants()
     values = {n: float(_double(neuron.value(n)).mean()) for n in constants}
     average = Neuron(replace(neuron.dynamics, **values))
     return membranes(average, torch.eye(1, steps, dtype=torch.float64).T)[:, 0]
 
 
-def fluctuating(
+def fluctuation_driven(
     network: nn.Module,
     rates: Sequence[float],
     steps: int,
@@ -103,7 +103,7 @@ def fluctuating(
 def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
     """Each population of nested sequences, with the map before it."""
     layer = None
-    for module in _whole(network):
+    for module in _modules(network):
         if isinstance(module, MAPS):
             layer = module
         elif isinstance(module, Recurrent | Neuron) and layer is not None:
@@ -111,7 +111,7 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
             layer = None
 
 
-def _whole(network: nn.Module) -> list[nn.Module]:
+def _modules(network: nn.Module) -> list[nn.Module]:
     """The modules of `network`, a recurrent population as one."""
     loops = [m for m in network.modules() if isinstance(m, Recurrent)]
     inside = {part for loop in loops for part in loop.modules()} - set(loops)
@@ -119,7 +119,10 @@ def _whole(network: nn.Module) -> list[nn.Module]:
 
 
 def threshold(neuron: Neuron) -> float:
-    """How far it lies above rest; of many, one that nine in ten reach: deaf ones set no scale."""
+    """How far the threshold lies above rest.
+
+    Of many it is one that nine in ten reach: neurons that can't fire set no scale.
+    """
     return float(_double(neuron.value("threshold")).quantile(0.1)) - neuron.dynamics.rest[0]
 
 
@@ -128,7 +131,7 @@ def _double(value: Tensor | float) -> Tensor:
 
 
 def rescale(network: nn.Module, run: Callable[[], Any], xi: float = 1.0) -> dict[str, float]:
-    """Scale weights, layer after layer, until each population's membranes spread as they should.
+    """Scale weights, layer after layer, until each population's membranes reach the threshold.
 
     One run from the first layer to the last: what drives a population is multiplied by
     theta / (mu_U + xi sigma_U), measured where nothing fires, before its spikes go on. So it
@@ -139,7 +142,7 @@ def rescale(network: nn.Module, run: Callable[[], Any], xi: float = 1.0) -> dict
     Args:
         network: any module with neurons in it.
         run: calls it once with a batch, such as `lambda: network(x)`; without gradients.
-        xi: as of `fluctuating`.
+        xi: as of `fluctuation_driven`.
 
     Returns:
         The factor of each layer by its name.
@@ -182,7 +185,7 @@ def rescale(network: nn.Module, run: Callable[[], Any], xi: float = 1.0) -> dict
         return population.forward(*args)
 
     with torch.no_grad(), ExitStack() as hooks:
-        for module in _whole(network):
+        for module in _modules(network):
             if isinstance(module, MAPS | _BatchNorm):
                 hooks.enter_context(module.register_forward_pre_hook(drive))
             elif isinstance(module, Neuron | Recurrent):

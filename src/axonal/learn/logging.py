@@ -1,4 +1,4 @@
-"""What a run shows and leaves while it goes on: its bar, its log, and how it is interrupted."""
+"""The log, the progress bar and the interruption of a training."""
 
 import json
 import signal
@@ -17,8 +17,8 @@ from ..core.extras import require
 LOG = "log.jsonl"
 
 
-def logged(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log, but for the half one that a kill can leave behind."""
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a training's log, but for the half one that a kill can leave behind."""
     rows = []
     for line in (folder / LOG).read_text().splitlines():
         with suppress(ValueError):
@@ -30,10 +30,13 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 def log(
     folder: Path, start: int, tensorboard: bool
 ) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
-    """Appends rows to a run's log: a function of a step and its figures, or tables of them.
+    """Open the log of a training.
 
     Rows that an earlier run wrote from step `start` on go. With `tensorboard` the same figures
     are written into `folder/tensorboard`.
+
+    Returns:
+        A function that appends a row: of a step and its figures, or tables of them.
 
     Raises:
         FileError: the log can't be written. MissingExtra: TensorBoard is not installed.
@@ -41,10 +44,10 @@ def log(
     path = folder / LOG
     board: Any = require("torch.utils.tensorboard", "track") if tensorboard else None
     board = board and board.SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-    earlier = logged(folder) if start and path.exists() else []
-    kept = [row for row in earlier if row["step"] < start]
-    files.write(path, "".join(json.dumps(row) + "\n" for row in kept))
-    began = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
+    earlier = read_log(folder) if start and path.exists() else []
+    earlier = [row for row in earlier if row["step"] < start]
+    files.write(path, "".join(json.dumps(row) + "\n" for row in earlier))
+    began = time.monotonic() - (earlier[-1]["seconds"] if earlier else 0)
 
     def write(step: int, figures: Mapping[str, Any]) -> None:
         seconds = round(time.monotonic() - began, 1)
@@ -59,32 +62,39 @@ def log(
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Makes Ctrl-C and SIGTERM wait for the end of a step, whose state is whole; but not twice.
+    """Let Ctrl-C and SIGTERM wait for the end of a step, whose state is complete; but not twice.
 
     Off the main thread, where Python delivers no signals, it does nothing.
-    """
-    asked: list[int] = []
 
-    def ask(number: int, _) -> None:
-        if asked:
+    Returns:
+        The list that a signal's number is appended to.
+    """
+    signals: list[int] = []
+
+    def handle(number: int, _) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def bar(
+def progress_bar(
     name: str, start: int, total: int, shown: bool
 ) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """A progress bar: a function to call once a step with its figures; without, the last stay."""
+    """Show a progress bar.
+
+    Returns:
+        A function to call once a step with its figures; without, the last ones stay.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), disable=not shown) as progress:
         task = progress.add_task(name, total=total, completed=start, note="")

@@ -6,7 +6,7 @@ for noise, which each draws for its own rows. Each normalises batches over its o
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils import _pytree as pytree
 
 from ..core import files
 from ..core.errors import FileError, InputError, NotFinite
-from .distributed import Processes, fill, part, whole
-from .logging import bar, interrupts, log
-from .nonfinite import culprit
-from .recipe import Batch, Batches, Recipe, length, tiles
+from .data import Batches, count_samples
+from .distributed import Processes, copy_full, full_tensor, to_local
+from .logging import interrupts, log, progress_bar
+from .recipe import Batch, Recipe, has_tiles
 
 CHECKPOINT = "checkpoint.safetensors"
 LOOK = 16  # steps between two looks at what a GPU has done; each look waits for it
@@ -56,46 +57,47 @@ def fit(
         MissingExtra: TensorBoard is not installed.
         ProcessError: another process has ended.
     """
-    folder, us = Path(folder), Processes.joined(device)
-    with us.together(f"what {folder} holds is intact"):
+    folder, processes = Path(folder), Processes.from_environment(device)
+    with processes.guard(f"what {folder} holds is intact"):
         torch.manual_seed(recipe.seed)
-        batches, run = Batches(recipe, us), Run(recipe, us)
-        start = run.restore(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else 0
-        if len({*us.words(str(start))}) > 1:
+        batches, trainer = Batches(recipe, processes), Trainer(recipe, processes)
+        start = trainer.restore(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else 0
+        if len({*processes.gather(str(start))}) > 1:
             raise FileError(f"the processes don't see the same {folder}; put it on a shared disk")
-        held = recipe.held_out() if recipe.held_out else {}
-        lines = nullcontext(lambda *row: None) if us.rank else log(folder, start, tensorboard)
-        shown = bar(recipe.name, start, recipe.steps, us.rank == 0)
-        with lines as write, shown as advance, interrupts() as asked:
+        held_out = recipe.held_out() if recipe.held_out else {}
+        first = processes.rank == 0
+        lines = log(folder, start, tensorboard) if first else nullcontext(lambda *row: None)
+        bar = progress_bar(recipe.name, start, recipe.steps, first)
+        with lines as write, bar as advance, interrupts() as signals:
             for step in range(start, recipe.steps):
-                if run.over:
+                if trainer.over:
                     break
-                figures = run.step(step, batches(step), asked)
+                figures = trainer.step(step, batches(step), signals)
                 last = step + 1 == recipe.steps
                 logs = last or step % recipe.log_every == 0
                 checks = last or (step + 1) % recipe.evaluate_every == 0
                 stores = last or (step + 1) % recipe.checkpoint_every == 0
-                looks = us.device.type == "cpu" or step % LOOK == LOOK - 1
+                looks = processes.device.type == "cpu" or step % LOOK == LOOK - 1
                 if not (logs or checks or stores or looks):
                     advance({})
                     continue
-                if (first := int(run.failed)) >= 0:
-                    word = run.culprit(first, batches(first))
+                if (failed := int(trainer.failed)) >= 0:
+                    cause = trainer.cause(failed, batches(failed))
                     raise InputError(
-                        f"{recipe.name}: {word}; the last checkpoint in {folder} is intact"
+                        f"{recipe.name}: {cause}; the last checkpoint in {folder} is intact"
                     )
-                advance(values := run.mean(figures))
+                advance(values := trainer.mean(figures))
                 if logs:
                     write(step, values)
-                if checks and held:
-                    write(step, {"held_out": run.evaluate(held)})
-                if checks and recipe.checkup and not run.sharded:
-                    write(step, {"checkup": recipe.checkup(run.network)})
-                if stores or run.over or run.asked:
-                    run.store(folder / CHECKPOINT, step + 1)
-                if run.asked:
+                if checks and held_out:
+                    write(step, {"held_out": trainer.evaluate(held_out)})
+                if checks and recipe.checkup and not trainer.sharded:
+                    write(step, {"checkup": recipe.checkup(trainer.network)})
+                if stores or trainer.over or trainer.interrupted:
+                    trainer.store(folder / CHECKPOINT, step + 1)
+                if trainer.interrupted:
                     raise KeyboardInterrupt
-        return run.result()
+        return trainer.result()
 
 
 def evaluate(network: nn.Module, recipe: Recipe, data: Batch) -> dict[str, float]:
@@ -107,36 +109,43 @@ def evaluate(network: nn.Module, recipe: Recipe, data: Batch) -> dict[str, float
     Raises:
         InputError: the data are empty or of several lengths.
     """
-    us = Processes(device=next(network.parameters()).device)
-    return _evaluated(Step(network, recipe, us), recipe, data)
+    processes = Processes(device=next(network.parameters()).device)
+    return _evaluate(LossModule(network, recipe, processes), recipe, data)
 
 
 @torch.no_grad()
-def _evaluated(objective: "Step", recipe: Recipe, data: Batch) -> dict[str, float]:
-    us, training, sums = objective.us, objective.network.training, {}
-    count = length(recipe, data)
-    objective.eval()
+def accuracy(network: nn.Module, x: Tensor, label: Tensor) -> float:
+    """The share of the samples x [N, ...] whose class, of `label` [N], gets the largest output."""
+    batches = zip(x.split(250), label.split(250), strict=True)
+    return sum(int((network(x).argmax(1) == y).sum()) for x, y in batches) / len(label)
+
+
+@torch.no_grad()
+def _evaluate(module: "LossModule", recipe: Recipe, data: Batch) -> dict[str, float]:
+    processes, training, sums = module.processes, module.network.training, {}
+    count, device = count_samples(recipe, data), processes.device
+    module.eval()
     for index, rows in enumerate(torch.arange(count).split(recipe.batch)):
-        mine = rows[us.rank :: us.count]
+        own = rows[processes.rank :: processes.world_size]
         # Who has no row left still takes part: sharded weights need every process.
-        picked = mine if len(mine) else rows[:1]
-        batch = {name: tensor[picked].to(us.device) for name, tensor in data.items()}
-        with recipe.autocast(us.device):
-            loss, figures = objective(batch, recipe.generator(2, index, us.device, us.rank))
+        picked = own if len(own) else rows[:1]
+        batch = {name: tensor[picked].to(device) for name, tensor in data.items()}
+        with recipe.autocast(device):
+            loss, figures = module(batch, recipe.generator(2, index, device, processes.rank))
         for name, value in {"loss": loss, **figures}.items():
-            sums[name] = sums.get(name, 0.0) + len(mine) * float(value)
-    objective.train(training)
-    us.average([means := torch.tensor([*sums.values()], dtype=torch.float64) / count])
-    return dict(zip(sums, (means * us.count).tolist(), strict=True))
+            sums[name] = sums.get(name, 0.0) + len(own) * float(value)
+    module.train(training)
+    processes.average([means := torch.tensor([*sums.values()], dtype=torch.float64) / count])
+    return dict(zip(sums, (means * processes.world_size).tolist(), strict=True))
 
 
-class Step(nn.Module):
+class LossModule(nn.Module):
     """The recipe's loss as a module, so that one call is one step, whatever the loss does."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, us: Processes):
+    def __init__(self, network: nn.Module, recipe: Recipe, processes: Processes):
         super().__init__()
-        self.network, self.loss, self.us = network, recipe.loss, us
-        self.sharded = recipe.shard and us.count > 1
+        self.network, self.loss, self.processes = network, recipe.loss, processes
+        self.sharded = recipe.shard and processes.world_size > 1
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and figures of this process's rows."""
@@ -146,35 +155,38 @@ class Step(nn.Module):
             # A scan that found NaN ends the step as a loss of NaN does, in all processes alike.
             if self.sharded or not self.training:
                 raise
-            loss, figures = math.nan * self._nothing(), {}
-        # DDP would wait for the parameters that a loss doesn't use.
-        return loss + self._nothing() if self.us.count > 1 and not self.sharded else loss, figures
+            loss, figures = math.nan * self._zero(), {}
+        if self.processes.world_size > 1 and not self.sharded:
+            loss = loss + self._zero()  # DDP would wait for the parameters that a loss doesn't use
+        return loss, figures
 
-    def _nothing(self) -> Tensor:
+    def _zero(self) -> Tensor:
+        """0, with a gradient of 0 for every parameter."""
         return 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
 
 
-class Run:
-    """What changes during a run: the network, its average, the optimiser, the best figure."""
+class Trainer:
+    """All that changes in a training: the network, its average, the optimiser, the best figure."""
 
-    def __init__(self, recipe: Recipe, us: Processes):
-        self.recipe, self.us = recipe, us
-        self.sharded = recipe.shard and us.count > 1
+    def __init__(self, recipe: Recipe, processes: Processes):
+        self.recipe, self.processes = recipe, processes
+        self.sharded = recipe.shard and processes.world_size > 1
         order = torch.contiguous_format if self.sharded else torch.channels_last
         network: Any = recipe.build()
-        self.network: nn.Module = network.to(us.device, memory_format=order).train()
-        compiled = tiles(us.device) if recipe.compile is None else recipe.compile
-        called: Any = torch.compile(self.network) if compiled else self.network
-        self.objective = Step(called, recipe, us)
-        self.forward = us.spread(self.objective, self.network, recipe.shard)
+        self.network: nn.Module = network.to(processes.device, memory_format=order).train()
+        compiles = has_tiles(processes.device) if recipe.compile is None else recipe.compile
+        called: Any = torch.compile(self.network) if compiles else self.network
+        self.module = LossModule(called, recipe, processes)
+        self.forward = processes.parallelize(self.module, self.network, recipe.shard)
         state = self.network.state_dict(keep_vars=True)
-        self.live = {k: v.detach() for k, v in state.items() if v.is_floating_point()}
-        self.average = {k: v.clone() for k, v in self.live.items()}
-        self.best = {k: v.clone() for k, v in self.live.items()} if recipe.patience else {}
-        self.lowest, self.since = math.inf, 0
-        self.asked, self.failed = torch.zeros(()), torch.tensor(-1, device=us.device)
-        sharded = [p for p in self.network.parameters() if part(p) is not p]
-        others = [p for p in self.network.parameters() if part(p) is p]
+        self.weights = {k: v.detach() for k, v in state.items() if v.is_floating_point()}
+        self.average = {k: v.clone() for k, v in self.weights.items()}
+        self.best = {k: v.clone() for k, v in self.weights.items()} if recipe.patience else {}
+        self.lowest, self.since = math.inf, 0  # the lowest loss held out, and evaluations since
+        self.interrupted = torch.zeros(())
+        self.failed = torch.tensor(-1, device=processes.device)
+        sharded = [p for p in self.network.parameters() if to_local(p) is not p]
+        others = [p for p in self.network.parameters() if to_local(p) is p]
         self.groups = [group for group in (sharded, others) if group]
         self.optimiser: Any = torch.optim.AdamW(
             [{"params": group} for group in self.groups],
@@ -190,19 +202,19 @@ class Run:
         """Whether patience has ended."""
         return 0 < self.recipe.patience <= self.since
 
-    def step(self, step: int, batch: Batch, asked: Collection) -> dict[str, Tensor]:
+    def step(self, step: int, batch: Batch, signals: Collection) -> dict[str, Tensor]:
         """Learn from a batch; returns the loss of all processes, and the figures of this one.
 
-        Sets `failed`, the first step that was not finite, and `asked`, whether any process was by
-        its end: both may still be under way on a GPU.
+        Sets `failed`, the first step that was not finite, and `interrupted`, whether any process
+        had `signals` by its end: both may still be under way on a GPU.
         """
         self.optimiser.zero_grad()
         loss, figures = self._loss(self.forward, step, batch)
         loss.backward()
         norm, loss = self._clip(), loss.detach()
-        self.asked = torch.full((), float(bool(asked)), device=self.us.device)
+        self.interrupted = torch.full((), float(bool(signals)), device=self.processes.device)
         buffers = (b for b in self.network.buffers() if b.is_floating_point())
-        self.us.average([loss, self.asked, *buffers])
+        self.processes.average([loss, self.interrupted, *buffers])
         # A step that is not finite changes nothing, nor do those after it, until someone looks.
         bad = (self.failed < 0) & ~(torch.isfinite(loss) & torch.isfinite(norm))
         self.failed = torch.where(bad, step, self.failed)
@@ -210,13 +222,13 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate(step)
         self.optimiser.step()
-        keep = min(self.recipe.ema, (1 + step) / (10 + step))
-        average, live = ([part(v) for v in s.values()] for s in (self.average, self.live))
-        get_ema_multi_avg_fn(keep)(average, live, None)
+        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+        average, weights = ([to_local(v) for v in s.values()] for s in (self.average, self.weights))
+        get_ema_multi_avg_fn(decay)(average, weights, None)
         return {"loss": loss, **figures}
 
     def _loss(self, forward: nn.Module, step: int, batch: Batch) -> tuple[Tensor, dict]:
-        rank, device = self.us.rank, self.us.device
+        rank, device = self.processes.rank, self.processes.device
         torch.manual_seed(self.recipe.number(3, step, rank))  # of dropout
         with self.recipe.autocast(device):
             return forward(batch, self.recipe.generator(1, step, device, rank))
@@ -224,35 +236,38 @@ class Run:
     def _clip(self) -> Tensor:
         """Clip the gradients of all processes together; returns their norm."""
         if self.sharded:
-            self.us.average(p.grad for p in self.groups[-1] if part(p) is p and p.grad is not None)
+            others = (p for p in self.groups[-1] if to_local(p) is p and p.grad is not None)
+            self.processes.average(p.grad for p in others)
         grads = [[p.grad for p in group if p.grad is not None] for group in self.groups]
-        norm = torch.stack([whole(nn.utils.get_total_norm(some)) for some in grads]).norm()
+        norm = torch.stack([full_tensor(nn.utils.get_total_norm(some)) for some in grads]).norm()
         for group in self.groups:
             nn.utils.clip_grads_with_norm_(group, self.recipe.clip, norm)
         return norm
 
-    def culprit(self, step: int, batch: Batch) -> str:
-        """What was the first not to be finite in `step`, in any process."""
-        self.objective.network = self.network  # hooks don't reach what is compiled
-        word = culprit(self.network, batch, partial(self._loss, self.objective, step, batch), step)
+    def cause(self, step: int, batch: Batch) -> str:
+        """Name what was the first not to be finite in `step`, in any process."""
+        self.module.network = self.network  # hooks don't reach what is compiled
+        loss = partial(self._loss, self.module, step, batch)
+        own = _first_nonfinite(self.network, batch, loss, step)
         # A loss comes before the gradients, which all processes share.
-        words = sorted(filter(None, self.us.words(word)), key=lambda word: "gradient" in word)
-        return words[0] if words else f"step {step} was not finite, but is when run again"
+        causes = sorted(filter(None, self.processes.gather(own)), key=lambda c: "gradient" in c)
+        return causes[0] if causes else f"step {step} was not finite, but is when run again"
 
     def mean(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
-        """Figures of a step over all processes, as numbers; the first, the loss, is so already."""
-        values = [torch.as_tensor(v, device=self.us.device).detach() for v in figures.values()]
+        """Average the figures of a step over all processes; the first, the loss, is so already."""
+        device = self.processes.device
+        values = [torch.as_tensor(v, device=device).detach() for v in figures.values()]
         stacked = torch.stack([v.float() for v in values])
         if len(values) > 1:  # processes wait for each other in every exchange
-            self.us.average([stacked[1:]])
+            self.processes.average([stacked[1:]])
         return dict(zip(figures, stacked.tolist(), strict=True))
 
     def evaluate(self, data: Batch) -> dict[str, float]:
-        """The figures of the average, which is kept if its loss is the lowest so far."""
-        kept = {name: part(value).clone() for name, value in self.live.items()}
-        _copy(self.average, self.live)
-        figures = _evaluated(self.objective, self.recipe, data)
-        _copy(kept, self.live)
+        """Evaluate the average, which is the best if its loss is the lowest so far."""
+        backup = {name: to_local(value).clone() for name, value in self.weights.items()}
+        _copy(self.average, self.weights)
+        figures = _evaluate(self.module, self.recipe, data)
+        _copy(backup, self.weights)
         self.since += 1
         if figures["loss"] < self.lowest:
             self.lowest, self.since = figures["loss"], 0
@@ -260,32 +275,32 @@ class Run:
         return figures
 
     def result(self) -> nn.Module:
-        """The network with the average that is the result; whole, on the CPU, if it was sharded."""
+        """The network with the average that is the result; on the CPU if it was sharded."""
         best = self.best if math.isfinite(self.lowest) else {}
-        _copy(best or self.average, self.live)
+        _copy(best or self.average, self.weights)
         if not self.sharded:
             return self.network.eval()
-        state = {name: whole(value).cpu() for name, value in self.network.state_dict().items()}
+        state = {name: full_tensor(v).cpu() for name, v in self.network.state_dict().items()}
         network = self.recipe.build()
         network.load_state_dict(state)
         return network.eval()
 
     def store(self, path: Path, step: int) -> None:
-        """Write all this, whole, so that any number of processes can go on after `step` steps.
+        """Write a checkpoint, from which any number of processes can go on after `step` steps.
 
         Raises:
             FileError: it can't be written; an older checkpoint stays.
         """
-        if self.us.rank and not self.sharded:
+        if self.processes.rank and not self.sharded:
             return
-        tensors = {k: whole(v).cpu().contiguous() for k, v in self.tensors.items()}
+        tensors = {k: full_tensor(v).cpu().contiguous() for k, v in self.tensors.items()}
         about = {"recipe": self.recipe.name, "seed": self.recipe.seed, "step": step}
         about |= {"lowest": self.lowest, "since": self.since}
-        if self.us.rank == 0:
+        if self.processes.rank == 0:
             files.write(path, save(tensors, {name: str(value) for name, value in about.items()}))
 
     def restore(self, path: Path) -> int:
-        """Take all this from a checkpoint; returns the step to go on with.
+        """Read a checkpoint; returns the step to go on with.
 
         Raises:
             FileError: it is damaged, or of another run.
@@ -304,7 +319,7 @@ class Run:
                 for key, own in self.tensors.items():
                     if key not in names or tuple(file.get_slice(key).get_shape()) != own.shape:
                         raise ValueError(f"it holds no {key} of shape {tuple(own.shape)}")
-                    fill(own, file.get_tensor(key))
+                    copy_full(own, file.get_tensor(key))
                 if others := names - self.tensors.keys():
                     raise ValueError(f"it holds {min(others)}, which the network lacks")
         except (OSError, SafetensorError, ValueError) as error:
@@ -315,20 +330,74 @@ class Run:
         return step
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that a checkpoint holds, by name; steps change it in place."""
+        """The tensors of a checkpoint, by name; steps change them in place."""
         kinds = {"network": self.network.state_dict(), "average": self.average, "best": self.best}
-        found = {f"{kind}.{name}": v for kind, of in kinds.items() for name, v in of.items()}
+        tensors = {f"{kind}.{name}": v for kind, of in kinds.items() for name, v in of.items()}
         for name, p in self.network.named_parameters():
             if p.requires_grad:
                 # The fused optimiser pairs numbers by address: its state lies as weights do.
                 state = {kind: torch.zeros_like(p) for kind in ("exp_avg", "exp_avg_sq")}
                 state["step"] = torch.zeros((), device=p.device)
                 self.optimiser.state[p] = state
-                found |= {f"{kind}.{name}": value for kind, value in state.items()}
-        return found
+                tensors |= {f"{kind}.{name}": value for kind, value in state.items()}
+        return tensors
 
 
 def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in target.items():
-            part(value).copy_(part(source[name]))
+            to_local(value).copy_(to_local(source[name]))
+
+
+def _first_nonfinite(
+    network: nn.Module,
+    batch: Batch,
+    loss: Callable[[], tuple[Tensor, Any]],
+    step: int,
+) -> str:
+    """Run the loss of a step again and name what was the first not to be finite.
+
+    The gradients of `network`, which `loss` runs, are overwritten.
+
+    Returns:
+        Half a sentence that names the input, the layer or the parameter; "" if all is finite.
+    """
+    running: list[str] = []
+    causes: list[str] = []
+
+    def enter(name, module, args):
+        running.append(name)
+
+    def leave(name, module, args, output):
+        running.remove(name)
+        if not causes and not _is_finite(output):
+            causes.append(f"{name} is the first layer whose output is not finite")
+
+    handles = []
+    for path, module in network.named_modules():
+        name = f"{path or 'network'} ({type(module).__name__})"
+        handles.append(module.register_forward_pre_hook(partial(enter, name)))
+        handles.append(module.register_forward_hook(partial(leave, name)))
+    network.zero_grad()
+    value, _ = loss()
+    for handle in handles:
+        handle.remove()
+    value.backward()
+    symptom = f"the loss is {value.item()} at step {step}: "
+    if inputs := [name for name, tensor in batch.items() if not _is_finite(tensor)]:
+        return f"{symptom}the input {inputs[0]!r} is not finite; repair the data"
+    if running and not causes:  # a layer refused to go on
+        causes.append(f"{running[-1]} is the first layer whose neurons are not finite")
+    if causes:
+        return f"{symptom}{causes[0]}; lower the learning rate"
+    if not _is_finite(value):
+        return f"{symptom}the output of every layer is finite; look at the loss itself"
+    # Gradients run from the last layer to the first: the last is the nearest to the source.
+    if names := [name for name, p in network.named_parameters() if not _is_finite(p.grad)]:
+        return f"the gradient of {names[-1]} is not finite at step {step}; lower the learning rate"
+    return ""
+
+
+def _is_finite(value: object) -> bool:
+    tensors = [to_local(t.detach()) for t in pytree.tree_leaves(value) if isinstance(t, Tensor)]
+    return all(t.isfinite().all() for t in tensors)

@@ -1,7 +1,6 @@
-"""A training run as data, and the samples of its steps."""
+"""A training run as data."""
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from .distributed import Processes
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-UNEVEN = 10  # how much larger than another a class may be, unmentioned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +19,9 @@ class Recipe:
 
     Attributes:
         name: what the run is called in files and on screen.
-        build: makes the untrained network.
-        data: makes the training tensors, all of one length along dimension 0. Integers [N] named
-            "label" are taken for classes.
+        build: function that returns the untrained network.
+        data: function that returns the training tensors, all of one length along dimension 0.
+            Integers [N] named "label" are taken for classes.
         loss: (network, batch, generator) -> (loss, figures to log); also evaluates, the network
             then in evaluation mode and gradients off.
         steps, batch: optimiser steps, and samples in each, over all processes.
@@ -34,12 +31,12 @@ class Recipe:
         precision: "float32", "bfloat16", or "auto": bfloat16 where the machine has tiles for it.
         compile: use torch.compile; None: where there are tiles, where it was measured to pay.
         log_every, checkpoint_every, evaluate_every: steps from one to the next.
-        held_out: makes the tensors that the average is evaluated on, if any.
-        checkup: makes figures of the network to log where it is evaluated, such as
-            `doctor.watched`; leaves it as it is. Not of a network that is sharded.
+        held_out: function that returns the tensors to evaluate the average on, if any.
+        checkup: figures of the network to log where it is evaluated, such as `doctor.checkup`;
+            leaves it as it is. Not called with a network that is sharded.
         patience: end after so many evaluations without a lower loss, with the average that had
             the lowest; 0 never ends early.
-        shard: where there are several processes, spread the parameters over them too. For that
+        shard: where there are several processes, shard the parameters over them too. For that
             the loss may only call the network, and take no gradients itself.
 
     Raises:
@@ -83,7 +80,7 @@ class Recipe:
         return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def number(self, *purpose: int) -> int:
-        """A seed that depends on the recipe's, a purpose, and on nothing else."""
+        """A seed that depends on the recipe's seed, a purpose, and on nothing else."""
         return hash((self.seed, *purpose)) & 0x7FFF_FFFF_FFFF_FFFF
 
     def generator(
@@ -95,65 +92,10 @@ class Recipe:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context of the recipe's precision."""
-        mixed = tiles(device) if self.precision == "auto" else self.precision == "bfloat16"
+        mixed = has_tiles(device) if self.precision == "auto" else self.precision == "bfloat16"
         return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
 
 
-class Batches:
-    """The rows of each step that are this process's: a function of the seed and the step.
-
-    Raises:
-        InputError: the data are empty or of several lengths, or don't fill a batch, or a batch
-            can't be shared by the processes.
-    """
-
-    def __init__(self, recipe: Recipe, us: Processes):
-        data = recipe.data()
-        self.recipe, self.us, self.count = recipe, us, length(recipe, data)
-        whole = f"recipe {recipe.name}: a batch of {recipe.batch}"
-        if self.count < recipe.batch:
-            raise InputError(f"{whole} is more than the {self.count} samples; choose a smaller one")
-        if recipe.batch % us.count:
-            raise InputError(f"{whole} can't be shared by {us.count} processes; choose a multiple")
-        if us.rank == 0 and "label" in data and (warning := _uneven(data["label"])):
-            sys.stderr.write(f"{recipe.name}: {warning}\n")
-        self.data = {name: tensor.to(us.device) for name, tensor in data.items()}
-        self.epoch, self.order = -1, torch.empty(0)
-
-    def __call__(self, step: int) -> Batch:
-        epoch, index = divmod(step, self.count // self.recipe.batch)
-        if epoch != self.epoch:
-            generator = self.recipe.generator(0, epoch, torch.device("cpu"))
-            self.epoch, self.order = epoch, torch.randperm(self.count, generator=generator)
-        rows = self.order[index * self.recipe.batch :][: self.recipe.batch]
-        mine = rows[self.us.rank :: self.us.count].to(self.us.device)
-        return {name: tensor[mine] for name, tensor in self.data.items()}
-
-
-def length(recipe: Recipe, data: Batch) -> int:
-    """How many samples `data` hold; refuses none, and tensors of several lengths."""
-    counts = {len(tensor) for tensor in data.values()}
-    if len(counts) != 1:
-        raise InputError(f"recipe {recipe.name}: its data have the lengths {sorted(counts)}")
-    if counts == {0}:
-        raise InputError(f"recipe {recipe.name}: its data hold no samples; see where they are read")
-    return counts.pop()
-
-
-def _uneven(label: Tensor) -> str:
-    """A warning of classes with few samples or none; "" if there are none of them."""
-    if label.is_floating_point() or label.dim() != 1 or label.min() < 0:
-        return ""
-    counts = torch.bincount(label.long())
-    most, least = int(counts.argmax()), int(counts.argmin())
-    if not (scarce := int((UNEVEN * counts < counts[most]).sum())):
-        return ""
-    return (
-        f"{scarce} of {len(counts)} classes have few samples or none: class {least} has "
-        f"{counts[least]}, class {most} has {counts[most]}; look at the labels, or balance them"
-    )
-
-
-def tiles(device: torch.device) -> bool:
+def has_tiles(device: torch.device) -> bool:
     """Whether the machine multiplies bfloat16 in tiles."""
     return device.type == "cuda" or torch.cpu._is_amx_tile_supported()

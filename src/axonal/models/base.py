@@ -1,4 +1,4 @@
-"""Save and load: safetensors for the weights, `config.json` for how to build them. No pickle."""
+"""Models that save and load themselves: safetensors and `config.json`, no pickle."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import nn
 from ..core import files
 from ..core.config import Config
 from ..core.errors import FileError, InputError
+from ..nn.neurons import with_current_names
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # TypeError and RuntimeError are how torch refuses sizes that are no integers, or far too large.
@@ -51,19 +52,20 @@ class Model(nn.Module):
         try:
             values: Any = json.loads((folder / CONFIG).read_text())
             model = cls(cls.Config.from_dict(values))
-            tensors = load_file(folder / WEIGHTS)
+            tensors = with_current_names(model, load_file(folder / WEIGHTS))
         except _DAMAGE as error:
             remedy = "fetch or train it again"
             if isinstance(error, InputError):
                 remedy = "it was written by another version of Axonal; train it again"
-            what = f"can't load a {cls.__name__} from {folder}"
-            raise FileError(f"{what}: {error}; {remedy}") from error
-        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        found = {name: tuple(t.shape) for name, t in tensors.items()}
-        if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):
             raise FileError(
-                f"{folder / WEIGHTS}: {wrong[0]} is {found.get(wrong[0])} where the model needs "
-                f"{expected.get(wrong[0])}; the weights belong to another configuration"
+                f"can't load a {cls.__name__} from {folder}: {error}; {remedy}"
+            ) from error
+        needed = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        stored = {name: tuple(t.shape) for name, t in tensors.items()}
+        if wrong := sorted(n for n in needed | stored if needed.get(n) != stored.get(n)):
+            raise FileError(
+                f"{folder / WEIGHTS}: {wrong[0]} is {stored.get(wrong[0])} where the model needs "
+                f"{needed.get(wrong[0])}; the weights belong to another configuration"
             )
         model.load_state_dict({name: t.float() for name, t in tensors.items()})
         return model.eval()

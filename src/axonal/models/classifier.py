@@ -46,8 +46,8 @@ class Classifier(Model):
         widths = (config.channels, config.width, *(config.width * k for k in (2, 4, 2)))
         side = -(-config.size // 8)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(inside, outside, 3, stride, padding=1)
-            for inside, outside, stride in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
+            nn.Conv2d(width, after, 3, stride, padding=1)
+            for width, after, stride in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
         )
         self.hidden = nn.Linear(widths[-1] * side * side, config.features)
         self.head = nn.Linear(config.features, config.classes)

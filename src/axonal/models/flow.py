@@ -82,10 +82,11 @@ class Block(nn.Module):
 class Resample(nn.Module):
     """act, convolution, and for `up` a nearest-neighbour doubling of the smaller map."""
 
-    def __init__(self, inside: int, outside: int, up: bool, activation):
+    def __init__(self, in_channels: int, out_channels: int, up: bool, activation):
         super().__init__()
         self.act, self.up = activation(), up
-        self.conv = nn.Conv2d(inside, outside, 1 if up else 3, 1 if up else 2, 0 if up else 1)
+        kernel, stride, padding = (1, 1, 0) if up else (3, 2, 1)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(self.act(x))

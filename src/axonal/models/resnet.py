@@ -42,21 +42,23 @@ class ResNetConfig(Config):
             raise InputError("ResNetConfig: there must be a stage")
 
 
-def _convolution(inside: int, outside: int, kernel: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outside))
+def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
 
 
 class Block(nn.Module):
     """y = relu(x + f(x)), f two convolutions; x by a 1 x 1 convolution where shapes differ."""
 
-    def __init__(self, inside: int, outside: int, stride: int, levels: int):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, levels: int):
         super().__init__()
-        self.first = _convolution(inside, outside, 3, stride)
+        self.first = _convolution(in_channels, out_channels, 3, stride)
         self.between = rectifier(levels)
-        self.second = _convolution(outside, outside, 3, 1)
-        same = inside == outside and stride == 1
-        self.shortcut = nn.Identity() if same else _convolution(inside, outside, 1, stride)
+        self.second = _convolution(out_channels, out_channels, 3, 1)
+        same = in_channels == out_channels and stride == 1
+        self.shortcut = (
+            nn.Identity() if same else _convolution(in_channels, out_channels, 1, stride)
+        )
         self.after = rectifier(levels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,19 +72,19 @@ class ResNet(Model):
 
     def __init__(self, config: ResNetConfig):
         super().__init__(config)
-        inside = config.widths[0]
+        in_channels = config.widths[0]
         self.stem = nn.Sequential(
-            _convolution(config.channels, inside, 3, 1), rectifier(config.levels)
+            _convolution(config.channels, in_channels, 3, 1), rectifier(config.levels)
         )
         blocks = []
         for stage, width in enumerate(config.widths):
             for index in range(config.blocks):
                 stride = 2 if stage and not index else 1
-                blocks.append(Block(inside, width, stride, config.levels))
-                inside = width
+                blocks.append(Block(in_channels, width, stride, config.levels))
+                in_channels = width
         self.stages = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(inside, config.classes)
+        self.head = nn.Linear(in_channels, config.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.pool(self.stages(self.stem(x))).flatten(1))

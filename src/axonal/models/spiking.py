@@ -1,4 +1,4 @@
-"""Spiking classifiers, feed-forward or recurrent, written in the shorthand of the literature.
+"""Spiking classifiers, feed-forward or recurrent, in the shorthand of the literature.
 
 `layers=("32c5p2", "64c5p2", "256", "128r")` is a convolution of 32 channels, 5 x 5, whose sums are
 averaged over 2 x 2, then one of 64; then 256 neurons that see all, then 128 that also see each
@@ -12,14 +12,14 @@ Shapes: images [B, C, H, W] in [-1, 1] or events [B, T, ...], spikes [T, B, ...]
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..core.config import Config
+from ..core.config import Config, renamed
 from ..core.errors import InputError
-from ..core.neurons.kinds import AdaptiveThreshold, Leaky
+from ..core.neurons import RENAMED, AdaptiveThreshold, Leaky
 from ..nn import LI, Neuron, Recurrent, Sequential
 from .base import Model
 
@@ -29,20 +29,20 @@ Coding = Literal["regular", "constant", "events"]
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingConfig(Config):
-    """What a `SpikingClassifier` is made of.
+    """Sizes and neurons of a `SpikingClassifier`.
 
     Attributes:
         shape: of one sample in one step, [C, H, W] or [N].
         layers: populations, as this file's first lines say.
         classes: how many.
         steps: of time that an image is shown; events bring their own.
-        coding: how a sample becomes spikes. "regular": a pixel of brightness p in [0, 1] sends
-            `rate` p spikes a step, evenly spaced. "constant": p itself in every step, so that the
-            first layer turns it into spikes. "events": [T, ...] spikes are given.
+        coding: of a sample as spikes. "regular": a pixel of brightness p in [0, 1] sends `rate` p
+            spikes a step, evenly spaced. "constant": p itself in every step, so that the first
+            layer turns it into spikes. "events": samples are spikes [T, ...].
         rate: spikes a step of the brightest pixel, in (0, 1].
         decay: of the membranes, per step.
         adaptive: whether thresholds rise with spikes: `AdaptiveThreshold`, else `Leaky`.
-        fade, rise: of such thresholds.
+        rho, beta: of such thresholds.
         learn: constants of the neurons to train, one a neuron or channel.
         surrogate, slope: of the spikes; None for the default.
         norm: whether batch normalisation follows every layer's weights.
@@ -63,8 +63,8 @@ class SpikingConfig(Config):
     rate: float = 0.25
     decay: float = 0.9
     adaptive: bool = False
-    fade: float = 0.97
-    rise: float = 0.2
+    rho: float = 0.97
+    beta: float = 0.2
     learn: tuple[str, ...] = ()
     surrogate: str = "triangle"
     slope: float | None = None
@@ -76,7 +76,7 @@ class SpikingConfig(Config):
 
     def __post_init__(self):
         for layer in self.layers:
-            if not (found := LAYER.fullmatch(layer)) or "0" in found.groupdict().values():
+            if not (match := LAYER.fullmatch(layer)) or "0" in match.groupdict().values():
                 raise InputError(
                     f"SpikingConfig: layer {layer!r} is not like 32c5, 32c5s2, 32c5p2, 128 or 128r"
                 )
@@ -89,6 +89,20 @@ class SpikingConfig(Config):
             raise InputError(f"SpikingConfig: coding {self.coding!r} is not {get_args(Coding)}")
         if not (0 < self.rate <= 1 and 0 <= self.dropout < 1 and self.boost > 0):
             raise InputError("SpikingConfig: rate in (0, 1], dropout in [0, 1), boost above 0")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """As `Config.from_dict`; the adaptive threshold's constants may have their names of before.
+
+        Raises:
+            InputError: as `Config.from_dict`.
+        """
+        if isinstance(values, dict):
+            names = RENAMED["AdaptiveThreshold"]
+            values = renamed(values, names)
+            if isinstance(learn := values.get("learn"), list | tuple):
+                values["learn"] = tuple(names.get(name, name) for name in learn)
+        return super().from_dict(values)
 
 
 class SpikingClassifier(Model):
@@ -116,12 +130,12 @@ class SpikingClassifier(Model):
     def _population(
         self, layer: str, shape: tuple[int, ...]
     ) -> tuple[list[nn.Module], tuple[int, ...]]:
-        """The layers that a word stands for, behind values of `shape`, and the shape they give."""
-        found, c = LAYER.fullmatch(layer), self.config
-        assert found
-        n, options = int(found["n"]), {"bias": False}
-        if found["k"]:
-            k, stride, pool = int(found["k"]), int(found["s"] or 1), int(found["p"] or 1)
+        """The modules that `layer` stands for, behind values of `shape`, and their own shape."""
+        match, c = LAYER.fullmatch(layer), self.config
+        assert match
+        n, options = int(match["n"]), {"bias": False}
+        if match["k"]:
+            k, stride, pool = int(match["k"]), int(match["s"] or 1), int(match["p"] or 1)
             weights = nn.Conv2d(shape[0], n, k, stride, padding=k // 2, **options)
             sides = tuple(((side + 2 * (k // 2) - k) // stride + 1) // pool for side in shape[1:])
             if min(sides) < 1:
@@ -137,25 +151,25 @@ class SpikingClassifier(Model):
         with torch.no_grad():
             weights.weight *= c.boost
         neuron: nn.Module = self._neuron(each)
-        if found["r"]:
+        if match["r"]:
             assert isinstance(neuron, Neuron)
             connection = nn.Linear(n, n, **options)
             with torch.no_grad():
                 connection.weight *= c.recurrent
             neuron = Recurrent(neuron, connection)
-        dropped = [nn.Dropout(c.dropout)] if c.dropout and not found["k"] else []
+        dropped = [nn.Dropout(c.dropout)] if c.dropout and not match["k"] else []
         return [*parts, neuron, *dropped], shape
 
     def _neuron(self, each: tuple[int, ...]) -> Neuron:
         c = self.config
-        kind = AdaptiveThreshold(decay=c.decay, fade=c.fade, rise=c.rise)
+        kind = AdaptiveThreshold(decay=c.decay, rho=c.rho, beta=c.beta)
         dynamics = kind if c.adaptive else Leaky(decay=c.decay)
         constants = dynamics.constants()
         values = {name: torch.full(each, constants.get(name, 0.0)) for name in c.learn}
         return Neuron(dynamics, c.surrogate, c.slope, values=values, learn=c.learn)
 
     def encode(self, x: Tensor) -> Tensor:
-        """What the network is fed, [T, B, ...], for images [B, C, H, W] or events [B, T, ...].
+        """The network's input [T, B, ...] for images [B, C, H, W] or events [B, T, ...].
 
         Raises:
             InputError: `x` is not a batch of the configured shape.
@@ -175,5 +189,5 @@ class SpikingClassifier(Model):
         return sent.diff(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits: what the read-out sums over time."""
+        """The logits: the read-out, summed over time."""
         return self.network(self.encode(x))[0].sum(0)

@@ -52,19 +52,19 @@ class VGG(Model):
 
     def __init__(self, config: VGGConfig):
         super().__init__(config)
-        layers, inside, side = [], config.channels, config.size
+        layers, in_channels, side = [], config.channels, config.size
         for width in config.widths:
             for _ in range(config.convolutions):
                 layers += [
-                    nn.Conv2d(inside, width, 3, padding=1, bias=False),
+                    nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
                     nn.BatchNorm2d(width),
                     rectifier(config.levels),
                 ]
-                inside = width
+                in_channels = width
             layers.append(nn.AvgPool2d(2))
             side //= 2
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(inside * side * side, config.classes)
+        self.head = nn.Linear(in_channels * side * side, config.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).flatten(1))

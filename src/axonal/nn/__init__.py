@@ -1,6 +1,6 @@
 """The vocabulary of spiking networks."""
 
-from ..core.neurons.kinds import (
+from ..core.neurons import (
     AdaptiveCurrent,
     AdaptiveThreshold,
     AdEx,

@@ -8,11 +8,11 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from ..core.errors import InputError
-from ..core.neurons.integer import HALF
+from ..core.neurons import HALF
+from ..graph import difference
 from .hooks import MAPS
-from .stateful import Stateful
-
-State = Mapping[str, Any]
+from .interpreter import Interpreter, arrays, function_of
+from .stateful import State, Stateful
 
 
 class GraphModule(Stateful):
@@ -57,8 +57,8 @@ class GraphModule(Stateful):
                 "GraphModule: the state is not of this network; pass back what its last call "
                 "returned, or None"
             )
-        runner = _Runner(self.graph, (len(x), x.shape[1]), state or {})
-        return runner.over_time(x), runner.after
+        rule = _OverTime(self.graph, (len(x), x.shape[1]), state or {})
+        return rule.run(x), rule.after
 
 
 def _stateful(graph: fx.GraphModule) -> list[str]:
@@ -67,52 +67,55 @@ def _stateful(graph: fx.GraphModule) -> list[str]:
     return [name for name in called if isinstance(graph.get_submodule(name), Stateful)]
 
 
-class _Runner(fx.Interpreter):
-    """One run; `moving` are the nodes that depend on the input, and `same` those of them whose
-    values hold for every step, [B, ...]."""
+class _OverTime:
+    """The rule of one run over time.
+
+    Attributes:
+        varying: the nodes that depend on the input.
+        same: those of them whose values hold for every step, [B, ...].
+        after: the states of the layers by name, after the run.
+    """
 
     def __init__(self, graph: fx.GraphModule, steps: tuple[int, int], state: State):
-        super().__init__(graph)
         self.steps, self.state, self.after = steps, state, {}
         self.first = next(node for node in graph.graph.nodes if node.op == "placeholder")
-        self.moving, self.same = {self.first}, set[fx.Node]()
+        self.varying, self.same = {self.first}, set[fx.Node]()
+        self.interpreter = Interpreter(graph, self.value)
 
-    def over_time(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
+        """x [T, B, ...] -> y [T, B, ...]."""
         if self.steps[0] > 1 and not x.stride(0):
             self.same.add(self.first)
-        y = self.run(x[0] if self.same else x.flatten(0, 1))
+        y = self.interpreter.run(x[0] if self.same else x.flatten(0, 1))
         return y.unflatten(0, self.steps)
 
-    def run_node(self, n: fx.Node) -> Any:
-        read = [m for m in n.all_input_nodes if m in self.moving]
+    def value(self, run: Interpreter, n: fx.Node, module: Any) -> Any:
+        """What `n` returns for all steps, [T x B, ...], or for each alike, [B, ...]."""
+        read = [m for m in n.all_input_nodes if m in self.varying]
         if not read:
-            return super().run_node(n)
-        self.moving.add(n)
-        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
+            return run.default(n)
+        self.varying.add(n)
         if self.same.issuperset(read) and n.op != "output" and not isinstance(module, Stateful):
             return self._once(n, read)
         for m in self.same.intersection(read):
-            self.env[m] = self._repeated(self.env[m])
+            run.env[m] = self._repeated(run.env[m])
         self.same -= {*read}
         if isinstance(module, Stateful):
-            given = [self.env[m].unflatten(0, self.steps) for m in n.args if isinstance(m, fx.Node)]
-            y, self.after[str(n.target)] = module(*given, self.state.get(str(n.target)))
+            inputs = [run.env[m].unflatten(0, self.steps) for m in n.args if isinstance(m, fx.Node)]
+            y, self.after[str(n.target)] = module(*inputs, self.state.get(str(n.target)))
             return y.flatten(0, 1)
         if isinstance(module, MAPS) and not torch.is_grad_enabled():
-            return _where_given(module, self.env[read[0]], self.steps)
-        return super().run_node(n)
+            return _from_first_to_last(module, run.env[read[0]], self.steps)
+        return run.default(n)
 
     def _once(self, n: fx.Node, read: list[fx.Node]) -> Any:
         """What holds for every step; but a shape is that of all of them."""
-        value = super().run_node(n)
+        run = self.interpreter
+        value = run.default(n)
         if not isinstance(value, torch.Size | int):
             self.same.add(n)
             return value
-        kept = {m: self.env[m] for m in read}
-        self.env.update({m: self._repeated(v.to("meta")) for m, v in kept.items()})
-        value = super().run_node(n)
-        self.env.update(kept)
-        return value
+        return run.default(n, {m: self._repeated(run.env[m].to("meta")) for m in read})
 
     def _repeated(self, value: Any) -> Any:
         if isinstance(value, tuple | list):
@@ -120,16 +123,16 @@ class _Runner(fx.Interpreter):
         return value.expand(self.steps[0], *value.shape).flatten(0, 1)
 
 
-def _where_given(layer: nn.Module, x: Tensor, steps: tuple[int, int]) -> Tensor:
-    """The layer's output of x [T x B, ...], computed from the first step that is given anything
-    to the last."""
-    given = x.unflatten(0, steps).flatten(1).any(1).nonzero().flatten().tolist()
-    first, last = (given[0], given[-1] + 1) if given else (0, 0)
+def _from_first_to_last(layer: nn.Module, x: Tensor, steps: tuple[int, int]) -> Tensor:
+    """The layer's output of x [T x B, ...], computed from the first step with any value to the
+    last."""
+    filled = x.unflatten(0, steps).flatten(1).any(1).nonzero().flatten().tolist()
+    first, last = (filled[0], filled[-1] + 1) if filled else (0, 0)
     if last - first == steps[0]:
         return layer(x)
     silent = layer(torch.zeros_like(x[:1]))
     y = silent.expand(steps[0], steps[1], *silent.shape[1:]).clone()
-    if given:
+    if filled:
         some = x[first * steps[1] : last * steps[1]]  # a view: who counts knows it for spikes
         y[first:last] = layer(some).unflatten(0, (-1, steps[1]))
     return y.flatten(0, 1)
@@ -154,7 +157,7 @@ class Difference(Stateful):
         super().__init__()
         self.function, self.unit = function, unit
 
-    def forward(self, *given: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, *arguments: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Inputs [T, B, ...] and, last, the state or None -> y [T, B, ...] and the state.
 
         The state is (sums of each input, steps so far, t f of the means), float64.
@@ -162,7 +165,7 @@ class Difference(Stateful):
         Raises:
             InputError: no step, or a state of another function.
         """
-        *inputs, state = given if len(given) > 1 else (*given, None)
+        *inputs, state = arguments if len(arguments) > 1 else (*arguments, None)
         steps, batch = inputs[0].shape[:2]
         if not steps:
             raise InputError("Difference: an input has no step")
@@ -175,14 +178,23 @@ class Difference(Stateful):
         count = begin + torch.arange(1, steps + 1, device=wide[0].device, dtype=torch.float64)
         totals = [before + torch.cumsum(x, 0) for before, x in zip(sums, wide, strict=True)]
         means = [t / count.reshape(-1, *(1 for _ in t.shape[1:])) for t in totals]
-        whole = self._run(*(m.flatten(0, 1) for m in means)).unflatten(0, (steps, batch))
-        whole = whole * count.reshape(-1, *(1 for _ in whole.shape[1:]))
+        total = self._run(*(m.flatten(0, 1) for m in means)).unflatten(0, (steps, batch))
+        total = total * count.reshape(-1, *(1 for _ in total.shape[1:]))
         if self.unit is not None:  # gradients pass straight through
-            near = torch.floor(whole / self.unit + HALF) * self.unit
-            whole = near.detach() + (whole - whole.detach())
-        before = torch.as_tensor(last).to(whole).expand_as(whole[:1])
-        y = torch.diff(whole, dim=0, prepend=before).to(inputs[0].dtype)
-        return y, (*(t[-1] for t in totals), begin + steps, whole[-1:])
+            near = torch.floor(total / self.unit + HALF) * self.unit
+            total = near.detach() + (total - total.detach())
+        before = torch.as_tensor(last).to(total).expand_as(total[:1])
+        y = torch.diff(total, dim=0, prepend=before).to(inputs[0].dtype)
+        return y, (*(t[-1] for t in totals), begin + steps, total[-1:])
+
+    def as_op(self) -> difference.Difference:
+        """The same as a node of a graph.
+
+        Raises:
+            InputError: a graph has no such function.
+        """
+        row, options = function_of(self.function)
+        return difference.Difference(row.name, arrays(options), self.unit)
 
     def _run(self, *means: Tensor) -> Tensor:
         """The function, in float64."""

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..graph.operators import OPERATORS
 from .neurons import Neuron
 
 Network = nn.Module | Mapping[str, nn.Module]
 Watched = dict[str, list[Tensor]]
-MAPS = nn.Linear | nn.modules.conv._ConvNd
+# The layers of torch whose weights are synapses.
+MAPS = reduce(
+    or_, (getattr(nn, kind) for row in OPERATORS.values() if row.weighted for kind in row.modules)
+)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
+from .graph_module import Difference
 from .hooks import MAPS, currents
 from .neurons import Neuron
 
@@ -29,7 +30,8 @@ class Meter:
       spike of a `Neuron` is so many binary ones, which need no multiplication.
 
     Layers that read a spiking neuron's output are counted by events, all others as `mode` says.
-    A layer that `Sequential` runs once, because its input stays the same, is counted once.
+    Functions of rates (`Difference`) are dense: each step costs what its row of the operator table
+    says. A layer that `Sequential` runs once, because its input stays the same, is counted once.
     A neuron costs an addition, a comparison and two reads in each step in which something
     reached it, and a write when it fires. Each call of `network` is a step.
 
@@ -56,6 +58,8 @@ class Meter:
             elif isinstance(module, Neuron):
                 hook = self._neuron_hook(name)
                 self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            elif isinstance(module, Difference):
+                self._handles.append(module.register_forward_hook(self._function_hook(name)))
         # Last, because the network may itself be a layer.
         self._handles.append(self.network.register_forward_hook(self._end, always_call=True))
         return self
@@ -127,6 +131,14 @@ class Meter:
 
         return hook
 
+    def _function_hook(self, name: str):
+        def hook(module: Difference, args: tuple, output: tuple[Tensor, Any]) -> None:
+            y, shapes = output[0], [x.shape[2:] for x in args if torch.is_tensor(x)]
+            work = module.as_op().work(tuple(y.shape[2:]), *map(tuple, shapes))
+            self._add(name, **{field: value * len(y) * y.shape[1] for field, value in work.items()})
+
+        return hook
+
     def _fanout(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         key = (name, x.shape[1:])
         if key not in self._fanouts:
@@ -143,8 +155,8 @@ def fanout(layer: nn.Module, x: Tensor) -> Tensor:
             "bias": None,
         }
         probe = torch.zeros(1, *x.shape[1:], requires_grad=True, device=x.device)
-        (found,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
-    return found[0].round()
+        (weights,) = torch.autograd.grad(type(layer).forward(ones, probe).sum(), probe)
+    return weights[0].round()
 
 
 def _nonzero(x: Tensor) -> float:

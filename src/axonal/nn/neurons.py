@@ -1,7 +1,7 @@
 """Neurons as modules: `y, state = neuron(x, state)`, time first, nothing kept inside.
 
 `Neuron` runs any kind of `Dynamics` over the one scan; the classes below are shorthands. Equations
-stand in `core.kinds`, gradients in `core.neuron`.
+and what stands in for the gradient of a spike: `core.neurons`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ..core.config import renamed
 from ..core.errors import InputError
-from ..core.neurons.base import Dynamics, Reset, decay_from_tau
-from ..core.neurons.integer import Burst
-from ..core.neurons.kinds import Delta, Leaky
+from ..core.neurons import RENAMED, Burst, Delta, Dynamics, Leaky, Reset, decay_from_tau
 from ..ops.scan import scan
 from ..ops.surrogate import surrogate_named
 from .stateful import Stateful
@@ -24,7 +23,7 @@ class Neuron(Stateful):
     """A population of neurons with the given dynamics.
 
     Args:
-        dynamics: the equations and their constants, of any kind in `core.kinds`.
+        dynamics: the equations and their constants, of any kind in `core.neurons`.
         surrogate: the surrogate derivative of binary and ternary spikes, a row of
             `ops.surrogate.SURROGATES`.
         slope: its parameter; None for the row's default.
@@ -91,6 +90,12 @@ class Neuron(Stateful):
         options = {"surrogate": self.surrogate, "slope": self.slope, "steps": steps}
         return scan(x, state, self.dynamics, **options, **values)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        tensors = with_current_names(self, state_dict, prefix)
+        state_dict.clear()
+        state_dict.update(tensors)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         shown = [f"{name} {list(getattr(self, name).shape)}" for name in self.given]
         return ", ".join([str(self.dynamics), self.surrogate, *shown])
@@ -111,6 +116,25 @@ class Neuron(Stateful):
         if not bool(found.isfinite().all()):
             raise InputError(f"{name} can't be learned from 0 or 1 on, where its gradient is zero")
         return found
+
+
+def with_current_names(
+    network: nn.Module, tensors: Mapping[str, Tensor], prefix: str = ""
+) -> dict[str, Tensor]:
+    """A state dict under today's names of constants, of which one of before has others.
+
+    Args:
+        network: whose state dict it is.
+        tensors: by name.
+        prefix: of these names, ending in a dot, where the network is part of another.
+    """
+    names = {
+        f"{path}.{old}".lstrip("."): f"{path}.{new}".lstrip(".")
+        for path, module in network.named_modules(prefix=prefix.rstrip("."))
+        if isinstance(module, Neuron)
+        for old, new in RENAMED.get(type(module.dynamics).__name__, {}).items()
+    }
+    return renamed(tensors, names)
 
 
 class IF(Neuron):

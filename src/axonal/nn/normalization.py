@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from ..core.errors import InputError
-from ..core.neurons.kinds import Leaky
+from ..core.neurons import Leaky
 from .neurons import Neuron
 from .stateful import Stateful
 

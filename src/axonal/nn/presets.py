@@ -10,8 +10,7 @@ these and compares spikes and gradients, but for Lava, which is checked by its g
 from typing import Literal
 
 from ..core.errors import InputError
-from ..core.neurons.base import Reset, decay_from_tau
-from ..core.neurons.kinds import Current, Leaky
+from ..core.neurons import Current, Leaky, Reset, decay_from_tau
 from .layers import Delay
 from .neurons import Neuron
 from .sequential import Sequential

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from .checkpointing import again
+from .checkpointing import Segment, checkpoint, each_step
 from .neurons import Neuron
-from .stateful import Stateful
+from .stateful import State, Stateful
 
-State = tuple[Any, ...]
 # What would not be the same when it runs a second time.
 UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -36,9 +35,9 @@ class Sequential(nn.Sequential, Stateful):
     def __init__(self, *layers: Any, recompute: bool = False):
         super().__init__(*layers)
         self.recompute = recompute
-        if recompute and (found := [m for m in self.modules() if isinstance(m, UNSTEADY)]):
+        if recompute and (unsteady := [m for m in self.modules() if isinstance(m, UNSTEADY)]):
             raise InputError(
-                f"Sequential: {type(found[0]).__name__} differs when it runs again; "
+                f"Sequential: {type(unsteady[0]).__name__} differs when it runs again; "
                 "leave out recompute"
             )
 
@@ -57,44 +56,20 @@ class Sequential(nn.Sequential, Stateful):
                 "pass back what the last call returned, or None"
             )
         y, after, waiting = input, [], []
-        keep = self.recompute and torch.is_grad_enabled()
+        recompute = self.recompute and torch.is_grad_enabled()
         for index, (layer, before) in enumerate(zip(self, state, strict=True)):
-            if isinstance(layer, Neuron) and keep:
-                given = () if before is None else (before,)
-                y, (before,) = again(_Segment(waiting, layer), y, given)
+            if isinstance(layer, Neuron) and recompute:
+                y, before = checkpoint(Segment(waiting, layer), y, before)
                 waiting = []
             elif type(layer).forward is Neuron.forward and len(y) > 1 and not y.stride(0):
-                y, before = layer(_each_step(waiting, y[:1]), before, steps=len(y))
+                y, before = layer(each_step(waiting, y[:1]), before, steps=len(y))
                 waiting = []
             elif isinstance(layer, Stateful):
-                y, before = layer(_each_step(waiting, y), before)
+                y, before = layer(each_step(waiting, y), before)
                 waiting = []
             elif before is None:
                 waiting.append(layer)
             else:
                 raise InputError(f"Sequential: layer {index} keeps no state; its entry is None")
             after.append(before)
-        return _each_step(waiting, y), tuple(after)
-
-
-class _Segment:
-    """Layers without state, then neurons: what runs again as one."""
-
-    def __init__(self, layers: list[nn.Module], neuron: Neuron):
-        self.layers, self.neuron = layers, neuron
-        modules = nn.ModuleList([*layers, neuron])
-        self.parameters = [p for p in modules.parameters() if p.requires_grad]
-
-    def __call__(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        y, after = self.neuron(_each_step(self.layers, x), *state)
-        return y, (after,)
-
-
-def _each_step(layers: list[nn.Module], x: Tensor) -> Tensor:
-    if not layers:
-        return x
-    steps, same = x.shape[:2], x.stride(0) == 0
-    x = x[0] if same else x.flatten(0, 1)
-    for layer in layers:
-        x = layer(x)
-    return x.expand(*steps, *x.shape[1:]) if same else x.unflatten(0, steps)
+        return each_step(waiting, y), tuple(after)

@@ -1,6 +1,11 @@
 """What every layer with a state has in common."""
 
+from typing import Any
+
 from torch import nn
+
+# What a layer hands out to be passed back: a tensor, a number, or a tuple or mapping of these.
+State = Any
 
 
 class Stateful(nn.Module):

@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from ..core.neurons.base import Dynamics
+from ..core.neurons import Dynamics
 from .surrogate import SURROGATES
 
 
@@ -82,14 +82,14 @@ class Graph:
     def floor(self, x):
         return self.make("floor", x)
 
-    def hold(self, x):
-        return self.make("hold", x)
+    def detach(self, x):
+        return self.make("detach", x)
 
-    def through(self, value, gradient):
-        return self.make("through", value, gradient)
+    def straight_through(self, value, gradient):
+        return self.make("straight_through", value, gradient)
 
     def surrogate(self, x):
-        return self.hold(self.row.derivative(self, x, self.input("slope_")))
+        return self.detach(self.row.derivative(self, x, self.input("slope_")))
 
 
 # What reaches the arguments a, b of y = op(a, b), given g, what reached y; None: nothing.
@@ -102,7 +102,7 @@ DERIVATIVES = {
     "abs": lambda m, g, y, a: (m.where(a > 0, g, m.where(a < 0, -g, 0.0)),),
     "exp": lambda m, g, y, a: (g * y,),
     "where": lambda m, g, y, c, a, b: (None, m.where(c, g, 0.0), m.where(c, 0.0, g)),
-    "through": lambda m, g, y, a, b: (None, g),
+    "straight_through": lambda m, g, y, a, b: (None, g),
 }
 
 
@@ -158,7 +158,7 @@ def lines(results: Mapping[str, Node | float | None], syntax: Mapping[str, str])
         if not isinstance(value, Node):
             return syntax["number"].format(float(value or 0))
         if value not in names:
-            if value.op in ("hold", "through"):
+            if value.op in ("detach", "straight_through"):
                 names[value] = name(value.args[0])
             elif value.op == "input":
                 names[value] = value.args[0]
@@ -231,18 +231,18 @@ def program(text: str, names: str, surrogate: str, syntax: str = "python") -> Pr
     dynamics, graph = Dynamics.from_dict(json.loads(text)), Graph(surrogate)
     constants = dynamics.constants()
     varying = tuple(name for name in constants if name in names.split(","))
-    x, states = graph.input("x_"), [graph.input(f"{name}_") for name in dynamics.names]
+    x, states = graph.input("x_"), [graph.input(f"{name}_") for name in dynamics.state_names]
     p = {name: graph.input(f"{name}_") for name in constants}
     s, after = dynamics.step(graph, x, tuple(states), SimpleNamespace(**p))
-    results = {"s_": s} | {f"next_{n}": v for n, v in zip(dynamics.names, after, strict=True)}
+    results = {"s_": s} | {f"next_{n}": v for n, v in zip(dynamics.state_names, after, strict=True)}
     forward = lines(results, SYNTAX[syntax])
     reached: dict[Node, Node] = {}
-    for node, name in zip((s, *after), ("s", *dynamics.names), strict=True):
+    for node, name in zip((s, *after), ("s", *dynamics.state_names), strict=True):
         grad = graph.input(f"grad_{name}")
         reached[node] = reached[node] + grad if node in reached else grad
     wanted = {"grad_x": x} | {f"part_{name}": p[name] for name in varying}
-    wanted |= {f"before_{n}": node for n, node in zip(dynamics.names, states, strict=True)}
+    wanted |= {f"before_{n}": node for n, node in zip(dynamics.state_names, states, strict=True)}
     gradients = differentiate(graph, reached, list(wanted.values()))
     backward = lines(dict(zip(wanted, gradients, strict=True)), SYNTAX[syntax])
     fixed = {name: value for name, value in constants.items() if name not in varying}
-    return Program(dynamics.names, varying, fixed, tuple(forward), tuple(backward))
+    return Program(dynamics.state_names, varying, fixed, tuple(forward), tuple(backward))

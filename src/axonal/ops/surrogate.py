@@ -1,6 +1,6 @@
 """The table of surrogate derivatives: what stands in for the derivative of a spike's step.
 
-Each row is one formula in operators and the functions of a `core.neuron.Algebra`, so that the
+Each row is one formula in operators and the functions of a `core.neurons.Algebra`, so that the
 reference and the kernels differentiate the same thing. A row added here reaches every neuron.
 """
 

@@ -1,4 +1,4 @@
-"""Training runs of the classifiers: the one that ships, and those that `convert` makes spike."""
+"""Training runs of image classifiers: the one that ships, and those that `convert` takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +13,14 @@ from ..data.images import DATASETS
 from ..generate.features import network_features
 from ..generate.quality import REFERENCE, Reference, measure
 from ..learn import losses
-from ..learn.recipe import Batch, Recipe
+from ..learn.data import images
+from ..learn.loop import accuracy
+from ..learn.recipe import Recipe
 from ..models.base import Model
 from ..models.classifier import Classifier, ClassifierConfig
 from ..models.resnet import ResNet, ResNetConfig
 from ..models.vgg import VGG, VGGConfig
 from ..models.vit import ViT, ViTConfig
-from .batches import images
 
 ROWS, FLOOR = 2000, 10_000
 
@@ -84,7 +85,7 @@ class Picture:
 
     Attributes:
         data: "mnist" or "cifar10".
-        kind: of the network.
+        kind: class of the network.
         config: its sizes.
         steps: of training, 128 images each.
         lr: of training.
@@ -144,18 +145,17 @@ def quantised(name: str, seed: int = 0, start: Path = Path()) -> Recipe:
 
 
 def save_picture(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a classifier in float16; its card's accuracy is of these weights, read back."""
+    """Write a classifier in float16.
+
+    Returns:
+        Figures for its card, of the float16 weights, read back.
+
+    Raises:
+        FileError: the folder can't be written, or the data set is missing.
+    """
     assert isinstance(network, Model)
     network = type(network).load(network.save(folder, torch.float16))
     base = QUANTISED.get(recipe.name, (recipe.name, 0))[0]
     test = images(PICTURES[base].data, "test")
-    return {"test_accuracy": accuracy(network, test), "test_images": len(test["label"])}
-
-
-@torch.inference_mode()
-def accuracy(network: nn.Module, test: Batch) -> float:
-    """The share of images that a network names right."""
-    right, label = 0, test["label"]
-    for rows in torch.arange(len(label)).split(250):
-        right += int((network(test["image"][rows]).argmax(1) == label[rows]).sum())
-    return right / len(label)
+    figures = {"test_accuracy": accuracy(network, test["image"], test["label"])}
+    return figures | {"test_images": len(test["label"])}

@@ -1,4 +1,4 @@
-"""Spiking classifiers of pictures, event cameras and speech: what to run first."""
+"""Training runs of spiking classifiers of images, event cameras and speech."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data import LICENCES
 from ..data.recordings import cochlea, delta_spikes, fsdd, nmnist
-from ..learn.losses import spiking
-from ..learn.objectives import (
+from ..learn.data import images
+from ..learn.loop import accuracy
+from ..learn.losses import (
     Objective,
     Penalty,
     activity,
     energy,
     membrane_cross_entropy,
     rate_cross_entropy,
+    spiking,
 )
 from ..learn.recipe import Batch, Recipe
 from ..models.spiking import SpikingClassifier, SpikingConfig
 from ..nn.hooks import rates, tally
-from .batches import images
 
 MILLISECONDS = {"nmnist": 20, "fsdd": 10}
 STEPS = {"nmnist": 16, "fsdd": 80}
@@ -30,22 +32,22 @@ CHANNELS, RISE = 40, 1.0  # of the cochlea; what a delta spike stands for, in ne
 EACH_STEP = membrane_cross_entropy()
 
 
-def recorded(split: str) -> Batch:
+def recordings_as_frames(split: str) -> Batch:
     """N-MNIST in frames: {"events" [N, T, 2, 34, 34] uint8, "label" [N]}."""
-    found = nmnist(split)
-    frames = found.frames(STEPS["nmnist"], MILLISECONDS["nmnist"] / 1000)
-    return {"events": torch.from_numpy(frames), "label": torch.from_numpy(found.labels)}
+    data = nmnist(split)
+    frames = data.frames(STEPS["nmnist"], MILLISECONDS["nmnist"] / 1000)
+    return {"events": torch.from_numpy(frames), "label": torch.from_numpy(data.labels)}
 
 
-def spoken(split: str) -> Batch:
+def sounds_as_spikes(split: str) -> Batch:
     """Spoken digits as delta spikes of a cochlea: {"events" [N, T, 2 x 40] uint8, "label" [N]}."""
-    found = fsdd(split)
-    events = np.zeros((len(found), STEPS["fsdd"], 2 * CHANNELS), np.uint8)
-    for row, signal in zip(events, found.signals, strict=True):
-        heard = cochlea(signal, found.rate, CHANNELS, MILLISECONDS["fsdd"] / 1000)
-        sent = delta_spikes(heard, RISE)[: len(row)]
-        row[: len(sent)] = sent
-    return {"events": torch.from_numpy(events), "label": torch.from_numpy(found.labels)}
+    data = fsdd(split)
+    events = np.zeros((len(data), STEPS["fsdd"], 2 * CHANNELS), np.uint8)
+    for row, signal in zip(events, data.signals, strict=True):
+        power = cochlea(signal, data.rate, CHANNELS, MILLISECONDS["fsdd"] / 1000)
+        spikes = delta_spikes(power, RISE)[: len(row)]
+        row[: len(spikes)] = spikes
+    return {"events": torch.from_numpy(events), "label": torch.from_numpy(data.labels)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,10 @@ class Task:
     """A data set, the network that learns it, and how.
 
     Attributes:
-        data: a split's {"image" or "events", "label"}.
+        data: from a split to its {"image" or "events", "label"}.
         config: of the network.
         objective, penalties, shift: as of `learn.losses.spiking`.
-        about: whose data, and their licence.
+        licence: of the data.
         options: of the `Recipe`.
     """
 
@@ -65,13 +67,13 @@ class Task:
     objective: Objective = EACH_STEP
     penalties: tuple[Penalty, ...] = ()
     shift: int = 0
-    about: str = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
+    licence: str = LICENCES["mnist"]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _digits(*layers: str, **options: Any) -> SpikingConfig:
-    whole = {"coding": "constant", "steps": 4, "decay": 0.5, "norm": True, "boost": 1.0}
-    return SpikingConfig(layers=layers, **whole | options)
+    defaults = {"coding": "constant", "steps": 4, "decay": 0.5, "norm": True, "boost": 1.0}
+    return SpikingConfig(layers=layers, **defaults | options)
 
 
 TASKS: Mapping[str, Task] = {
@@ -95,7 +97,7 @@ TASKS: Mapping[str, Task] = {
         options={"steps": 3000, "lr": 3e-3},
     ),
     "nmnist": Task(
-        data=recorded,
+        data=recordings_as_frames,
         config=SpikingConfig(
             shape=(2, 34, 34),
             layers=("16c5s2", "32c3s2", "64c3s2", "128"),
@@ -106,24 +108,24 @@ TASKS: Mapping[str, Task] = {
         ),
         objective=rate_cross_entropy(),
         shift=2,
-        about="N-MNIST (Orchard et al. 2015), CC BY-SA 4.0",
+        licence=LICENCES["nmnist"],
         options={"steps": 800, "batch": 32, "lr": 2e-3, "warmup": 50, "ema": 0.99},
     ),
     "fsdd": Task(
-        data=spoken,
+        data=sounds_as_spikes,
         config=SpikingConfig(
             shape=(2 * CHANNELS,),
             layers=("256", "128r"),
             coding="events",
             adaptive=True,
-            learn=("decay", "fade"),
+            learn=("decay", "rho"),
             surrogate="e_prop",
             norm=True,
             boost=1.0,
         ),
         objective=rate_cross_entropy(),
         penalties=(activity(0.01, 0.04),),
-        about="Free Spoken Digit Dataset (Jackson et al.), CC BY-SA 4.0",
+        licence=LICENCES["fsdd"],
         options={"steps": 800, "batch": 64, "lr": 3e-3, "warmup": 50, "ema": 0.99},
     ),
     "cifar10-spiking": Task(
@@ -132,19 +134,16 @@ TASKS: Mapping[str, Task] = {
             "32c3", "64c3s2", "64c3", "128c3s2", "128c3", "256", shape=(3, 32, 32), steps=3
         ),
         shift=4,
-        about="CIFAR-10 (Krizhevsky 2009)",
+        licence=LICENCES["cifar10"],
         options={"steps": 2000, "lr": 3e-3},
     ),
 }
 
 
-SHOWN = ("mnist-fc", "mnist-conv", "nmnist", "fsdd", "cifar10-spiking")  # in the README
-
-
 def recipe(name: str, seed: int = 0, weight: float = 0.0, **options: Any) -> Recipe:
     """The training of a task, with other `options` of the `Recipe`.
 
-    With `weight`, a nanojoule of its modelled spikes costs so much (see `objectives.energy`).
+    With `weight`, a nanojoule of its modelled spikes costs so much (see `learn.losses.energy`).
     """
     task = TASKS[name]
     penalties = (*task.penalties, *([energy(weight)] if weight else []))
@@ -172,23 +171,22 @@ def save(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """
     assert isinstance(network, SpikingClassifier)
     network = SpikingClassifier.load(network.save(folder, torch.float16))
-    return tested(network, TASKS[recipe.name].data("test"))
+    return evaluate(network, TASKS[recipe.name].data("test"))
 
 
-@torch.inference_mode()
-def tested(network: SpikingClassifier, test: Batch) -> dict[str, Any]:
-    """Accuracy on a test set, spikes a sample, and spikes a neuron and step, of all and of each
-    population."""
-    label, right = test["label"], 0
-    (x,) = (test[name] for name in test if name != "label")
-    with tally(network) as sent:
-        for rows in torch.arange(len(label)).split(250):
-            right += int((network(x[rows]).argmax(1) == label[rows]).sum())
-    spikes, sites = torch.stack([*sent.values()]).sum(0).tolist()
+def evaluate(network: SpikingClassifier, test: Batch) -> dict[str, Any]:
+    """Accuracy on a test set, spikes a sample, and spikes a neuron and step.
+
+    The last are of all neurons ("spike_rate") and of each population ("activity").
+    """
+    (x,), label = (test[name] for name in test if name != "label"), test["label"]
+    with tally(network) as sums:
+        right = accuracy(network, x, label)
+    spikes, sites = torch.stack([*sums.values()]).sum(0).tolist()
     return {
-        "test_accuracy": right / len(label),
+        "test_accuracy": right,
         "test_samples": len(label),
         "spikes": spikes / len(label),
         "spike_rate": spikes / sites,
-        "activity": list(rates(sent).values()),
+        "activity": list(rates(sums).values()),
     }

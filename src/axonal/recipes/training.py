@@ -1,136 +1,53 @@
 """The training runs by name, and what each leaves behind: a network with its card."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import rich.status
 import torch
 from torch import nn
 
-from ..convert.calibrate import Run, calibrate
-from ..convert.methods.sigma_delta import DeltaNetwork
 from ..core import files
 from ..core.errors import InputError
-from ..generate.features import ASSETS
-from ..generate.pipeline import by_changes, changes
-from ..generate.pretrained import CERTIFICATES
+from ..data import LICENCES
 from ..learn.distributed import Processes
-from ..learn.logging import logged
+from ..learn.logging import read_log
 from ..learn.loop import fit
 from ..learn.recipe import Recipe
-from ..models.base import Model
-from ..models.flow import FlowUNet
 from . import generators, image_classifiers, spiking_classifiers
 
 CARD = "card.json"
-SAMPLER = "euler"
-# Budgets are errors of the velocity; a default of 0 is the network as it is.
-UNTUNED: dict[str, Any] = {"steps": 32, "budgets": (0.05, 0.15), "default": 0}
-TUNED: dict[str, Any] = {
-    "steps": generators.MOMENTS,
-    "budgets": (0.18, 0.2, 0.22, 0.26),
-    "default": 0.2,
-}
-CALIBRATION, HELD_OUT = 40, 100  # samples; classes in turn
-MNIST_LICENCE = "MNIST (LeCun, Cortes, Burges), CC BY-SA 3.0"
-LICENCES = {"mnist": MNIST_LICENCE, "cifar10": "CIFAR-10 (Krizhevsky 2009)"}
-
-
-def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator in float16; returns its card's figures."""
-    assert isinstance(network, Model)
-    network.save(folder, torch.float16)
-    return {}
-
-
-def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator, and certificates of its sigma-delta form as it is, without tuning.
-
-    The output that a budget is about is the velocity, along the generator's own trajectories.
-    """
-    save_model(network, recipe, folder)
-    model, steps = FlowUNet.load(folder), UNTUNED["steps"]
-    runs = []
-    for walks, seed in _samples(recipe):
-        batch = generators.trajectories(model, walks, steps, seed, finer=1)
-        runs.append(_along(batch["path"].transpose(0, 1), batch["label"]))
-    return _save_certificates(changes(model), runs, None, UNTUNED, folder)
-
-
-def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a tuned generator and its certificates.
-
-    The output that a budget is about is the velocity, and the error its distance from the
-    velocity of the generator that this one was tuned from, along that one's trajectories.
-    """
-    save_model(network, recipe, folder)
-    teacher, runs, targets = FlowUNet.load(ASSETS / "mnist"), [], []
-    delta = generators.unfold(FlowUNet.load(folder), teacher, recipe.seed)
-    for walks, seed in _samples(recipe):
-        batch = generators.trajectories(teacher, walks, TUNED["steps"], seed)
-        path = batch["path"].transpose(0, 1)
-        runs.append(_along(path, batch["label"]))
-        targets.append(torch.diff(path, dim=0) * TUNED["steps"])
-    return _save_certificates(delta, runs, (targets[0], targets[1]), TUNED, folder)
-
-
-def _samples(recipe: Recipe) -> list[tuple[int, int]]:
-    """How many samples calibrate and how many check, and the seeds of their noise."""
-    return [(CALIBRATION, recipe.seed + 2), (HELD_OUT, recipe.seed + 3)]
-
-
-def _along(path: torch.Tensor, label: torch.Tensor) -> Run:
-    return lambda delta: velocity(delta, path, label)
-
-
-def _save_certificates(
-    delta: DeltaNetwork, runs: list[Run], target: Any, about: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
-    found = []
-    for budget in about["budgets"]:
-        with rich.status.Status(f"thresholds for an error of {budget:g}"):
-            found.append(calibrate(delta, runs[0], runs[1], budget, target))
-    table = {"sampler": SAMPLER, "steps": about["steps"], "default": about["default"]}
-    table |= {"certificates": [certificate.to_dict() for certificate in found]}
-    files.write(folder / CERTIFICATES, json.dumps(table, indent=1) + "\n")
-    return {"error": {c.budget: c.output_error for c in found}}
-
-
-def velocity(delta: DeltaNetwork, path: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The velocity [T, B, ...] that a sigma-delta generator sees at points [T + 1, B, ...]."""
-    network, state, steps = by_changes(delta), delta.start(label), len(path) - 1
-    found = []
-    for i in range(steps):
-        estimate, state = network(path[i], i / steps, state)
-        found.append((estimate - path[i]) / (1 - i / steps))
-    return torch.stack(found)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe, how its result is written, and the training whose result it starts from.
+    """A recipe with what comes before and after it.
 
-    The recipe is made from the seed and, if there is an `after`, the folder of that result.
+    Attributes:
+        recipe: from the seed and, if there is an `after`, the folder of its result.
+        save: writes the network of a recipe to a folder; returns figures for its card.
+        data: the source of the data and their licence.
+        after: the training whose result this one starts from.
     """
 
     recipe: Callable[..., Recipe]
     save: Callable[[nn.Module, Recipe, Path], dict[str, Any]]
-    data: str = MNIST_LICENCE
+    data: str = LICENCES["mnist"]
     after: str | None = None
 
 
 TRAININGS: dict[str, Training] = {
-    "mnist": Training(generators.mnist, save_convertible),
-    "mnist-guided": Training(generators.mnist_guided, save_model),
+    "mnist": Training(generators.mnist, generators.save_convertible),
+    "mnist-guided": Training(generators.mnist_guided, generators.save_model),
     "mnist-sigma-delta": Training(
-        generators.mnist_sigma_delta, save_sigma_delta, after="mnist-guided"
+        generators.mnist_sigma_delta, generators.save_sigma_delta, after="mnist-guided"
     ),
-    "mnist-spiking": Training(generators.mnist_spiking, save_model),
-    "cifar10": Training(generators.cifar10, save_model, LICENCES["cifar10"]),
+    "mnist-spiking": Training(generators.mnist_spiking, generators.save_model),
+    "cifar10": Training(generators.cifar10, generators.save_model, LICENCES["cifar10"]),
     "mnist-classifier": Training(
         image_classifiers.mnist_classifier, image_classifiers.save_classifier
     ),
@@ -139,8 +56,8 @@ TRAININGS: dict[str, Training] = {
     ),
 }
 TRAININGS |= {
-    name: Training(partial(spiking_classifiers.recipe, name), spiking_classifiers.save, task.about)
-    for name, task in spiking_classifiers.TASKS.items()
+    name: Training(partial(spiking_classifiers.recipe, name), spiking_classifiers.save, t.licence)
+    for name, t in spiking_classifiers.TASKS.items()
 }
 TRAININGS |= {
     name: Training(
@@ -150,7 +67,7 @@ TRAININGS |= {
 }
 TRAININGS |= {
     name: Training(
-        lambda seed, start, name=name: image_classifiers.quantised(name, seed, start),
+        partial(image_classifiers.quantised, name),
         image_classifiers.save_picture,
         LICENCES[image_classifiers.PICTURES[base].data],
         after=base,
@@ -160,13 +77,25 @@ TRAININGS |= {
 
 
 def train(
-    name: str, out: Path, seed: int = 0, device: str = "cpu", tensorboard: bool = False
+    name: str,
+    out: Path,
+    seed: int = 0,
+    device: str = "cpu",
+    tensorboard: bool = False,
+    status: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> Path:
     """Run the training `name` in `out`, going on where an earlier one stopped.
 
     The training whose result it starts from, if any, runs in a folder of that name beside `out`.
 
     Of the processes that torchrun starts, the first writes the result, and the others wait.
+
+    Args:
+        name: one of `TRAININGS`.
+        out: folder of the run; the network goes into its `model`.
+        seed: of everything random.
+        device, tensorboard: as of `learn.loop.fit`.
+        status: shows a sentence while its context is open.
 
     Returns:
         The folder with the network, its configuration and its card.
@@ -183,20 +112,21 @@ def train(
         raise InputError(
             f"there is no device {device!r} here; leave out --device to train on the CPU"
         ) from error
-    training, folder = TRAININGS[name], out / "model"
-    before = [training.after] if training.after else []
-    start = [train(first, out.parent / first, seed, device, tensorboard) for first in before]
-    recipe = training.recipe(seed, *start)
-    network, us = fit(recipe, out, device, tensorboard=tensorboard).cpu(), Processes.joined(device)
-    with us.together(f"what was trained is in {out}"):
-        if us.rank == 0:
-            _save_card(recipe, network, training.save(network, recipe, folder), out)
-        us.words("saved")
+    training, folder, options = TRAININGS[name], out / "model", (seed, device, tensorboard, status)
+    first = [training.after] if training.after else []
+    recipe = training.recipe(seed, *(train(n, out.parent / n, *options) for n in first))
+    network = fit(recipe, out, device, tensorboard=tensorboard).cpu()
+    processes = Processes.from_environment(device)
+    with processes.guard(f"what was trained is in {out}"):
+        if processes.rank == 0:
+            with status(f"writing {name}, and measuring what was written"):
+                _save_card(recipe, network, training.save(network, recipe, folder), out)
+        processes.barrier()
     return folder
 
 
 def _save_card(recipe: Recipe, network: nn.Module, figures: dict[str, Any], out: Path) -> None:
-    rows = logged(out)
+    rows = read_log(out)
     last = [row for row in rows if "loss" in row][-1]
     card = {
         "recipe": recipe.name,

@@ -1,16 +1,18 @@
-"""An assessment as a page and as tables of a terminal."""
+"""An assessment as a page, and as text and tables of a terminal."""
 
 import math
 from collections.abc import Iterator
 from shlex import quote
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from ..convert.assess import GRADED, TOLERANCE
 from ..convert.assessment import AssessedLayer, Assessment, Way, short
-from ..energy import tables
+from ..energy import CostTable
 from . import charts
+from .page import page
 
 AXIS = (1e-3, 10.0)  # of the page's drawings: events of a value
 
@@ -21,6 +23,26 @@ PUBLISHED = 0.064, range(5, 11)
 SIGNS = {"pays": "<", "loses": ">", "depends": "~", "stays": "stays dense"}
 
 
+def views(
+    assessment: Assessment, model: str, data: str, stream: bool, table: CostTable
+) -> tuple[str, Group]:
+    """The assessment as one HTML page that loads nothing, and as text for a terminal.
+
+    Args:
+        assessment: to show.
+        model, data: as the user named them.
+        stream: whether the samples follow each other.
+        table: with which it was priced.
+    """
+    sentences = _sentences(assessment, model, data, stream)
+    about = {"assessment": assessment, "sentences": sentences, "outcome": outcome, "table": table}
+    filters = {"short": short, "place": _place}
+    html = page("assess.html.j2", filters, title=f"{model} on {data}", **about)
+    tables = _layers(assessment), _memories(assessment, table)
+    parts = [Text(assessment.verdict, "bold"), *tables, *map(Text, sentences)]
+    return html, Group(*(line for part in parts for line in (part, "")))
+
+
 def outcome(layer: AssessedLayer, way: Way) -> str:
     """Whether a layer "pays" by events, "loses", "depends" on the memory, or "stays" as it is."""
     if layer.sent[way.name] is None:
@@ -29,26 +51,30 @@ def outcome(layer: AssessedLayer, way: Way) -> str:
     return "pays" if all(pays) else "depends" if any(pays) else "loses"
 
 
-def _told(found: Assessment, what: str, data: str, stream: bool) -> list[str]:
+def _sentences(assessment: Assessment, model: str, data: str, stream: bool) -> list[str]:
+    """What the figures mean; the one before the last may have a command on a line of its own."""
     kind = "samples that follow each other" if stream else "strangers: these are no stream"
-    told = [
-        f"{found.mean('zeros'):.0%} of what layers read is 0, and {found.mean('change'):.0%} moves "
-        f"by more than {TOLERANCE:g} of its spread from one sample to the next ({kind}); "
-        f"{found.samples} samples.",
+    sentences = [
+        f"{assessment.mean('zeros'):.0%} of what layers read is 0, and "
+        f"{assessment.mean('change'):.0%} moves by more than {TOLERANCE:g} of its spread from one "
+        f"sample to the next ({kind}); {assessment.samples} samples.",
         "On a processor with dense int8 units, run the ANN: skipping its zeros saves at most "
-        f"{1 - min(found.times()):.0%} there, if the units can. What events cost on it is unknown.",
+        f"{1 - min(assessment.times()):.0%} there, if the units can. What events cost on it is "
+        "unknown.",
     ]
-    if found.apart:
-        told.append(f"In no figure: {', '.join(found.apart)}, which stay dense by events, too.")
-    if found.method:
-        told += _advice(found, f"{quote(what)} {quote(data)}")
-    return [*told, f"As an int8 ANN, each weight fetched once a sample: {found.ann}"]
+    if assessment.apart:
+        names = ", ".join(assessment.apart)
+        sentences.append(f"In no figure: {names}, which stay dense by events, too.")
+    if assessment.method:
+        sentences += _advice(assessment, f"{quote(model)} {quote(data)}")
+    return [*sentences, f"As an int8 ANN, each weight fetched once a sample: {assessment.ann}"]
 
 
-def _advice(found: Assessment, named: str) -> Iterator[str]:
-    binary, lazy = found.ways[0], found.times(found.best, reuse=False)
+def _advice(assessment: Assessment, named: str) -> Iterator[str]:
+    """How to convert, and what would be thought of it elsewhere."""
+    binary, lazy = assessment.ways[0], assessment.times(assessment.best, reuse=False)
     yield (
-        f"Beside an ANN that fetched a weight for every use, {found.best.words} would cost "
+        f"Beside an ANN that fetched a weight for every use, {assessment.best.words} would cost "
         f"{short(min(lazy))} to {short(max(lazy))} times as much."
     )
     if binary.steps in PUBLISHED[1]:
@@ -56,45 +82,46 @@ def _advice(found: Assessment, named: str) -> Iterator[str]:
         yield (
             f"{binary.steps} binary steps tell as much as {bits} bits. Against an ANN of as many, "
             f"published (arXiv 2409.08290, 5 to 10 steps), spikes pay below {PUBLISHED[0]:.1%} a "
-            f"neuron and step; here they would be {found.rate(binary):.1%}."
+            f"neuron and step; here they would be {assessment.rate(binary):.1%}."
         )
-    steps = GRADED.steps if found.method == "graded" else binary.steps
-    command = f"axonal convert {named} --method {found.method} --steps {steps}"
-    yield f"If you convert: by {found.method}; {found.why}.\n{command}"
+    steps = GRADED.steps if assessment.method == "graded" else binary.steps
+    command = f"axonal convert {named} --method {assessment.method} --steps {steps}"
+    yield f"If you convert: by {assessment.method}; {assessment.why}.\n{command}"
 
 
-def _layers(found: Assessment) -> Table:
-    table = Table(
+def _layers(assessment: Assessment) -> Table:
+    """A row a layer: what it reads, and by each way its events beside the break-even."""
+    rows = Table(
         box=None, padding=(0, 1, 0, 0), caption="events a value beside the break-even, nominal"
     )
     for name in ("layer", "zeros", "moves", "mul-adds", "reuse"):
-        table.add_column(name, justify="left" if name == "layer" else "right", overflow="fold")
-    for way in found.ways:
-        table.add_column(f"{way.name}, {way.steps}", justify="right")
-    for layer in found.layers:
+        rows.add_column(name, justify="left" if name == "layer" else "right", overflow="fold")
+    for way in assessment.ways:
+        rows.add_column(f"{way.name}, {way.steps}", justify="right")
+    for layer in assessment.layers:
         shares = f"{layer.zeros:.0%}", f"{layer.change:.0%}"
         row = [*shares, charts.si(layer.dense), f"{layer.ann.reuse:.0f}"]
-        for way in found.ways:
+        for way in assessment.ways:
             sent, sign = layer.sent[way.name], SIGNS[outcome(layer, way)]
             even = short(layer.break_even[way.name].nominal)
             row.append(sign if sent is None else f"{short(sent)} {sign} {even}")
-        table.add_row(Text(layer.name), *row)
-    return table
+        rows.add_row(Text(layer.name), *row)
+    return rows
 
 
-def _memories(found: Assessment) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    ways = [way.name for way in found.ways]
+def _memories(assessment: Assessment, table: CostTable) -> Table:
+    """A row a memory: the ANN's joules, and the multiples of every way."""
+    rows = Table(box=None, padding=(0, 1, 0, 0))
+    ways = [way.name for way in assessment.ways]
     for name in ("event-driven chip, with", "int8 ANN", "zeros skipped", *ways, "would pay"):
-        table.add_column(name, overflow="fold")
-    multiples = [[*found.times(way)] for way in (None, *found.ways)]
-    for i, (place, joules) in enumerate(
-        zip(tables.load().scenarios.values(), found.ann.total, strict=True)
-    ):
+        rows.add_column(name, overflow="fold")
+    multiples = [[*assessment.times(way)] for way in (None, *assessment.ways)]
+    memories = zip(table.scenarios.values(), assessment.ann.total, strict=True)
+    for i, (memory, joules) in enumerate(memories):
         beside = [f"× {short(multiple[i])}" for multiple in multiples]
-        paying = ", ".join(found.paying()[i]) or "no layer"
-        table.add_row(place, charts.si(joules, "J"), *beside, Text(paying))
-    return table
+        layers = ", ".join(assessment.paying()[i]) or "no layer"
+        rows.add_row(memory, charts.si(joules, "J"), *beside, Text(layers))
+    return rows
 
 
 def _place(events: float) -> float:

@@ -7,11 +7,12 @@ from ..convert.api import SIGMA_DELTA
 from ..convert.certificate import Certificate
 
 
-def _certificate(certificate: Certificate) -> Table:
+def table(certificate: Certificate) -> Table:
+    """The layers of a converted network, each with its errors."""
     fields = ("threshold", "spikes", "clip", "quantisation", "unevenness", "error")
     if certificate.method == SIGMA_DELTA:
         fields = ("threshold", "share", "synops", "error")
-    table = Table("layer", *fields, box=None, padding=(0, 1, 0, 0))
+    rows = Table("layer", *fields, box=None, padding=(0, 1, 0, 0))
     for layer in certificate.layers:
-        table.add_row(Text(layer.name), *(f"{getattr(layer, field):.3g}" for field in fields))
-    return table
+        rows.add_row(Text(layer.name), *(f"{getattr(layer, field):.3g}" for field in fields))
+    return rows

@@ -1,4 +1,4 @@
-"""Charts as SVG text, without a plotting library: scatter with intervals, and work by step.
+"""Charts as SVG text, without a plotting library: scatter with intervals, and bars by step.
 
 Colours are CSS variables (`--ann-0`, `--delta-0`, ...), so that the page sets them for light and
 dark; markers and dashes differ as well, so that no series is told by colour alone.
@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 GLYPH = 6.6  # mean width of a character at 12 px, in px
-MARKERS = ("circle", "square", "triangle", "diamond")
+MARKERS = (  # corners around a point; none is a circle
+    (),
+    ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
+    ((0, -5.8), (5.4, 4.2), (-5.4, 4.2)),
+    ((0, -6.2), (6.2, 0), (0, 6.2), (-6.2, 0)),
+)
 DASHES = ("", "7 4", "2 4", "9 3 2 3")
 
 
@@ -104,11 +109,12 @@ def ticks(low: float, high: float, log: bool, most: int = 8) -> list[float]:
         step = next(decade * m for m in (1, 2, 5, 10) if decade * m >= rough)
         return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values: list[float] = []
     for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**p for p in decades for d in digits if low <= d * 10.0**p <= high]
-        if len(found) <= most:
-            return found
-    return found[:: math.ceil(len(found) / most)]
+        values = [d * 10.0**p for p in decades for d in digits if low <= d * 10.0**p <= high]
+        if len(values) <= most:
+            return values
+    return values[:: math.ceil(len(values) / most)]
 
 
 def scatter(
@@ -137,9 +143,8 @@ def scatter(
         x, y = frame.x(point.x), frame.y(point.y)
         frame.taken.append((x - 5, y - 5, x + 5, y + 5))
     parts = [_axes(frame, x_name, y_name)]
-    parts += [_line(frame, one) for one in series]
-    parts += [_whiskers(frame, one) for one in series]
-    parts += [_marks(frame, one) for one in series]
+    for draw in (_line, _whiskers, _marks):
+        parts += [draw(frame, one) for one in series]
     parts += [_labels(frame, one) for one in reversed(series)]
     return _svg(frame, f"{y_name} against {x_name}", parts)
 
@@ -148,28 +153,18 @@ def steps(
     bars: Series, lines: Sequence[Series], x_name: str, y_name: str, width: int, height: int
 ) -> Markup:
     """`bars` one a step from zero, with `lines` drawn over them as staircases; x = 1, 2, ..."""
-    everything = [point for one in (bars, *lines) for point in one.points]
-    count = max(point.x for point in everything)
-    top = max(point.y for point in everything) * 1.08 or 1.0
+    points = [point for one in (bars, *lines) for point in one.points]
+    count = max(point.x for point in points)
+    top = max(point.y for point in points) * 1.08 or 1.0
     x = _Axis(0.5, count + 0.5, 62, width - 14, False)
     frame = _Frame(width, height, x, _Axis(0, top, height - 48, 12, False))
     parts = [_axes(frame, x_name, y_name)]
     gap = 0.14 * (x(2) - x(1))
     for point in bars.points:
         left, upper = x(point.x - 0.5) + gap, frame.y(point.y)
-        parts.append(
-            Markup(
-                '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="2" '
-                'style="fill:var(--{})"><title>{}</title></rect>'
-            ).format(
-                left,
-                upper,
-                x(point.x + 0.5) - gap - left,
-                frame.y(0) - upper,
-                bars.tone,
-                point.title,
-            )
-        )
+        box = {"width": x(point.x + 0.5) - gap - left, "height": frame.y(0) - upper}
+        title = _tag("title", point.title)
+        parts.append(_tag("rect", title, x=left, y=upper, **box, rx=2, style=_fill(bars)))
     for one in lines:
         path = " ".join(
             f"{'L' if i else 'M'}{x(p.x - 0.5):.1f} {frame.y(p.y):.1f}H{x(p.x + 0.5):.1f}"
@@ -182,17 +177,56 @@ def steps(
 def key(one: Series, bar: bool = False) -> Markup:
     """A little drawing of a series for a legend."""
     if bar:
-        body = Markup('<rect x="8" y="1" width="12" height="12" rx="2" style="fill:var(--{})"/>')
-        return Markup('<svg class="key" viewBox="0 0 28 14">{}</svg>').format(body.format(one.tone))
-    mark = _mark(14, 7, one) if any(point.label for point in one.points) else Markup("")
-    return Markup('<svg class="key" viewBox="0 0 28 14">{}{}</svg>').format(
-        _path("M1 7H27", one), mark
+        drawn = _tag("rect", x=8, y=1, width=12, height=12, rx=2, style=_fill(one))
+    else:
+        drawn = _path("M1 7H27", one)
+        drawn += _mark(14, 7, one) if any(point.label for point in one.points) else ""
+    return _tag("svg", drawn, class_="key", viewBox="0 0 28 14")
+
+
+def standalone(chart: Markup, series: Sequence[Series]) -> str:
+    """A chart as a file of its own, with its legend above it and the colours of the page."""
+    style = (Path(__file__).with_name("templates") / "chart.css").read_text()
+    text, room = str(chart), 18 * len(series) + 10
+    width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
+    legend = [
+        _tag("text", one.name, x=20, y=22 + 18 * i - room, style=_fill(one), class_="label")
+        for i, one in enumerate(series)
+    ]
+    start = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {} {} {}" role="img">'
+    plate = '<rect y="{}" width="100%" height="100%" style="fill:var(--card)"/>'
+    head = start.format(-room, width, height + room) + f"<style>{style}</style>"
+    body = text[text.index(">") + 1 :].replace("</svg>", "".join(map(str, legend)) + "</svg>")
+    return f"{head}{plate.format(-room)}{body}\n"
+
+
+def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:
+    """Points 1, 2, ... of a figure for each step."""
+    return tuple(
+        Point(i, float(v), float(v), float(v), "", f"{name}, step {i}: {si(float(v))}")
+        for i, v in enumerate(values, 1)
     )
+
+
+def _tag(name: str, *children: Markup | str, **attributes: str | float) -> Markup:
+    """An SVG element; numbers with a fraction to a tenth of a pixel, text escaped."""
+    text = Markup(f"<{name}")
+    for attribute, value in attributes.items():
+        digits = f"{value:.1f}" if isinstance(value, float) else value
+        text += Markup(' {}="{}"').format(attribute.rstrip("_").replace("_", "-"), digits)
+    if not children:
+        return text + Markup("/>")
+    return text + Markup(">{}</{}>").format(Markup("").join(children), Markup(name))
+
+
+def _fill(one: Series) -> str:
+    return f"fill:var(--{one.tone})"
 
 
 def _frame(
     xs: list[float], ys: list[float], width: int, height: int, straight: bool = False
 ) -> _Frame:
+    """The axes that hold all of `xs` and `ys`."""
     if straight:
         x = _Axis(0.0, 1.05 * max(xs), 62, width - 14, False)
         return _Frame(width, height, x, _Axis(0.0, 1.1 * max(ys), height - 48, 12, False))
@@ -211,50 +245,33 @@ def _frame(
 
 def _axes(frame: _Frame, x_name: str, y_name: str) -> Markup:
     x, y = frame.x, frame.y
-    parts = []
     numbers = x.log or x.low == 0  # and not steps, which are counted from 1
     if numbers:
         places = ticks(x.low, x.high, x.log, max(4, int((x.end - x.start) / 85)))
     else:
         stride = max(1, math.ceil(x.high / max(4, (x.end - x.start) / 34)))
         places = [float(i) for i in range(1, int(x.high) + 1) if i == 1 or i % stride == 0]
-    for value in places:
-        parts.append(
-            Markup(
-                '<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>'
-                '<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>'
-            ).format(
-                "grid" if numbers else "none",
-                *(x(value), x(value), y.start, y.end),
-                *(x(value), y.start + 18, si(value)),
-            )
-        )
-    for value in ticks(y.low, y.high, y.log, max(3, int((y.start - y.end) / 45))):
-        parts.append(
-            Markup(
-                '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
-                '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-            ).format(x.start, x.end, y(value), y(value), x.start - 8, y(value) + 4, si(value))
-        )
-    parts.append(
-        Markup(
-            '<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-            '<text class="name" x="{}" y="{}" text-anchor="end">{}</text>'
-            '<text class="name" transform="translate(14 {}) rotate(-90)" text-anchor="end">'
-            "{}</text>"
-        ).format(
-            *(x.start, x.end, y.start, y.start),
-            *(x.end, frame.height - 8, x_name),
-            *(y.end, y_name),
-        )
-    )
+    parts = []
+    for at, number in ((x(value), si(value)) for value in places):
+        rule = {"x1": at, "x2": at, "y1": y.start, "y2": y.end}
+        parts.append(_tag("line", class_="grid" if numbers else "none", **rule))
+        parts.append(_tag("text", number, x=at, y=y.start + 18, text_anchor="middle"))
+    values = ticks(y.low, y.high, y.log, max(3, int((y.start - y.end) / 45)))
+    for at, number in ((y(value), si(value)) for value in values):
+        parts.append(_tag("line", class_="grid", x1=x.start, x2=x.end, y1=at, y2=at))
+        parts.append(_tag("text", number, x=x.start - 8, y=at + 4, text_anchor="end"))
+    line = {"x1": x.start, "x2": x.end, "y1": y.start, "y2": y.start}
+    turned = f"translate(14 {y.end}) rotate(-90)"
+    parts.append(_tag("line", class_="axis", **line))
+    below = {"x": x.end, "y": frame.height - 8}
+    parts.append(_tag("text", x_name, class_="name", **below, text_anchor="end"))
+    parts.append(_tag("text", y_name, class_="name", transform=turned, text_anchor="end"))
     return Markup("").join(parts)
 
 
 def _path(path: str, one: Series) -> Markup:
-    return Markup(
-        '<path class="line" d="{}" style="stroke:var(--{})" stroke-dasharray="{}"/>'
-    ).format(path, one.tone, DASHES[one.mark % len(DASHES)])
+    stroke = {"style": f"stroke:var(--{one.tone})", "stroke_dasharray": DASHES[one.mark % 4]}
+    return _tag("path", class_="line", d=path, **stroke)
 
 
 def _line(frame: _Frame, one: Series) -> Markup:
@@ -273,37 +290,27 @@ def _whiskers(frame: _Frame, one: Series) -> Markup:
         if point.left:
             left = frame.x(point.left)
             path += f"M{x:.1f} {y:.1f}H{left + 3:.1f}"
-            circle = Markup('<circle class="open" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(left, y)
-        parts.append(
-            Markup('<g class="whisker" style="stroke:var(--{})"><path d="{}"/>{}</g>').format(
-                one.tone, path, circle
-            )
-        )
+            circle = _tag("circle", class_="open", cx=left, cy=y, r=3)
+        style = f"stroke:var(--{one.tone})"
+        parts.append(_tag("g", _tag("path", d=path), circle, class_="whisker", style=style))
     return Markup("").join(parts)
 
 
 def _marks(frame: _Frame, one: Series) -> Markup:
     return Markup("").join(
-        Markup("<g>{}<title>{}</title></g>").format(
-            _mark(frame.x(point.x), frame.y(point.y), one), point.title
-        )
-        for point in one.points
+        _tag("g", _mark(frame.x(p.x), frame.y(p.y), one), _tag("title", p.title))
+        for p in one.points
     )
 
 
 def _mark(x: float, y: float, one: Series) -> Markup:
-    corners = {
-        "square": ((-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)),
-        "triangle": ((0, -5.8), (5.4, 4.2), (-5.4, 4.2)),
-        "diamond": ((0, -6.2), (6.2, 0), (0, 6.2), (-6.2, 0)),
-    }
-    shape = MARKERS[one.mark % len(MARKERS)]
-    if shape == "circle":
-        body = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"').format(x, y)
-    else:
-        spots = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners[shape])
-        body = Markup('<polygon points="{}"').format(spots)
-    return body + Markup(' class="mark" style="fill:var(--{})"/>').format(one.tone)
+    about = {"class_": "mark", "style": _fill(one)}
+    corners = MARKERS[one.mark % len(MARKERS)]
+    if not corners:
+        return _tag("circle", cx=float(x), cy=float(y), r=5, **about)
+    return _tag(
+        "polygon", points=" ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners), **about
+    )
 
 
 def _labels(frame: _Frame, one: Series) -> Markup:
@@ -315,42 +322,12 @@ def _labels(frame: _Frame, one: Series) -> Markup:
             box = (x + dx, y + dy - 10, x + dx + wide, y + dy + 2)
             if point.label and frame.free(box):
                 frame.taken.append(box)
-                parts.append(
-                    Markup(
-                        '<text class="label" x="{:.1f}" y="{:.1f}" style="fill:var(--{})">{}</text>'
-                    ).format(box[0], y + dy, one.tone, point.label)
-                )
+                place = {"x": box[0], "y": y + dy}
+                parts.append(_tag("text", point.label, class_="label", **place, style=_fill(one)))
                 break
     return Markup("").join(parts)
 
 
 def _svg(frame: _Frame, title: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(
-        frame.width, frame.height, escape(title), Markup("").join(parts)
-    )
-
-
-def alone(chart: Markup, series: Sequence[Series]) -> str:
-    """A chart as a file of its own, with its legend above it and the colours of the page."""
-    style = (Path(__file__).with_name("templates") / "chart.css").read_text()
-    text, room = str(chart), 18 * len(series) + 10
-    width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
-    legend = [
-        Markup('<text x="{}" y="{}" style="fill:var(--{})" class="label">{}</text>').format(
-            20, 22 + 18 * i - room, one.tone, one.name
-        )
-        for i, one in enumerate(series)
-    ]
-    start = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {} {} {}" role="img">'
-    plate = '<rect y="{}" width="100%" height="100%" style="fill:var(--card)"/>'
-    head = start.format(-room, width, height + room) + f"<style>{style}</style>"
-    body = text[text.index(">") + 1 :].replace("</svg>", "".join(map(str, legend)) + "</svg>")
-    return f"{head}{plate.format(-room)}{body}\n"
-
-
-def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:
-    """Points 1, 2, ... of a figure for each step."""
-    return tuple(
-        Point(i, float(v), float(v), float(v), "", f"{name}, step {i}: {si(float(v))}")
-        for i, v in enumerate(values, 1)
-    )
+    box = f"0 0 {frame.width} {frame.height}"
+    return _tag("svg", _tag("title", title), *parts, viewBox=box, role="img")

@@ -1,91 +1,34 @@
-"""One self-contained HTML page: what the spiking generator saves, and at what price."""
+"""The page about a generator: what its spiking form saves, and at what price."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from ..core import files
-from ..core.errors import InputError
-from ..energy.price import EVENT_STATE_BITS, PARTS, break_even, price
-from ..energy.tables import Table, load
-from ..generate.runs import Run, Saving, best, saving
-from . import figures
-from .charts import si
-from .figures import interval
+from ..core import png
+from ..core.meter import Counts
+from ..energy import EVENT_STATE_BITS, PARTS, CostTable, break_even, datapath, price
+from ..generate.runs import TOLERANCE, Comparison, Interval, Run, Saving, compare
+from . import charts
+from .page import page
 
-TOLERANCE = 1.05  # Frechet distances within this factor are of equal quality
 REUSES = (1, 16, 64)
 DATAPATHS = {8: "int8", 32: "fp32"}
+TONES = {"ann": "ann", "sigma_delta": "delta", "trained_spiking": "spike"}
+MARKS = {"ann": 0, "sigma_delta": 3, "trained_spiking": 2}
+FAMILIES = {"ann": "ANN", "sigma_delta": "sigma-delta", "trained_spiking": "trained spiking"}
+WIDE, NARROW = (1040, 500), (400, 430)
+PICTURE = 16  # samples a picture
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The runs that the report is about.
-
-    Attributes:
-        spiking: the spiking run that saves most at equal quality; where every one is better than
-            all ANN runs, the spiking run with the lowest Frechet distance.
-        best: the ANN run with the lowest Frechet distance.
-        equal: against the cheapest ANN run of the spiking run's quality; None: none reaches it.
-        skipping: the same against ANNs that skip zero activations.
-        trained: the best run of the trained spiking core, if there is one.
-    """
-
-    spiking: Run
-    best: Run
-    equal: Saving | None
-    skipping: Saving | None
-    trained: Run | None
-
-    @property
-    def dense(self) -> Run:
-        """The ANN run to compare with: equal in quality, else the best there is."""
-        return self.equal.baseline if self.equal else self.best
-
-    @property
-    def sparse(self) -> Run | None:
-        """The ANN run that skips zeros; None when no run's zeros were counted."""
-        if self.skipping:
-            return self.skipping.baseline
-        return self.best if self.best.zero_skipping is not None else None
-
-
-def compare(runs: Sequence[Run]) -> Comparison:
-    """Choose what to compare.
-
-    Raises:
-        InputError: no ANN run, no spiking run, two runs of one name, or one without operations.
-    """
-    anns = [run for run in runs if run.family == "ann"]
-    spiking = [run for run in runs if run.family != "ann"]
-    if not anns or not spiking:
-        raise InputError(f"report: {len(anns)} ANN and {len(spiking)} spiking runs; give both")
-    if len({run.name for run in runs}) < len(runs):
-        raise InputError("report: two runs have the same name; names must tell them apart")
-    if idle := [run.name for run in runs if run.work == 0]:
-        raise InputError(f"report: {idle[0]} counts no synaptic operations; meter the run")
-    top = best(anns)
-    savings = [(found.saving, run) for run in spiking if (found := saving(run, anns, TOLERANCE))]
-    chosen = max(savings, key=lambda pair: pair[0])[1] if savings else best(spiking)
-    trained = [run for run in spiking if run.family == "trained_spiking"]
-    return Comparison(
-        chosen,
-        top,
-        saving(chosen, anns, TOLERANCE),
-        saving(chosen, anns, TOLERANCE, skipping=True),
-        best(trained) if trained else None,
-    )
-
-
-def render(
+def html(
     runs: Sequence[Run],
     certificate: Mapping[str, Any],
     title: str,
     facts: Mapping[str, Any],
-    alone: Mapping[str, float] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    table: CostTable | None = None,
 ) -> str:
     """The report as one HTML page that loads nothing.
 
@@ -95,91 +38,115 @@ def render(
             with "name", "threshold", "error", "share"; anything may be missing.
         title: of the page.
         facts: machine, versions, seed, command, sample count: printed as they are.
-        alone: seconds of one image made alone, by what made it.
+        seconds: of one image made by itself, by what made it.
+        table: prices of operators and memories; the shipped `cmos45` by default.
 
     Raises:
-        InputError: as `compare`.
+        InputError: as `generate.runs.compare`, or the table is no datapath of int8 and fp32.
     """
-    choice, table = compare(runs), load()
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"si": si, "interval": interval}
-    return environment.get_template("generation.html.j2").render(
+    choice, table = compare(runs), datapath(table, tuple(DATAPATHS))
+    return page(
+        "generation.html.j2",
+        {"interval": interval},
         title=title,
         choice=choice,
-        verdict=verdict(choice),
-        energy_verdict=_energy_verdict(choice),
+        energy_verdict=_energy_verdict(choice, table),
         numbers=_numbers(choice),
         samples=_samples(choice),
-        quality=figures.quality_chart(runs),
-        steps=figures.step_chart(choice.spiking, choice.dense),
+        quality=quality_chart(runs),
+        steps=step_chart(choice.spiking, choice.dense),
         layers=_layers(choice, certificate),
         certificate=_certificate(certificate),
         energies=[_energies(choice, table, bits) for bits in DATAPATHS],
         break_evens=_break_evens(choice, table),
-        alone=alone or {},
+        seconds=seconds or {},
         table=table,
         state_bits=EVENT_STATE_BITS,
         parts=[part.replace("_", " ") for part in PARTS],
         runs=sorted(runs, key=lambda run: (run.family, run.name)),
-        families=figures.FAMILIES,
+        families=FAMILIES,
         facts=facts,
         tolerance=TOLERANCE,
     )
 
 
-def write(
-    path: str | Path,
-    runs: Sequence[Run],
-    certificate: Mapping[str, Any],
-    title: str,
-    facts: Mapping[str, Any],
-    alone: Mapping[str, float] | None = None,
-) -> Path:
-    """Write what `render` makes to `path`.
+def interval(figure: Interval | None, digits: int = 2) -> str:
+    """ "3.42 (3.10 to 3.80)", or a dash for what is not known."""
+    if figure is None:
+        return "–"
+    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
-    Raises:
-        InputError: as `render`. FileError: `path` can't be written.
+
+def picture(run: Run) -> Markup:
+    """The first samples of a run as an inline PNG."""
+    images = run.images[:PICTURE]
+    if not len(images):
+        return Markup("<p>no samples</p>")
+    data = b64encode(png.encode(png.grid(images, min(4, len(images))))).decode()
+    return Markup('<img alt="samples of {}" src="data:image/png;base64,{}">').format(run.name, data)
+
+
+def quality_chart(runs: Sequence[Run]) -> dict[str, Any]:
+    """Frechet distance against work: a series a network and sampler, for sigma-delta a step count.
+
+    Networks of one family go by what their runs' names say before the comma.
     """
-    return files.write(path, render(runs, certificate, title, facts, alone))
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        changes = run.family == "sigma_delta"
+        kind = FAMILIES[run.family] if changes else run.name.split(",")[0]
+        rank = list(TONES).index(run.family)
+        steps = run.steps if changes else 0
+        groups.setdefault((rank, run.family, kind, run.sampler, steps), []).append(run)
+    series, used = [], dict.fromkeys(TONES, 0)
+    for (_, family, kind, sampler, steps), members in sorted(groups.items(), key=lambda g: g[0]):
+        points = tuple(_point(run) for run in sorted(members, key=lambda run: run.work))
+        name = f"{kind}, {sampler}" + (f", {steps} steps" if steps else "")
+        tone = f"{TONES[family]}-{used[family] % 3}"
+        series.append(charts.Series(name, points, tone, MARKS[family] + used[family]))
+        used[family] += 1
+    names = "synaptic operations an image", "Fréchet distance"
+    return {
+        "legend": [(charts.key(one), one.name) for one in series],
+        "charts": [charts.scatter(series, *names, *size) for size in (WIDE, NARROW)],
+    }
 
 
-def verdict(choice: Comparison) -> str:
-    """The result in a sentence or two; it may be that spiking loses."""
-    run, fd = choice.spiking, choice.spiking.fd.value
-    if choice.equal is None:
-        ratio = run.work / choice.best.work
-        return (
-            f"No ANN run reaches the quality of {run.name} (FD {fd:.2f}): it is better than every "
-            f"one of them. Of the best, {choice.best.name} (FD {choice.best.fd.value:.2f}), it "
-            f"needs {ratio:.0%} of the synaptic operations."
-        )
-    base, gain = choice.equal.baseline, choice.equal.saving
-    head = "Spiking pays in operations" if gain > 0 else "Spiking loses in operations"
-    text = (
-        f"{head}: {run.name} (FD {fd:.2f}) needs {1 - gain:.0%} of the synaptic operations of "
-        f"{base.name} (FD {base.fd.value:.2f}), the cheapest ANN run of its quality."
-    )
-    if choice.skipping is None:
-        return text
-    rest = choice.skipping.saving
-    against = "saves" if rest > 0 else "loses"
-    return f"{text} Against an ANN that skips its zero activations it {against} {abs(rest):.0%}."
+def _point(run: Run) -> charts.Point:
+    label = str(run.steps)
+    if run.family == "sigma_delta":
+        label = "" if run.budget is None else f"{run.budget:g}"
+    title = f"{run.name}: FD {interval(run.fd)}, {charts.si(run.work)} operations"
+    left = run.skipping_work or None
+    return charts.Point(run.work, run.fd.value, run.fd.low, run.fd.high, label, title, left)
 
 
-def _energy_verdict(choice: Comparison) -> str:
+def step_chart(run: Run, dense: Run) -> dict[str, Any]:
+    """Synaptic operations in each evaluation of the network: `run` as bars, `dense` as a line."""
+
+    def series(counts: Counts, name: str, tone: str, mark: int = 0) -> charts.Series:
+        return charts.Series(name, charts.by_step(counts.by_step("synops"), name), tone, mark)
+
+    bars = series(run.counts, run.name, f"{TONES[run.family]}-0")
+    lines = [series(dense.counts, dense.name, "ann-0")]
+    if dense.zero_skipping is not None:
+        lines.append(series(dense.zero_skipping, f"{dense.name}, zeros skipped", "ann-1", 1))
+    names = "evaluation of the network", "synaptic operations"
+    legend = [(charts.key(bars, True), bars.name)] + [(charts.key(one), one.name) for one in lines]
+    return {
+        "legend": legend,
+        "charts": [charts.steps(bars, lines, *names, w, h - 140) for w, h in (WIDE, NARROW)],
+    }
+
+
+def _energy_verdict(choice: Comparison, table: CostTable) -> str:
     """Where the modelled energy agrees with the operations, int8, in a sentence."""
-    found: dict[str, list[str]] = {}
+    reuses: dict[str, list[str]] = {}
     for reuse in REUSES:
-        result = break_even(choice.spiking.counts, choice.dense.counts, reuse=reuse)
-        found.setdefault(_outcome(result.verdict), []).append(str(reuse))
-    told = "; ".join(f"{outcome} at R = {', '.join(where)}" for outcome, where in found.items())
-    return f"Modelled energy (int8, ANN weights used R times a fetch): {told}."
+        result = break_even(choice.spiking.counts, choice.dense.counts, table, reuse=reuse)
+        reuses.setdefault(_outcome(result.verdict), []).append(str(reuse))
+    text = "; ".join(f"{outcome} at R = {', '.join(where)}" for outcome, where in reuses.items())
+    return f"Modelled energy (int8, ANN weights used R times a fetch): {text}."
 
 
 def _outcome(text: str) -> str:
@@ -190,13 +157,13 @@ def _outcome(text: str) -> str:
 
 
 def _numbers(choice: Comparison) -> list[tuple[str, str, str]]:
-    """Big figure, what it is, and what it compares with."""
+    """Big figures, each with its name and what it compares with."""
 
-    def row(what: str, found: Saving | None) -> tuple[str, str, str]:
-        if found is None:
-            return "–", what, "no ANN run of this quality to compare with"
-        sign = "−" if found.saving < 0 else ""
-        return f"{sign}{abs(found.saving):.0%}", what, f"against {found.baseline.name}"
+    def row(name: str, gain: Saving | None) -> tuple[str, str, str]:
+        if gain is None:
+            return "–", name, "no ANN run of this quality to compare with"
+        sign = "−" if gain.saving < 0 else ""
+        return f"{sign}{abs(gain.saving):.0%}", name, f"against {gain.baseline.name}"
 
     ratio = choice.spiking.fd.value / choice.best.fd.value if choice.best.fd.value else 1.0
     return [
@@ -207,6 +174,7 @@ def _numbers(choice: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _samples(choice: Comparison) -> list[dict[str, Any]]:
+    """The runs whose samples are shown, each once, with its roles."""
     roles = [
         ("best ANN", choice.best),
         ("cheapest ANN of equal quality", choice.equal.baseline if choice.equal else None),
@@ -220,7 +188,7 @@ def _samples(choice: Comparison) -> list[dict[str, Any]]:
         if run.name in panels:
             panels[run.name]["role"] += f", and {role}"
         else:
-            panels[run.name] = {"role": role, "run": run, "picture": figures.picture(run)}
+            panels[run.name] = {"role": role, "run": run, "picture": picture(run)}
     return list(panels.values())
 
 
@@ -269,14 +237,14 @@ def _certificate(certificate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figure(value: Any) -> str:
-    """Any value of a certificate: numbers to three digits, a dash for what is missing."""
+    """A value of a certificate as text: numbers to three digits, a dash for what is missing."""
     if value is None:
         return "–"
     plain = isinstance(value, float | int) and not isinstance(value, bool)
     return f"{value:.3g}" if plain else str(value)
 
 
-def _energies(choice: Comparison, table: Table, bits: int) -> dict[str, Any]:
+def _energies(choice: Comparison, table: CostTable, bits: int) -> dict[str, Any]:
     """Rows of one datapath: the ANN at every R, the ANN that skips zeros, the spiking runs."""
     listed = [
         (run, counts, reuse, bits, kind)
@@ -285,7 +253,7 @@ def _energies(choice: Comparison, table: Table, bits: int) -> dict[str, Any]:
     ]
     events = {run.name: run for run in (choice.spiking, choice.trained) if run}
     listed += [
-        (run, run.counts, 1, EVENT_STATE_BITS[bits], figures.FAMILIES[run.family])
+        (run, run.counts, 1, EVENT_STATE_BITS[bits], FAMILIES[run.family])
         for run in events.values()
     ]
     own = price(choice.spiking.counts, table, bits, 1, EVENT_STATE_BITS[bits]).total.nominal
@@ -293,33 +261,23 @@ def _energies(choice: Comparison, table: Table, bits: int) -> dict[str, Any]:
     for run, counts, reuse, state_bits, kind in listed:
         energy = price(counts, table, bits, reuse, state_bits)
         total = energy.total
-        rows.append(
-            {
-                "name": run.name,
-                "kind": kind,
-                "reuse": reuse,
-                "total": total,
-                "times": total.nominal / own if own else None,
-                "parts": [part.nominal for part in energy.parts.values()],
-                "energy": energy,
-            }
-        )
-    return {
-        "datapath": DATAPATHS[bits],
-        "bits": bits,
-        "rows": rows,
-        "most": max(row["total"].nominal for row in rows) or 1.0,
-    }
+        row = {"name": run.name, "kind": kind, "reuse": reuse, "total": total}
+        row["times"] = total.nominal / own if own else None
+        row["parts"] = [part.nominal for part in energy.parts.values()]
+        rows.append(row)
+    most = max(row["total"].nominal for row in rows) or 1.0
+    return {"datapath": DATAPATHS[bits], "rows": rows, "most": most}
 
 
-def _break_evens(choice: Comparison, table: Table) -> list[dict[str, Any]]:
+def _break_evens(choice: Comparison, table: CostTable) -> list[dict[str, Any]]:
+    """Rows of the headline run against each baseline, by datapath and R."""
     return [
         {
             "datapath": DATAPATHS[bits],
             "kind": kind,
             "reuse": reuse,
-            "result": (found := break_even(choice.spiking.counts, counts, table, bits, reuse)),
-            "outcome": _outcome(found.verdict),
+            "result": (result := break_even(choice.spiking.counts, counts, table, bits, reuse)),
+            "outcome": _outcome(result.verdict),
         }
         for bits in DATAPATHS
         for _, counts, kind in _baselines(choice)
@@ -327,7 +285,8 @@ def _break_evens(choice: Comparison, table: Table) -> list[dict[str, Any]]:
     ]
 
 
-def _baselines(choice: Comparison) -> list[tuple[Run, Any, str]]:
+def _baselines(choice: Comparison) -> list[tuple[Run, Counts, str]]:
+    """The ANN runs to price, with what they executed and how."""
     rows = [(choice.dense, choice.dense.counts, "ANN, dense")]
     if choice.sparse is not None and choice.sparse.zero_skipping is not None:
         rows.append((choice.sparse, choice.sparse.zero_skipping, "ANN, zeros skipped"))

@@ -1,4 +1,4 @@
-"""Pages filled from the templates of this room."""
+"""Pages from the templates of this room."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import charts
 
 
-def page(template: str, filters: Mapping[str, Callable], **about: Any) -> str:
-    """A template of this room filled with `about`; `si` writes numbers with their prefix."""
+def page(template: str, filters: Mapping[str, Callable], **values: Any) -> str:
+    """Fill a template of this room with `values`; its filter `si` writes numbers with prefixes."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -19,4 +19,4 @@ def page(template: str, filters: Mapping[str, Callable], **about: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"si": charts.si, **filters}
-    return environment.get_template(template).render(**about)
+    return environment.get_template(template).render(**values)

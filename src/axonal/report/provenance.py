@@ -1,4 +1,4 @@
-"""What results say of themselves: machine, versions, seed and command."""
+"""Where figures come from: machine, versions, seed and command."""
 
 import platform
 from importlib.metadata import version
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def facts(command: str, seed: int) -> dict[str, Any]:
-    """What a bench's results say of themselves: machine, versions, seed and command."""
+    """Machine, versions, seed and command of a run, as its results and its page state them."""
     names = ("axonal", "torch", "numpy", "numba")
     return {
         "machine": f"{_processor()}, {platform.system()} {platform.machine()}",
@@ -18,6 +18,7 @@ def facts(command: str, seed: int) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """The processor's name, and the threads that torch uses of it."""
     import torch
 
     info = Path("/proc/cpuinfo")

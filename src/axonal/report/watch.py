@@ -75,7 +75,7 @@ def own(made: Watch) -> str:
     told = []
     for judge in made.judges:
         if (counts := getattr(judge.detector, "counts", None)) is not None and judge.latest >= 0:
-            cost = price.price(counts(), bits=32)
+            cost = price(counts(), bits=32)
             told.append(
                 f"{judge.name} does {counts().total('synops'):.1f} synaptic operations a "
                 f"window, modelled at {cost}"

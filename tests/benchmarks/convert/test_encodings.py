@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -30,7 +28,7 @@ def tiny(monkeypatch):
 def test_every_code_is_trained_measured_and_told_of(tiny, tmp_path):
     found = encodings.figures(tmp_path, seed=1)
     rows = [(kind, name) for kind, some in encodings.CODES.items() for name in some]
-    assert len(found) == 5 * len(rows) == 60
+    assert len(found) == 5 * len(rows) == 35
     page = encodings.page(found)
     for kind, name in rows:
         at = f"[{kind}, {name}]"
@@ -40,7 +38,7 @@ def test_every_code_is_trained_measured_and_told_of(tiny, tmp_path):
             f"| {name} | {encodings.CODES[kind][name][1]} | {found[f'accuracy {at}']:.1f} % |"
             in page
         )
-    assert sum(found[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows) > 8
+    assert all(found[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows)
     assert found["code spikes [MNIST, latency]"] <= 6
     assert found["steps [spoken digits, delta]"] == 12
     assert page.count("Most accurate: ") == 2 and page.startswith("# ")
@@ -71,14 +69,7 @@ def test_sounds_end_in_silence(monkeypatch):
     assert (heard[2:8] > silent + 1).any() and (heard[20:] == heard[-1]).all()
     assert heard[-1] == pytest.approx(silent)
     assert (
-        not encodings.Coded(encodings.codec.Delta(**encodings.SIGNAL), 40)
+        not encodings.Coded(encodings.encoding.Delta(**encodings.SIGNAL), 40)
         .encode(heard[None, 20:])
         .any()
     )
-
-
-def test_a_population_widens_the_network():
-    code = dataclasses.replace(encodings.CODES["MNIST"]["population"][0], neurons=5)
-    network = encodings.Coded(code, 6)
-    assert network.encode(torch.rand(2, 6)).shape == (encodings.T, 2, 30)
-    assert network(torch.rand(2, 6)).shape == (2, 10)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from axonal.core.errors import FileError, InputError
-from axonal.core.neurons.kinds import Leaky
+from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine, reference
 from axonal.graph.graph import Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
 from axonal.nn import LIF, Sequential

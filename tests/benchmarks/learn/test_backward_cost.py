@@ -8,13 +8,13 @@ from benchmarks.learn import backward_cost
 def test_figures_and_their_drawing(monkeypatch, tmp_path):
     monkeypatch.setattr(backward_cost, "SIZES", (8, 16, 4))
     monkeypatch.setattr(backward_cost, "RATES", (0.05, 0.2))
-    found = backward_cost.figures(3, seed=0, threads=1)
-    assert len(found) == 2 * (3 + 2)
-    assert all(0 < part["low"] <= part["value"] <= part["high"] for part in found.values())
-    assert "backward speedup [eventprop, 20 %]" in found
-    backward_cost.draw(found, tmp_path / "cost.svg")
+    figures = backward_cost.figures(3, seed=0, threads=1)
+    assert len(figures) == 2 * (2 + 1)
+    assert all(0 < part["low"] <= part["value"] <= part["high"] for part in figures.values())
+    assert "backward speedup [eventprop, 20 %]" in figures
+    backward_cost.draw(figures, tmp_path / "cost.svg")
     root = ET.parse(tmp_path / "cost.svg").getroot()
-    assert sum("mpd-ed at" in (part.text or "") for part in root.iter()) == 2
+    assert sum("eventprop at" in (part.text or "") for part in root.iter()) == 2
 
 
 def test_networks_spike_at_the_rate_that_is_asked_for():

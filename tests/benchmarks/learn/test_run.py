@@ -40,11 +40,11 @@ def calls(monkeypatch):
         for w in learning.WEIGHTS
         for what in ("accuracy", "spikes an image")
     }
-    found = {"accuracy": 98.0, "spike_rate": 5.0, "seconds": 60.0, "parameters": 1234}
+    trained = {"accuracy": 98.0, "spike_rate": 5.0, "seconds": 60.0, "parameters": 1234}
     monkeypatch.setattr(
         learning,
         "_trained",
-        lambda name, *_: {f"{name.replace('-', '_')}_{k}": v for k, v in found.items()},
+        lambda name, *_: {f"{name.replace('-', '_')}_{k}": v for k, v in trained.items()},
     )
     monkeypatch.setattr(learning, "_curve", stands("energy", curve))
     monkeypatch.setattr(learning.epochs, "epochs", stands("epochs", times))

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor, fx
 
 from ...core.errors import InputError
-from ..activations import Observed, observe
+from ..activations import Calibration, Observed, observe
 from ..plan import Plan, Population
-from ..setting import Setting
 from ..tracing import rectifiers
 
 SHARES = torch.logspace(-1.3, 0, 60, dtype=torch.float64).tolist()  # of the largest value
 ROUNDS = 20  # of iteration from there
 
 
-def graded(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
+def graded(dense: fx.GraphModule, data: Calibration, bits: int = 8) -> Plan:
     """Neurons of graded spikes, each channel's ceiling where it errs least.
 
     Args:
@@ -36,12 +35,12 @@ def graded(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
     """
     if type(bits) is not int or not 1 <= bits <= 16:
         raise InputError(f"graded: {bits} bits of a spike; choose 1 to 16")
-    populations = least_error(dense, given, rectifiers(dense), 2**bits - 1)
-    return Plan("graded", given.steps, given.shape, populations)
+    populations = least_error(dense, data, rectifiers(dense), 2**bits - 1)
+    return Plan("graded", data.steps, data.shape, populations)
 
 
 def least_error(
-    dense: fx.GraphModule, given: Setting, slopes: Mapping[str, float], levels: int = 1
+    dense: fx.GraphModule, data: Calibration, slopes: Mapping[str, float], levels: int = 1
 ) -> dict[str, Population]:
     """Populations of so many levels a spike, each channel's ceiling where T steps err least.
 
@@ -51,9 +50,9 @@ def least_error(
     Raises:
         InputError, FileError: as `observe`.
     """
-    seen = observe(dense, [*slopes], given.x, given.folder)
+    seen = observe(dense, [*slopes], data.x, data.folder)
     return {
-        name: Population(ceiling(seen[name], levels * given.steps) / levels, levels, slope)
+        name: Population(ceiling(seen[name], levels * data.steps) / levels, levels, slope)
         for name, slope in slopes.items()
     }
 

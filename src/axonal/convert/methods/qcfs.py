@@ -16,9 +16,10 @@ from torch import fx, nn
 
 from ...core.errors import InputError
 from ...nn import QCFS
+from ...nn.interpreter import line
+from ..activations import Calibration
 from ..plan import Plan, Population
-from ..setting import Setting
-from ..tracing import Schedule, line, rectifiers
+from ..tracing import Schedule, rectifiers
 from .graded import least_error
 
 
@@ -40,7 +41,7 @@ def quantisable(model: nn.Module, levels: int) -> nn.Module:
     return twin
 
 
-def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") -> Plan:
+def qcfs(dense: fx.GraphModule, data: Calibration, schedule: Schedule = "waiting") -> Plan:
     """Binary spikes at learned ceilings; where there is a plain ReLU, where T levels err least.
 
     Args:
@@ -65,5 +66,5 @@ def qcfs(dense: fx.GraphModule, given: Setting, schedule: Schedule = "waiting") 
             populations[name] = Population(module.ceiling.detach().clone())
         else:
             plain[name] = slope
-    populations |= least_error(dense, given, plain) if plain else {}
-    return Plan("qcfs", given.steps, given.shape, populations, schedule)
+    populations |= least_error(dense, data, plain) if plain else {}
+    return Plan("qcfs", data.steps, data.shape, populations, schedule)

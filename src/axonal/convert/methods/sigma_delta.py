@@ -1,11 +1,13 @@
-"""A trained network as a sigma-delta network: layers that hand on changes, not values.
+"""A trained network as a sigma-delta network: its layers send changes, not values.
 
 Every activation becomes a delta neuron, which sends a graded spike when its activation has moved
-by its threshold since it last sent; every linear map acts on those changes alone, its bias spent
-once. Equations: `core.kinds.Delta`; the idea: O'Connor and Welling 2017, Sigma
+by its threshold since it last sent; every linear map acts on those changes alone, its bias added
+once. Equations: `core.neurons.Delta`; the idea: O'Connor and Welling 2017, Sigma
 delta quantized networks (arXiv 1611.02024), and Intel's Lava.
 """
 
+import copy
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,18 +16,19 @@ from torch import Tensor, fx, nn
 
 from ...core.errors import InputError
 from ...nn import Neuron, SigmaDelta
+from ...nn.interpreter import Interpreter, describe, line, module_of, record
 from ...nn.meter import Meter
-from ..changes import graph_of_changes
-from ..tracing import sources, trace
+from ...nn.stateful import State
+from ..tracing import input_dependent, is_linear, is_sum, kind_of, shallow, sources, trace
 
-State = dict[str, Tensor]
 INPUT, OUTPUT = "input", "(output)"
+ACTIVATIONS = ("relu", "leaky_relu")  # that a delta neuron has
 
 
 class DeltaNetwork(nn.Module):
     """A network that computes with changes: `y, state = network(x, state)`, time first.
 
-    x [T, B, ...] are the values of the moving input, y [T, B, ...] the values of the output;
+    x [T, B, ...] are the values of the first input, y [T, B, ...] the values of the output;
     everything in between is changes. `start` gives the first state.
 
     Attributes:
@@ -36,8 +39,8 @@ class DeltaNetwork(nn.Module):
     def __init__(self, dense: fx.GraphModule, delta: fx.GraphModule, example: tuple[Tensor, ...]):
         super().__init__()
         self.dense, self.delta = dense, delta
-        example, *still = example
-        self.still = tuple(tensor[:1] for tensor in still)
+        example, *constants = example
+        self.constants = tuple(tensor[:1] for tensor in constants)
         self.register_buffer("rest", torch.zeros_like(example[:1]))
         self.encoder = SigmaDelta(0.0, negative_slope=1.0)
         self.set_thresholds(dict.fromkeys(self.neurons, 0.0))
@@ -107,27 +110,26 @@ class DeltaNetwork(nn.Module):
         return fanouts
 
     def _first(self) -> State:
-        return self.start(*(tensor.to(self.rest.device) for tensor in self.still))
+        return self.start(*(tensor.to(self.rest.device) for tensor in self.constants))
 
     def start(self, *static: Tensor, batch: int = 1) -> State:
         """The state of a network that has seen the input zero for ever; one dense evaluation.
 
         Args:
-            static: the inputs that don't move, batch first (a class label, say).
+            static: the inputs that are constant, batch first (a class label, say).
             batch: how many samples, of a network without such inputs.
         """
         batch = len(static[0]) if static else batch
-        recorder = _Recorder(self.dense, set(self.neurons))
         rest = self.rest.expand(batch, *self.rest.shape[1:])
-        output = recorder.run(rest, *static)
-        state = {name: torch.stack(seen) for name, seen in recorder.seen.items()}
+        seen, output = record(self.dense, self.neurons, rest, *static)
+        state = {name: torch.stack(pair) for name, pair in seen.items()}
         return state | {INPUT: torch.stack([rest, rest]), OUTPUT: output[None]}
 
     def forward(self, x: Tensor, state: State, scale: float = 1.0) -> tuple[Tensor, State]:
         """The values of the output [T, B, ...] and the state after them.
 
         Args:
-            x: the moving input.
+            x: the first input.
             state: from `start`, or from the call before.
             scale: multiplies every threshold, for runs that need not be as exact throughout.
 
@@ -142,57 +144,33 @@ class DeltaNetwork(nn.Module):
                 f"x has batch {x.shape[1]} but the state {state[INPUT].shape[1]}; "
                 "call start with as many samples"
             )
-        moves = torch.diff(x, dim=0, prepend=state[INPUT][:1])
-        stepper = _Stepper(self, len(x), state, scale)
-        moves = stepper.neuron(INPUT, self.encoder, moves.flatten(0, 1))
-        moves = stepper.run(moves).unflatten(0, (len(x), -1))
-        y = state[OUTPUT] + torch.cumsum(moves, 0)
-        return y, stepper.after | {OUTPUT: y[-1:]}
+        change = torch.diff(x, dim=0, prepend=state[INPUT][:1])
+        after: State = {}
 
+        def fire(name: str, neuron: SigmaDelta, change: Tensor) -> Tensor:
+            spikes, after[name] = neuron(change.unflatten(0, (len(x), -1)), state[name], scale)
+            return spikes.flatten(0, 1)
 
-class _Recorder(fx.Interpreter):
-    """Runs the dense graph and keeps what each activation read and returned."""
+        def rule(run: Interpreter, n: fx.Node, module: nn.Module | None) -> Any:
+            if isinstance(module, SigmaDelta):
+                return fire(str(n.target), module, run.env[n.all_input_nodes[0]])
+            return run.default(n)
 
-    def __init__(self, graph: fx.GraphModule, names: set[str]):
-        super().__init__(graph)
-        self.names, self.seen = names, {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        read = self.env[n.args[0]] if n.name in self.names else None
-        result = super().run_node(n)
-        if read is not None:
-            self.seen[n.name] = read, result
-        return result
-
-
-class _Stepper(fx.Interpreter):
-    """Runs the graph of changes over T folded steps, threading each neuron's state."""
-
-    def __init__(self, network: DeltaNetwork, steps: int, state: State, scale: float):
-        super().__init__(network.delta)
-        self.steps, self.state, self.scale, self.after = steps, state, scale, {}
-
-    def neuron(self, name: str, neuron: SigmaDelta, moves: Tensor) -> Tensor:
-        moves = moves.unflatten(0, (self.steps, -1))
-        spikes, self.after[name] = neuron(moves, self.state[name], self.scale)
-        return spikes.flatten(0, 1)
-
-    def call_module(self, target, args, kwargs) -> Any:
-        module = self.fetch_attr(target)
-        if isinstance(module, SigmaDelta):
-            return self.neuron(target, module, *args)
-        return super().call_module(target, args, kwargs)
+        change = fire(INPUT, self.encoder, change.flatten(0, 1))
+        change = Interpreter(self.delta, rule).run(change).unflatten(0, (len(x), -1))
+        y = state[OUTPUT] + torch.cumsum(change, 0)
+        return y, after | {OUTPUT: y[-1:]}
 
 
 def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
     """Convert `model`, a torch module of linear maps and (leaky) ReLU, into a sigma-delta network.
 
-    Its first argument becomes the moving input; the others stand still during a run. Thresholds
+    Its first argument becomes the input; the others are constant during a run. Thresholds
     begin at 0, where the result computes what `model` does; `calibrate` sets them.
 
     Args:
         model: the trained module, traceable by torch.fx; its weights are shared, not copied.
-        example: arguments of the module: the moving input [B, ...], then those that stand still.
+        example: arguments of the module: the input [B, ...], then those that are constant.
 
     Raises:
         InputError: the module can't be traced, holds an operation without a rule (named with
@@ -200,3 +178,66 @@ def sigma_delta(model: nn.Module, *example: Tensor) -> DeltaNetwork:
     """
     dense = trace(model)
     return DeltaNetwork(dense, graph_of_changes(dense), example).eval()
+
+
+def graph_of_changes(dense: fx.GraphModule) -> fx.GraphModule:
+    """The graph of `trace` for changes of its first argument.
+
+    Linear maps act on changes as they are, without their biases; what is constant adds nothing;
+    activations become delta neurons. What is neither is refused, with the user's own line.
+
+    Raises:
+        InputError: an operation has no rule, or there is no activation.
+    """
+    delta = fx.GraphModule(shallow(dense), copy.deepcopy(dense.graph))
+    varying = input_dependent(delta.graph)
+    replaced = 0
+    for node in list(delta.graph.nodes):
+        if node not in varying or node.op in ("placeholder", "output"):
+            continue
+        # Asked of `dense`: a neuron may have taken the place of a module that is called again.
+        if kind_of(dense, node) in ACTIVATIONS and node.op == "call_module":
+            slope = getattr(module_of(dense, node), "negative_slope", 0.0)
+            delta.add_submodule(node.name, SigmaDelta(0.0, negative_slope=slope))
+            node.target = node.name
+            replaced += 1
+        else:
+            _to_changes(delta, node, varying)
+    if not replaced:
+        raise InputError(f"{type(dense).__name__} has no activation to turn into neurons")
+    for node in reversed(list(delta.graph.nodes)):
+        if node not in varying and node.op != "output" and not node.users:
+            delta.graph.erase_node(node)
+    delta.delete_all_unused_submodules()
+    delta.recompile()
+    return delta
+
+
+def _to_changes(graph: fx.GraphModule, node: fx.Node, varying: set[fx.Node]) -> None:
+    """Make `node` act on changes: biases and constant summands have none."""
+    if is_sum(graph, node):
+        _drop_constant_summand(graph.graph, node, varying)
+        return
+    if not is_linear(graph, node, varying):
+        raise InputError(
+            f"no rule to send changes through {node.name} ({describe(graph, node)}){line(node)}; "
+            "build it of linear maps and ReLU, or leave this part of the network out"
+        )
+    module = module_of(graph, node)
+    if getattr(module, "bias", None) is not None:
+        module._parameters["bias"] = None
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module._buffers["running_mean"] = torch.zeros_like(module.running_mean)
+
+
+def _drop_constant_summand(graph: fx.Graph, node: fx.Node, varying: set[fx.Node]) -> None:
+    first, second = node.args
+    if first in varying and second in varying:
+        return
+    summand, negative = (first, False) if first in varying else (second, "sub" in str(node.target))
+    if negative:
+        with graph.inserting_before(node):
+            summand = graph.call_function(operator.neg, (summand,))
+            varying.add(summand)
+    node.replace_all_uses_with(summand)
+    graph.erase_node(node)

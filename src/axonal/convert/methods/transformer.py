@@ -12,13 +12,14 @@ from torch import fx
 
 from ...core.errors import InputError
 from ...nn.hooks import MAPS
+from ...nn.interpreter import module_of
+from ..activations import Calibration
 from ..plan import Plan
-from ..setting import Setting
-from ..tracing import Role, module_of, rectifiers, roles
+from ..tracing import Role, rectifiers, roles
 from .graded import least_error
 
 
-def transformer(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
+def transformer(dense: fx.GraphModule, data: Calibration, bits: int = 8) -> Plan:
     """Signed encoders of 2^(bits - 1) - 1 levels before every map, at ceilings of least error.
 
     Args:
@@ -35,28 +36,28 @@ def transformer(dense: fx.GraphModule, given: Setting, bits: int = 8) -> Plan:
         slopes |= rectifiers(dense)
     if not slopes:
         raise InputError(f"{type(dense).__name__} has no activation; nothing would be converted")
-    populations = least_error(dense, given, slopes, most)
-    return Plan("transformer", given.steps, given.shape, populations)
+    populations = least_error(dense, data, slopes, most)
+    return Plan("transformer", data.steps, data.shape, populations)
 
 
 def encoded(dense: fx.GraphModule, known: dict[fx.Node, Role]) -> list[fx.Node]:
     """The nodes, rectifiers aside, whose values weights and products read."""
-    found: dict[fx.Node, None] = {}
+    sources: dict[fx.Node, None] = {}
     for node in dense.graph.nodes:
         if known[node] == "product" or isinstance(module_of(dense, node), MAPS):
             for read in node.all_input_nodes:
                 source = _origin(dense, read, known)
-                if known[source] not in ("input", "still", "rectifier"):
-                    found[source] = None
-    return [*found]
+                if known[source] not in ("input", "constant", "rectifier"):
+                    sources[source] = None
+    return [*sources]
 
 
 def _origin(dense: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Role]) -> fx.Node:
     """Where the values that `node` only moves or scales come from."""
-    moved = [n for n in node.all_input_nodes if known[n] != "still"]
-    while known[node] == "linear" and len(moved) == 1:
+    inputs = [n for n in node.all_input_nodes if known[n] != "constant"]
+    while known[node] == "linear" and len(inputs) == 1:
         if isinstance(module_of(dense, node), MAPS):
             break
-        node = moved[0]
-        moved = [n for n in node.all_input_nodes if known[n] != "still"]
+        node = inputs[0]
+        inputs = [n for n in node.all_input_nodes if known[n] != "constant"]
     return node

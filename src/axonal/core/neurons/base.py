@@ -12,13 +12,27 @@ from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from ..config import Config
+from ..config import Config, renamed
 from ..errors import InputError
 
 Emit = Literal["binary", "ternary", "integer", "multiple", "graded", "membrane"]
 Reset = Literal["subtract", "zero", "late", "none"]
 NEVER = 1e15  # a threshold that no membrane meets, and whose square is still a float32
-State = tuple[Any, ...]
+State = tuple[Any, ...]  # of one neuron: numbers, nodes or arrays, by `Dynamics.state_names`
+# What constants are called in files of before, by kind.
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "AdaptiveThreshold": {"fade": "rho", "rise": "beta"},
+    "AdaptiveCurrent": {"fade": "beta", "couple": "a", "kick": "b"},
+    "AdEx": {
+        "capacity": "capacitance",
+        "sharpness": "slope_factor",
+        "tau": "tau_w",
+        "couple": "a",
+        "kick": "b",
+        "back": "v_reset",
+    },
+    "BalancedResonate": {"fade": "gamma"},
+}
 
 
 class Algebra(Protocol):
@@ -36,11 +50,11 @@ class Algebra(Protocol):
         """The largest integer up to x; its gradient is zero."""
         ...
 
-    def hold(self, x: Any, /) -> Any:
+    def detach(self, x: Any, /) -> Any:
         """x, a constant to gradients."""
         ...
 
-    def through(self, value: Any, gradient: Any) -> Any:
+    def straight_through(self, value: Any, gradient: Any) -> Any:
         """`value`, with the gradient of `gradient` (straight-through; Bengio et al. 2013)."""
         ...
 
@@ -146,7 +160,7 @@ class Dynamics(Config):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Dynamics":
-        """The dynamics that `to_dict` wrote.
+        """The dynamics that `to_dict` wrote, now or before constants were renamed.
 
         Raises:
             InputError: an unknown kind, or as `Config.from_dict`.
@@ -157,9 +171,9 @@ class Dynamics(Config):
                 f"{cls.__name__}: kind {kind!r} is unknown; choose of {', '.join(cls.KINDS)}"
             )
         values = {key: value for key, value in values.items() if key != "kind"}
-        found = super(Dynamics, cls.KINDS[kind]).from_dict(values)
-        assert isinstance(found, Dynamics)
-        return found
+        dynamics = super(Dynamics, cls.KINDS[kind]).from_dict(renamed(values, RENAMED.get(kind)))
+        assert isinstance(dynamics, Dynamics)
+        return dynamics
 
     @property
     def graded(self) -> bool:
@@ -172,14 +186,14 @@ class Dynamics(Config):
         return 1 if self.graded else self.levels
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def state_names(self) -> tuple[str, ...]:
         """What a neuron carries from one step to the next."""
         return (*self.STATE, "wait") if self.refractory else self.STATE
 
     @property
     def state_size(self) -> int:
         """K, how many values that is."""
-        return len(self.names)
+        return len(self.state_names)
 
     @property
     def rest(self) -> tuple[float, ...]:
@@ -192,7 +206,7 @@ class Dynamics(Config):
         Args:
             m: the algebra of all values.
             x: the input.
-            state: as `names`.
+            state: as `state_names`.
             p: the constants by name, as attributes.
         """
         if not self.refractory:
@@ -201,13 +215,15 @@ class Dynamics(Config):
         resting, values = wait > 0, vars(p)
         values = values | {"threshold": m.where(resting, NEVER, p.threshold)}
         s, (v, *rest) = self.equations(m, x, tuple(inner), SimpleNamespace(**values))
-        fired = m.hold(s * s) > 0
+        fired = m.detach(s * s) > 0
         wait = m.where(fired, float(self.refractory), m.where(resting, wait - 1, 0.0))
         return s, (m.where(resting, inner[0], v), *rest, wait)
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         """`step` of a neuron that is not refractory."""
-        raise InputError(f"{type(self).__name__}: a kind of neuron has equations; see core.kinds")
+        raise InputError(
+            f"{type(self).__name__}: a kind of neuron has equations; see core.neurons.kinds"
+        )
 
     def fire(self, m: Algebra, h: Any, threshold: Any) -> Any:
         """The spike of the membrane h."""
@@ -220,35 +236,35 @@ class Dynamics(Config):
         u = h / threshold
         if self.emit == "graded":
             value = _power(m, u, self.levels)
-            return m.through(value, m.where(abs(m.hold(u)) < 1.5, u, 0.0))
+            return m.straight_through(value, m.where(abs(m.detach(u)) < 1.5, u, 0.0))
         shift = 0.5 if self.emit == "integer" else 0.0
         value, most = m.floor(u + shift), float(self.levels)
         value = m.where(value > most, most, m.where(value < 0, 0.0, value))
         inside = (u > -shift) & (u < most + 1 - shift)
-        return m.through(value, m.where(inside, u, 0.0))
+        return m.straight_through(value, m.where(inside, u, 0.0))
 
-    def sent(self, m: Algebra, s: Any) -> Any:
-        """The spike as the reset sees it: a constant to gradients if `detach_reset`."""
-        return m.hold(s) if self.detach_reset else s
+    def reset_spike(self, m: Algebra, s: Any) -> Any:
+        """The spike in the reset: a constant to gradients if `detach_reset`."""
+        return m.detach(s) if self.detach_reset else s
 
-    def recoil(self, m: Algebra, h: Any, s: Any, threshold: Any) -> Any:
+    def apply_reset(self, m: Algebra, h: Any, s: Any, threshold: Any) -> Any:
         """The membrane after the spike s."""
-        sent = self.sent(m, s)
+        s = self.reset_spike(m, s)
         if self.reset == "subtract":
-            return h - threshold * sent
+            return h - threshold * s
         if self.reset == "zero":
-            return h * (1 - m.where(sent > 1, 1.0, sent if self.emit != "ternary" else sent * sent))
+            return h * (1 - m.where(s > 1, 1.0, s if self.emit != "ternary" else s * s))
         return h
 
-    def recall(self, m: Algebra, h: Any, v: Any, threshold: Any) -> Any:
-        """The membrane h less what a late reset still owes for the spike of v."""
+    def apply_late_reset(self, m: Algebra, h: Any, v: Any, threshold: Any) -> Any:
+        """The membrane h after the late reset, if there is one, by the spike that v fired."""
         if self.reset != "late":
             return h
-        return h - threshold * self.sent(m, self.fire(m, v, threshold))
+        return h - threshold * self.reset_spike(m, self.fire(m, v, threshold))
 
     def _spike(self, m: Algebra, x: Any) -> Any:
         fired = x > 0 if self.above else x >= 0
-        return m.through(m.where(fired, 1.0, 0.0), m.surrogate(x) * x)
+        return m.straight_through(m.where(fired, 1.0, 0.0), m.surrogate(x) * x)
 
 
 def _power(m: Algebra, u: Any, levels: int) -> Any:

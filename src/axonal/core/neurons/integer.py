@@ -1,4 +1,4 @@
-"""Kinds of neurons that send whole numbers, each one event: converted networks are made of them."""
+"""Kinds of neurons that send whole numbers, each one event, in converted networks."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -36,7 +36,7 @@ class Signed(Dynamics):
 
     def __post_init__(self):
         super().__post_init__()
-        _numbered(self)
+        _check_emit(self)
 
     @property
     def graded(self) -> bool:
@@ -51,7 +51,7 @@ class Signed(Dynamics):
         below = self.fire(m, -p.negative_slope * h - late, p.threshold)
         # Without a slope nothing is sent below 0, whatever is divided.
         unit = p.threshold / m.where(p.negative_slope > 0, p.negative_slope, 1.0)
-        v = h - p.threshold * self.sent(m, above) + unit * self.sent(m, below)
+        v = h - p.threshold * self.reset_spike(m, above) + unit * self.reset_spike(m, below)
         return above - below, (v,)
 
 
@@ -81,7 +81,7 @@ class Burst(Dynamics):
 
     def __post_init__(self):
         super().__post_init__()
-        _numbered(self)
+        _check_emit(self)
         if not self.window > 0:
             raise InputError(f"Burst: window {self.window} must be above 0")
 
@@ -96,10 +96,11 @@ class Burst(Dynamics):
         fires = (clock >= p.opens) & (clock < p.opens + p.window)
         h = v + m.where(gathers, p.gain * x, 0.0)
         s = m.where(fires, self.fire(m, h, p.threshold), 0.0)
-        return s, (self.recoil(m, h, s, p.threshold), clock + 1)
+        return s, (self.apply_reset(m, h, s, p.threshold), clock + 1)
 
 
-def _numbered(dynamics: Dynamics) -> None:
+def _check_emit(dynamics: Dynamics) -> None:
+    """Refuse spikes that are no whole numbers."""
     if dynamics.emit not in ("integer", "multiple"):
         name = type(dynamics).__name__
         raise InputError(f"{name}: it sends numbers; choose emit 'integer' or 'multiple'")

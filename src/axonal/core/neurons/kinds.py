@@ -1,4 +1,4 @@
-"""The kinds of neurons: each is a `Dynamics` with its constants and its equations."""
+"""Kinds of neurons from the literature, each with the symbols and equations of its paper."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from typing import Any, ClassVar
 
 from ..errors import InputError
 from .base import Algebra, Dynamics, Reset, State
-from .integer import Burst as Burst
-from .integer import Signed as Signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +25,9 @@ class Leaky(Dynamics):
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         (v,) = state
-        h = self.recall(m, p.decay * v + p.gain * x, v, p.threshold)
+        h = self.apply_late_reset(m, p.decay * v + p.gain * x, v, p.threshold)
         s = self.fire(m, h, p.threshold)
-        return s, (self.recoil(m, h, s, p.threshold),)
+        return s, (self.apply_reset(m, h, s, p.threshold),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,64 +51,64 @@ class Current(Dynamics):
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         v, i = state
         i = p.synapse * i + p.gain * x
-        h = self.recall(m, p.decay * v + p.drive * i, v, p.threshold)
+        h = self.apply_late_reset(m, p.decay * v + p.drive * i, v, p.threshold)
         s = self.fire(m, h, p.threshold)
-        return s, (self.recoil(m, h, s, p.threshold), i)
+        return s, (self.apply_reset(m, h, s, p.threshold), i)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveThreshold(Dynamics):
     """A leaky membrane whose threshold rises with every spike and decays (ALIF, LSNN).
 
-        h = decay v + gain x,  fires at threshold + rise b,  b' = fade b + s,
+        h = decay v + gain x,  fires at threshold + beta a,  a' = rho a + s,
         "subtract" subtracts `threshold` alone
 
     Bellec et al. 2020 (Nat. Commun. 11:3625), eq. 8-10.
 
     Attributes:
-        decay, fade: of the membrane and of the adaptation, per step, in [0, 1].
-        rise: of the threshold by a spike.
+        decay, rho: of the membrane and of the adaptation a, per step, in [0, 1].
+        beta: how much a spike raises the threshold.
     """
 
-    STATE: ClassVar = ("v", "b")
-    UNIT: ClassVar = ("decay", "fade")
+    STATE: ClassVar = ("v", "a")
+    UNIT: ClassVar = ("decay", "rho")
     decay: float = 0.9
-    fade: float = 0.97
-    rise: float = 0.2
+    rho: float = 0.97
+    beta: float = 0.2
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
-        v, b = state
+        v, a = state
         h = p.decay * v + p.gain * x
-        s = self.fire(m, h, p.threshold + p.rise * b)
-        return s, (self.recoil(m, h, s, p.threshold), p.fade * b + s)
+        s = self.fire(m, h, p.threshold + p.beta * a)
+        return s, (self.apply_reset(m, h, s, p.threshold), p.rho * a + s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveCurrent(Dynamics):
     """A leaky membrane with a current that opposes it (adLIF).
 
-        h = decay v + (1 - decay) (gain x - w),   w' = fade w + couple h + kick s
+        h = decay v + (1 - decay) (gain x - w),   w' = beta w + a h + b s
 
     Bittar and Garner 2022 (Front. Neurosci. 16:865897), eq. 5-6, w taken at the end of the step.
 
     Attributes:
-        decay, fade: of the membrane and of w, per step, in [0, 1].
-        couple: of w to the membrane, "a".
-        kick: of a spike to w, "b".
+        decay, beta: of the membrane and of w, per step, in [0, 1]; the paper's alpha and beta.
+        a: how the membrane drives w.
+        b: what a spike adds to w.
     """
 
     STATE: ClassVar = ("v", "w")
-    UNIT: ClassVar = ("decay", "fade")
+    UNIT: ClassVar = ("decay", "beta")
     decay: float = 0.9
-    fade: float = 0.97
-    couple: float = 0.1
-    kick: float = 0.5
+    beta: float = 0.97
+    a: float = 0.1
+    b: float = 0.5
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         v, w = state
         h = p.decay * v + (1 - p.decay) * (p.gain * x - w)
         s = self.fire(m, h, p.threshold)
-        return s, (self.recoil(m, h, s, p.threshold), p.fade * w + p.couple * h + p.kick * s)
+        return s, (self.apply_reset(m, h, s, p.threshold), p.beta * w + p.a * h + p.b * s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +147,8 @@ class Izhikevich(Dynamics):
         h = v + p.dt * (0.04 * v * v + 5 * v + 140 - u + p.gain * x)
         u = u + p.dt * p.a * (p.b * v - u)
         s = self.fire(m, h, p.threshold)
-        sent = self.sent(m, s)
-        return s, (h + sent * (p.c - h), u + p.d * sent)
+        spike = self.reset_spike(m, s)
+        return s, (h + spike * (p.c - h), u + p.d * spike)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +156,16 @@ class AdEx(Dynamics):
     """The adaptive exponential neuron (Brette and Gerstner 2005, J. Neurophysiol. 94:3637).
 
         h = v + dt/C (-g (v - E) + g D exp((v - V)/D) - w + gain x)
-        w' = w + dt/tau (a (v - E) - w),   a spike sets v to `back` and adds `kick` to w
+        w' = w + dt/tau_w (a (v - E) - w),   a spike sets v to v_reset and adds b to w
 
     in mV, ms, pA, nS and pF; the exponent stops growing at `threshold`, where the spike is cut.
 
     Attributes:
-        capacity, leak, rest_potential, onset, sharpness: C, g, E, V and D.
-        tau, couple, kick: of w: its time constant, "a" and "b".
-        back: the membrane after a spike.
+        capacitance, leak, rest_potential, onset, slope_factor: C, g, E, V and D.
+        tau_w: the time constant of w.
+        a: how the membrane drives w.
+        b: what a spike adds to w.
+        v_reset: the membrane after a spike.
         dt: Euler step in ms.
     """
 
@@ -173,20 +173,20 @@ class AdEx(Dynamics):
     RESETS: ClassVar = ("zero",)
     threshold: float = 20.0
     reset: Reset = "zero"
-    capacity: float = 281.0
+    capacitance: float = 281.0
     leak: float = 30.0
     rest_potential: float = -70.6
     onset: float = -50.4
-    sharpness: float = 2.0
-    tau: float = 144.0
-    couple: float = 4.0
-    kick: float = 80.5
-    back: float = -70.6
+    slope_factor: float = 2.0
+    tau_w: float = 144.0
+    a: float = 4.0
+    b: float = 80.5
+    v_reset: float = -70.6
     dt: float = 0.1
 
     def __post_init__(self):
         super().__post_init__()
-        _positive(self, "dt", "capacity", "sharpness", "tau")
+        _positive(self, "dt", "capacitance", "slope_factor", "tau_w")
 
     @property
     def rest(self) -> tuple[float, ...]:
@@ -198,12 +198,12 @@ class AdEx(Dynamics):
         away = v - p.rest_potential
         # Not p.threshold, which is out of reach while a neuron is refractory.
         cut = m.where(v < self.threshold, v, self.threshold)
-        onset = p.leak * p.sharpness * m.exp((cut - p.onset) / p.sharpness)
-        h = v + p.dt / p.capacity * (onset - p.leak * away - w + p.gain * x)
-        w = w + p.dt / p.tau * (p.couple * away - w)
+        onset = p.leak * p.slope_factor * m.exp((cut - p.onset) / p.slope_factor)
+        h = v + p.dt / p.capacitance * (onset - p.leak * away - w + p.gain * x)
+        w = w + p.dt / p.tau_w * (p.a * away - w)
         s = self.fire(m, h, p.threshold)
-        sent = self.sent(m, s)
-        return s, (h + sent * (p.back - h), w + p.kick * sent)
+        spike = self.reset_spike(m, s)
+        return s, (h + spike * (p.v_reset - h), w + p.b * spike)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +239,7 @@ class Resonate(Dynamics):
         h = p.decay * (p.cosine * v - p.sine * y) + p.gain * x
         y = p.decay * (p.sine * v + p.cosine * y)
         s = self.fire(m, h, p.threshold)
-        return s, (self.recoil(m, h, s, p.threshold), y)
+        return s, (self.apply_reset(m, h, s, p.threshold), y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,22 +247,22 @@ class BalancedResonate(Dynamics):
     """Balanced resonate-and-fire (Higuchi et al. 2024, arXiv 2402.14603).
 
         b = damping - q,   h = v + dt (b v - omega y + gain x),   y' = y + dt (omega v + b y)
-        fires at threshold + q,   q' = fade q + s;   spikes damp, and nothing else resets
+        fires at threshold + q,   q' = gamma q + s;   spikes damp, and nothing else resets
 
     Attributes:
         omega: rad per unit of time.
         damping: the paper's p(omega) - b_offset; `at` computes it.
-        fade: of the refractory variable q, per step, in [0, 1].
+        gamma: decay of the refractory variable q, per step, in [0, 1].
         dt: the step in that unit.
     """
 
     STATE: ClassVar = ("v", "y", "q")
-    UNIT: ClassVar = ("fade",)
+    UNIT: ClassVar = ("gamma",)
     RESETS: ClassVar = ("none",)
     reset: Reset = "none"
     omega: float = 10.0
     damping: float = -1.5012562893380035
-    fade: float = 0.9
+    gamma: float = 0.9
     dt: float = 0.01
 
     def __post_init__(self):
@@ -287,7 +287,7 @@ class BalancedResonate(Dynamics):
         h = v + p.dt * (b * v - p.omega * y + p.gain * x)
         y = y + p.dt * (p.omega * v + b * y)
         s = self.fire(m, h, p.threshold + q)
-        return s, (h, y, p.fade * q + s)
+        return s, (h, y, p.gamma * q + s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,12 +325,12 @@ class Delta(Dynamics):
         v, r = state
         v = v + p.gain * x
         change = m.where(v > 0, v, p.negative_slope * v) - r
-        s = m.through(m.where(abs(change) >= p.threshold, change, 0.0), change)
+        s = m.straight_through(m.where(abs(change) >= p.threshold, change, 0.0), change)
         return s, (v, r + s)
 
 
 def _positive(dynamics: Dynamics, *names: str) -> None:
     for name in names:
         if not getattr(dynamics, name) > 0:
-            found = f"{type(dynamics).__name__}: {name} {getattr(dynamics, name)}"
-            raise InputError(f"{found} must be above 0")
+            value = f"{type(dynamics).__name__}: {name} {getattr(dynamics, name)}"
+            raise InputError(f"{value} must be above 0")

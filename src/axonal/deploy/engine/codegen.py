@@ -11,8 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from ...core.neurons.base import Dynamics
-from ...core.neurons.kinds import Delta, Leaky, Signed
+from ...core.neurons import Delta, Dynamics, Leaky, Signed
 from ...ops import simd
 from ...ops.autodiff import frame, program
 from ...ops.codegen import module

@@ -14,7 +14,7 @@ from . import codegen, kernels
 from .layout import DELAY, WEIGHTS, Tables
 from .memory import blank
 from .stages import Stage, Staged, split
-from .values import KEPT, State, rest, steps_of
+from .values import SEPARATE, GraphState, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
 Given = Mapping[str, np.ndarray | Events]
@@ -51,7 +51,7 @@ class Engine:
         self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
         self.compiled = codegen.compiled(self.stages[-1].tables.kinds)
 
-    def stream(self, state: State | None = None, scale: float = 1.0) -> "Stream | Staged":
+    def stream(self, state: GraphState | None = None, scale: float = 1.0) -> "Stream | Staged":
         """A run that goes on as events come.
 
         Args:
@@ -70,8 +70,8 @@ class Engine:
         return Staged(self.graph, self.stages, runs, self.rest if state is None else state)
 
     def run(
-        self, given: Given, state: State | None = None, scale: float = 1.0
-    ) -> tuple[dict[str, np.ndarray], State]:
+        self, given: Given, state: GraphState | None = None, scale: float = 1.0
+    ) -> tuple[dict[str, np.ndarray], GraphState]:
         """The values of the output nodes, [T, ...] by name, and the state after them.
 
         Args:
@@ -89,7 +89,7 @@ class Engine:
 class Stream:
     """A network at work: `push` events in, take events out. Made by `Engine.stream`."""
 
-    def __init__(self, engine: Engine, stage: Stage, state: State | None, scale: float):
+    def __init__(self, engine: Engine, stage: Stage, state: GraphState | None, scale: float):
         self.engine, self.scale = engine, np.float32(scale)
         self.graph, self.tables, self.begin = stage.graph, stage.tables, 0
         self.memory, self.rings = _blank(self.tables)
@@ -137,14 +137,14 @@ class Stream:
             self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
         self.pushes.append((steps, tally, work))
-        if len(self.pushes) > KEPT:
+        if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
         return self._taken(steps)
 
     def counts(self) -> Counts:
         """What was executed, a step for each push; the same that `nn.meter.Meter` counts.
 
-        Of more than `KEPT` pushes the first step holds all before the last.
+        Of more than `SEPARATE` pushes the first step holds all before the last.
 
         Raises:
             InputError: nothing was pushed.
@@ -153,7 +153,7 @@ class Stream:
             raise InputError("Stream: nothing was pushed")
         return Counts(tuple(name for name, *_ in self.tables.counted), self._counted(), 1)
 
-    def state(self) -> State:
+    def state(self) -> GraphState:
         """What the network remembers, as a value: by name, as of `values.rest`.
 
         Of what is on its way through a delay it holds what has not left.
@@ -206,7 +206,7 @@ class Stream:
             line[longest - back, idx] = ring_val[place : place + count]
         return line[:, layout.address].reshape(longest, *layout.shape)
 
-    def _load(self, state: State | None) -> None:
+    def _load(self, state: GraphState | None) -> None:
         if state is None and not self.engine.awake:
             return
         state = self.engine.rest if state is None else state

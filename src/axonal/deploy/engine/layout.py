@@ -86,9 +86,9 @@ class Layout:
 
     def spread(self, value: np.ndarray, fill: float = 0.0) -> np.ndarray:
         """`value`, broadcast to the shape, by address."""
-        found = np.full(self.room, fill, np.float32)
-        found[self.address] = np.broadcast_to(value, self.shape).ravel()
-        return found
+        values = np.full(self.room, fill, np.float32)
+        values[self.address] = np.broadcast_to(value, self.shape).ravel()
+        return values
 
 
 class Tables:
@@ -190,11 +190,11 @@ class Tables:
             delays[layout.address] = steps.ravel()
             source = self.index[self.home[node.inputs[0]]]
             early = int(steps.min() > 0)
-            found = {"kind": DELAY, "source": source, "early": early, "slots": steps.max() + 1}
-            return found | {"ints": self._ints.add(delays)}
-        still = node.name in self._biases
+            row = {"kind": DELAY, "source": source, "early": early, "slots": steps.max() + 1}
+            return row | {"ints": self._ints.add(delays)}
+        constant = node.name in self._biases
         if not isinstance(node.op, Neurons):
-            return {"kind": PASS, "lazy": int(not still)}
+            return {"kind": PASS, "lazy": int(not constant)}
         dynamics, values = node.op.dynamics, node.op.constants(layout.shape)
         varying = tuple(n for n, v in node.op.values.items() if np.asarray(v).size > 1)
         source = codegen.population(dynamics, varying)
@@ -208,10 +208,10 @@ class Tables:
             for n in dynamics.constants()
             if n in varying
         ]
-        found = {"kind": kind, "fixed": self._constants.add(fixed)}
-        found["varying"] = self._constants.add(np.concatenate(spread)) if spread else 0
-        lazy = codegen.sleeps(dynamics) and not still
-        return found | {"lazy": int(lazy)}
+        row = {"kind": kind, "fixed": self._constants.add(fixed)}
+        row["varying"] = self._constants.add(np.concatenate(spread)) if spread else 0
+        lazy = codegen.sleeps(dynamics) and not constant
+        return row | {"lazy": int(lazy)}
 
     def _lay_edges(self, node: Node) -> None:
         """The edges into `node`, or through it into its home."""
@@ -260,9 +260,9 @@ def _homes(graph: Graph) -> dict[str, str]:
 
 def _dense(tables: Tables, op: Dense, source: str, home: str, _: int) -> dict[str, Any]:
     outputs, inputs = op.weight.shape
-    found = tables.keep(op.weight.T)  # what an event meets lies side by side
-    found |= {"op": kernels.DENSE, "inputs": inputs, "outputs": outputs}
-    return found | {"fan": FROM_MEMORY * outputs}
+    row = tables.keep(op.weight.T)  # what an event meets lies side by side
+    row |= {"op": kernels.DENSE, "inputs": inputs, "outputs": outputs}
+    return row | {"fan": FROM_MEMORY * outputs}
 
 
 def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str, Any]:
@@ -274,8 +274,8 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
     outputs, per_group, taps_y, taps_x = weight.shape
     group = outputs // op.groups
     # [kernel row, kernel column, input channel, output channel of its group]
-    kept = weight.reshape(op.groups, group, per_group, taps_y, taps_x).transpose(3, 4, 0, 2, 1)
-    return tables.keep(kept) | {
+    weights = weight.reshape(op.groups, group, per_group, taps_y, taps_x).transpose(3, 4, 0, 2, 1)
+    return tables.keep(weights) | {
         "op": kernels.CONV,
         "fan": group * taps_y * taps_x // math.prod(stride),
         "inputs": per_group * op.groups,
@@ -305,17 +305,17 @@ def _mapped(tables: Tables, op: Any, source: str, home: str, offset: int) -> dic
     if cells is not None:
         of, to, weights, shift = cells
         counts = np.bincount(to, minlength=after.cells)
-        found = {"op": kernels.CELLS, "inputs": before.width, "offset": shift}
-        found |= {"targets": tables._ints.add(of)}
+        row = {"op": kernels.CELLS, "inputs": before.width, "offset": shift}
+        row |= {"targets": tables._ints.add(of)}
     else:
         order = np.lexsort((outputs, inputs))
         outputs, weights = outputs[order], weights[order]
         counts = np.bincount(inputs, minlength=before.room)
-        found = {"op": kernels.SPARSE, "fan": -(-len(inputs) // max(1, before.size))}
-        found |= {"targets": tables._ints.add(outputs)}
-        found |= {"cells": tables._ints.add(outputs // after.width)}
+        row = {"op": kernels.SPARSE, "fan": -(-len(inputs) // max(1, before.size))}
+        row |= {"targets": tables._ints.add(outputs)}
+        row |= {"cells": tables._ints.add(outputs // after.width)}
     starts = np.concatenate([[0], np.cumsum(counts)])
-    return found | {"ints": tables._ints.add(starts), "weights": tables._constants.add(weights)}
+    return row | {"ints": tables._ints.add(starts), "weights": tables._constants.add(weights)}
 
 
 def _cells(
@@ -356,8 +356,8 @@ def _entries(op: Any, before: Shape, after: Shape, offset: int) -> Entries:
         case Add() | Bias() | Neurons():
             return grid.ravel(), grid.ravel(), np.ones(grid.size)
         case Concat():
-            whole = np.arange(math.prod(after)).reshape(after)
-            part = np.take(whole, range(offset, offset + before[op.axis]), op.axis)
+            places = np.arange(math.prod(after)).reshape(after)
+            part = np.take(places, range(offset, offset + before[op.axis]), op.axis)
             return grid.ravel(), part.ravel(), np.ones(grid.size)
         case Pool():
             return _pooled(op, grid)

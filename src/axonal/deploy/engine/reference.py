@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ...graph.graph import Delay, Difference, Graph, Neurons
-from .values import Arrays, State, Values, rest, steps_of
+from ...graph.difference import Difference
+from ...graph.graph import Delay, Graph, Neurons
+from .values import Arrays, GraphState, Values, rest, steps_of
 
 
 def run(
-    graph: Graph, given: Values, state: State | None = None, scale: float = 1.0
-) -> tuple[dict[str, np.ndarray], State]:
+    graph: Graph, given: Values, state: GraphState | None = None, scale: float = 1.0
+) -> tuple[dict[str, np.ndarray], GraphState]:
     """Every node's values for inputs over time.
 
     Args:

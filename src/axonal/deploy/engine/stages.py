@@ -14,9 +14,10 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Difference, Graph, Input, Node
+from ...graph.difference import Difference
+from ...graph.graph import Graph, Input, Node
 from .layout import Tables
-from .values import KEPT, State, steps_of
+from .values import SEPARATE, GraphState, steps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +83,11 @@ class Staged:
         pushes: of each push the table of counts, [1, layers, fields].
     """
 
-    def __init__(self, graph: Graph, stages: Sequence[Stage], runs: Sequence[Any], state: State):
+    def __init__(
+        self, graph: Graph, stages: Sequence[Stage], runs: Sequence[Any], state: GraphState
+    ):
         self.graph, self.parts = graph, list(zip(stages, runs, strict=True))
-        self.after: State = {}
+        self.after: GraphState = {}
         self.work: dict[str, np.ndarray] = {}
         for name, op in (pair for stage in stages for pair in stage.after.items()):
             work = op.work(*(graph.shapes[n] for n in (name, *graph.nodes[name].inputs)))
@@ -112,7 +115,7 @@ class Staged:
                 known[name] = Events.from_dense(y)
                 counted.append(steps * self.work[name])
         self.pushes.append(np.concatenate(counted, 1))
-        if len(self.pushes) > KEPT:
+        if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [self.pushes[0] + self.pushes[1]]
         return {name: known[name] for name in self.graph.outputs}
 
@@ -129,7 +132,7 @@ class Staged:
             names += [*(name for name, *_ in stage.tables.counted), *stage.after]
         return Counts(tuple(names), np.concatenate(self.pushes), 1)
 
-    def state(self) -> State:
+    def state(self) -> GraphState:
         """As `Stream.state`."""
         found = {name: value for _, run in self.parts for name, value in run.state().items()}
         return found | {name: value.copy() for name, value in self.after.items()}

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...graph.graph import Delay, Difference, Graph, Neurons
+from ...graph.difference import Difference
+from ...graph.graph import Delay, Graph, Neurons
 
-KEPT = 4096  # pushes whose counts are kept apart
+SEPARATE = 4096  # pushes whose counts stay apart
 Values = Mapping[str, np.ndarray]
-State = dict[str, np.ndarray]
+GraphState = dict[str, np.ndarray]  # by node: neurons, delays and differences alone have one
 
 
 class Arrays:
@@ -25,17 +26,17 @@ class Arrays:
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         return np.where(condition, np.float32(yes), np.float32(no))
 
-    def hold(self, x: Any, /) -> Any:
+    def detach(self, x: Any, /) -> Any:
         return x
 
-    def through(self, value: Any, gradient: Any) -> Any:
+    def straight_through(self, value: Any, gradient: Any) -> Any:
         return value
 
     def surrogate(self, x: Any, /) -> Any:
         return np.float32(0)
 
 
-def rest(graph: Graph) -> State:
+def rest(graph: Graph) -> GraphState:
     """The state before the first step: neurons [K, ...] at rest, delays [steps, ...] empty, and
     what each `Difference` remembers, flat."""
     state = {}
@@ -51,14 +52,14 @@ def rest(graph: Graph) -> State:
     return state
 
 
-def steps_of(graph: Graph, given: Mapping[str, Any]) -> int:
+def steps_of(graph: Graph, inputs: Mapping[str, Any]) -> int:
     """The number of steps of inputs, arrays [T, ...] or `Events`, which must fit the graph.
 
     Raises:
         InputError: an unknown input, another shape, values that are not finite numbers, inputs of
             different numbers of steps, or none.
     """
-    for name, value in given.items():
+    for name, value in inputs.items():
         if name not in graph.inputs or value.shape[1:] != graph.shapes[name]:
             raise InputError(
                 f"engine: {name!r} of {value.shape}; there are "
@@ -67,7 +68,7 @@ def steps_of(graph: Graph, given: Mapping[str, Any]) -> int:
         numbers = value if isinstance(value, np.ndarray) else value.value
         if numbers.dtype.kind not in "fiub" or not np.isfinite(numbers).all():
             raise InputError(f"engine: {name!r} has values that are not finite numbers")
-    lengths = {value.shape[0] for value in given.values()}
+    lengths = {value.shape[0] for value in inputs.values()}
     if len(lengths) != 1 or 0 in lengths:
         raise InputError(f"engine: inputs of {sorted(lengths)} steps; give the same, at least one")
     return lengths.pop()

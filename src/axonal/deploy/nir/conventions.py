@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.neurons.base import Emit, Reset
+from ...core.neurons import Emit, Reset
 
 Gain = Literal["equation", "unit", "one", "decayed"]
 

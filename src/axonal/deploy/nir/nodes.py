@@ -9,8 +9,7 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.hdf5 import Tree
-from ...core.neurons.base import Dynamics, Reset
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current, Dynamics, Leaky, Reset
 from ...graph.graph import (
     Add,
     Bias,

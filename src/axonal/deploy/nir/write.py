@@ -11,7 +11,7 @@ import numpy as np
 from ...core import files
 from ...core.errors import InputError
 from ...core.extras import require
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current, Leaky
 from ...graph.graph import (
     Add,
     Bias,

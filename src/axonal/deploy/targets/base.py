@@ -9,10 +9,10 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.meter import Counts
-from ...core.neurons.base import Dynamics
+from ...core.neurons import Dynamics
 from ...graph.graph import Graph, Neurons, Op
 from ...graph.summary import layers
-from ..engine.values import State, Values, steps_of
+from ..engine.values import GraphState, Values, steps_of
 
 Evidence = Literal["bit-exact", "modelled energy", "unknown energy", "behaviour only"]
 
@@ -29,7 +29,7 @@ class Result:
 
     outputs: dict[str, np.ndarray]
     counts: Counts
-    state: State | None = None
+    state: GraphState | None = None
 
 
 class Target(ABC):
@@ -72,7 +72,7 @@ class Target(ABC):
                 refusals[layer.name] = ", ".join(reasons)
         return refusals
 
-    def run(self, graph: Graph, x: Values, state: State | None = None) -> Result:
+    def run(self, graph: Graph, x: Values, state: GraphState | None = None) -> Result:
         """Run `graph` on inputs over time.
 
         Args:
@@ -93,5 +93,5 @@ class Target(ABC):
         return self.execute(graph, x, state)
 
     @abstractmethod
-    def execute(self, graph: Graph, x: Values, state: State | None) -> Result:
+    def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
         """`run`, of a graph and inputs that were checked."""

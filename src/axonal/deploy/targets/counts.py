@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Conv, Dense, Difference, Graph, Neurons, Node, Select
+from ...graph.difference import Difference
+from ...graph.graph import Conv, Dense, Graph, Neurons, Node, Select
 from ...graph.summary import fans
 from ..engine.values import Values
 

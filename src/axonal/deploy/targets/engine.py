@@ -1,9 +1,10 @@
 """This machine's processor as a target: the engine, whose work follows events."""
 
 from ...graph.cycles import reached
-from ...graph.graph import Difference, Graph
+from ...graph.difference import Difference
+from ...graph.graph import Graph
 from ..engine import Engine
-from ..engine.values import State, Values
+from ..engine.values import GraphState, Values
 from .base import Result, Target
 
 
@@ -22,7 +23,7 @@ class Cpu(Target):
         }
         return super().check(graph) | cyclic
 
-    def execute(self, graph: Graph, x: Values, state: State | None) -> Result:
+    def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
         """Events through compiled code."""
         stream = Engine(graph).stream(state)
         sent = stream.push(x)

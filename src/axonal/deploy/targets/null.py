@@ -4,7 +4,7 @@ import numpy as np
 
 from ...core.meter import FIELDS, Counts
 from ...graph.graph import Graph
-from ..engine.values import State, Values, steps_of
+from ..engine.values import GraphState, Values, steps_of
 from .base import Result, Target
 
 
@@ -14,7 +14,7 @@ class Null(Target):
     name, evidence = "null", "behaviour only"
     streams = True
 
-    def execute(self, graph: Graph, x: Values, state: State | None) -> Result:
+    def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
         """Silence of the right shapes."""
         steps, neurons = steps_of(graph, x), graph.neurons
         table = np.zeros((1, len(neurons), len(FIELDS)))

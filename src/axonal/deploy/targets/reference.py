@@ -3,7 +3,7 @@
 from ...core.errors import InputError
 from ...graph.graph import Graph
 from ..engine import reference
-from ..engine.values import State, Values, rest
+from ..engine.values import GraphState, Values, rest
 from .base import Result, Target
 from .counts import count
 
@@ -14,7 +14,7 @@ class Reference(Target):
     name, evidence = "reference", "bit-exact"
     exact = streams = True
 
-    def execute(self, graph: Graph, x: Values, state: State | None) -> Result:
+    def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
         """Every node on dense values, step by step."""
         fresh = {name: value.shape for name, value in rest(graph).items()}
         if state is not None and {name: value.shape for name, value in state.items()} != fresh:

@@ -28,11 +28,11 @@ from ...nn import Neuron, Recurrent, Sequential
 from ...nn.stateful import Stateful
 from ...ops.scan.reference import Tensors, constants
 from ...ops.surrogate import SURROGATES
-from .online import Rule, in_parts, one_decay, taught
+from .base import Rule, add_gradient, in_parts, one_decay
 
 
 def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0) -> Rule:
-    """Learning by eligibility traces, in memory that doesn't grow with time.
+    """Eligibility traces, in memory that doesn't grow with time.
 
     The network is an `nn.Sequential` of `nn.Linear` followed by a `Neuron`, or by a `Recurrent`
     whose connection is linear, once or more; then any layers without a state. Layers that learn
@@ -52,20 +52,20 @@ def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0
         raise InputError(f"e-prop: feedback {feedback!r} is not symmetric or random")
 
     def rule(network: nn.Module, x: Tensor, objective: Callable[[Tensor], Tensor]):
-        traced = _traced(network)
+        populations = _populations(network)
         if not torch.is_grad_enabled() or not len(x):
             return in_parts(network, x, objective, 1)
         signal: dict[str, Tensor] = {}
-        for index, layer in enumerate([*traced][:-1] if feedback == "random" else []):
+        for index, layer in enumerate([*populations][:-1] if feedback == "random" else []):
             if isinstance(layer, Population):
                 layer.feedback = partial(_broadcast, signal, seed + index)
 
-        def heard(y: Tensor) -> Tensor:
+        def with_signal(y: Tensor) -> Tensor:
             if y.requires_grad:
                 y.register_hook(lambda gradient: signal.update(outputs=gradient))
             return objective(y)
 
-        return in_parts(traced, x, heard, 1)
+        return in_parts(populations, x, with_signal, 1)
 
     return rule
 
@@ -73,7 +73,9 @@ def e_prop(feedback: Literal["symmetric", "random"] = "symmetric", seed: int = 0
 class Population(Stateful):
     """A linear map and the neurons behind it, which learn by traces.
 
-    Its `leak` is that of what reads them; its `feedback` replaces their gradient [1, B, J].
+    Attributes:
+        leak: the decay of the read-out behind them.
+        feedback: what replaces their gradient [1, B, J].
     """
 
     leak = 0.0
@@ -85,7 +87,11 @@ class Population(Stateful):
         self.neuron: Neuron = getattr(layer, "neuron", layer)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """One step: x [1, B, I] and the state of an earlier call -> spikes [1, B, J], state."""
+        """One step: x [1, B, I] and the state of an earlier call -> spikes [1, B, J], state.
+
+        Raises:
+            InputError: x has another number of dimensions.
+        """
         if x.dim() != 3:
             raise InputError(f"e-prop: {self.linear} is given {list(x.shape)}; it takes [T, B, I]")
         drive, maps = self.linear(x[0]).detach(), [(self.linear, x[0])]
@@ -100,60 +106,66 @@ class Population(Stateful):
         learned: list[Any] = [self.neuron.value(name) for name in self.neuron.learned]
         learned = [value.expand_as(drive) for value in learned]
         local, k = _local(self.neuron, inner, [drive, *learned]), len(inner)
-        weights, fed = _columns(maps, learned, inner)
-        *traces, filtered = traces or [torch.zeros_like(fed[0])] * (k + 1)
+        weights, inputs = _columns(maps, learned, inner)
+        *traces, filtered = traces or [torch.zeros_like(inputs[0])] * (k + 1)
         with torch.no_grad():
             spikes, inner = self.neuron(drive[None], inner)
         through = F.linear(x[0], self.linear.weight.detach())
-        spikes = taught(spikes, local[k, k].T.to(drive) * through)
-        slopes, parts = local[k], [*traces, *fed]
+        spikes = add_gradient(spikes, local[k, k].T.to(drive) * through)
+        slopes, parts = local[k], [*traces, *inputs]
         if self.leak:
             one = torch.ones_like(slopes[:1])
-            filtered = _mixed(torch.cat([slopes, self.leak * one]), [*parts, filtered])
+            filtered = _weighted_sum(torch.cat([slopes, self.leak * one]), [*parts, filtered])
             slopes, parts = one, [filtered]
         for slope, part in zip(slopes, parts, strict=True):
             effect = slope * torch.einsum("jm,jbm->jb", weights, part)
-            spikes = taught(spikes, effect.T.to(drive))
+            spikes = add_gradient(spikes, effect.T.to(drive))
         if self.feedback and spikes.requires_grad:
             spikes.register_hook(self.feedback)
         flow = local[:k]
         flow = flow[:, :, :1] if bool((flow == flow[:, :, :1]).all()) else flow
-        traces = [_mixed(row, [*traces, *fed]) for row in flow]
+        traces = [_weighted_sum(row, [*traces, *inputs]) for row in flow]
         return spikes, (inner, spikes[0], (*traces, filtered))
 
 
-def _local(neuron: Neuron, state: Tensor, moving: Sequence[Tensor]) -> Tensor:
-    """The derivatives of one step, [K + 1, K + 1 + P, J, B]: of the next state and the spike by
-    the state, the drive and the learned constants."""
+def _local(neuron: Neuron, state: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """The derivatives of one step, [K + 1, K + 1 + P, J, B].
+
+    They are of the next state and the spike, by the state and `inputs`: the drive and the learned
+    constants.
+    """
     k, row = len(state), SURROGATES[neuron.surrogate]
-    now = torch.stack([*state, *(value.detach().to(state) for value in moving)]).requires_grad_()
-    given: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}
-    given |= zip(neuron.learned, now[k + 1 :], strict=True)
+    now = torch.stack([*state, *(value.detach().to(state) for value in inputs)]).requires_grad_()
+    values: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}
+    values |= zip(neuron.learned, now[k + 1 :], strict=True)
     m = Tensors(state, row.name, row.slope if neuron.slope is None else neuron.slope)
-    values = constants(state, given, neuron.dynamics)
-    s, after = neuron.dynamics.step(m, now[k], tuple(now[:k]), values)
+    p = constants(state, values, neuron.dynamics)
+    s, after = neuron.dynamics.step(m, now[k], tuple(now[:k]), p)
     rows = torch.stack([*after, s])
-    found = [torch.autograd.grad(part.sum(), now, retain_graph=True)[0] for part in rows]
-    return torch.stack(found).mT
+    slopes = [torch.autograd.grad(row.sum(), now, retain_graph=True)[0] for row in rows]
+    return torch.stack(slopes).mT
 
 
 def _columns(
     maps: Sequence[tuple[Any, Tensor]], learned: Sequence[Tensor], like: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """All M parameters of each neuron, [J, M]; and for the drive and each learned constant what
-    a parameter adds to it, [1, B, M]."""
+    """The M parameters of each neuron, and what each of them multiplies.
+
+    Returns:
+        [J, M]; and for the drive and each learned constant [1, B, M].
+    """
     weights, sources, p = [], [], len(learned)
     for layer, source in maps:
         bias = torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias
         weights += [layer.weight, bias[:, None]]
         sources += [source.detach(), torch.ones_like(source[:, :1])]
     weights += [value[0][:, None] for value in learned]
-    fed = F.pad(torch.cat(sources, 1).to(like), (0, p))
-    own = F.pad(torch.eye(p).to(like), (fed.shape[1] - p, 0))
-    return torch.cat(weights, 1).to(like), [fed[None], *own[:, None, None]]
+    drive = F.pad(torch.cat(sources, 1).to(like), (0, p))
+    own = F.pad(torch.eye(p).to(like), (drive.shape[1] - p, 0))
+    return torch.cat(weights, 1).to(like), [drive[None], *own[:, None, None]]
 
 
-def _mixed(factors: Tensor, values: Sequence[Tensor]) -> Tensor:
+def _weighted_sum(factors: Tensor, values: Sequence[Tensor]) -> Tensor:
     """The sum of `values` [J or 1, B, M], each times its factor [J or 1, B]."""
     total = factors[0, ..., None] * values[0]
     for factor, value in zip(factors[1:, ..., None], values[1:], strict=True):
@@ -162,14 +174,14 @@ def _mixed(factors: Tensor, values: Sequence[Tensor]) -> Tensor:
 
 
 def _broadcast(signal: dict[str, Tensor], seed: int, own: Tensor) -> Tensor:
-    """In place of a population's own signal [1, B, J] that of the outputs, by random weights."""
+    """The outputs' signal through random weights, in place of a population's `own` [1, B, J]."""
     outputs = signal["outputs"]
     shape = outputs.shape[2], own.shape[2]
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) / shape[1] ** 0.5
     return outputs @ weights.to(outputs)
 
 
-def _traced(network: nn.Module) -> Sequential:
+def _populations(network: nn.Module) -> Sequential:
     """The network with its linear maps and the neurons behind them as `Population`s."""
     stages: list[Any] = []
     for layer in network if isinstance(network, nn.Sequential) else [network]:

@@ -1,36 +1,41 @@
-"""Learning whose backward pass visits spikes only: EventProp, masked surrogates, first spikes.
+"""EventProp: exact gradients of spike times, in continuous time.
 
-The first two are one computation. The adjoint of a membrane decays in closed form from one event
-back to the one before, jumps at the neuron's own spikes, and is read at the spikes that it was
-fed: a read gives the gradient of a weight, and of what the sender's spike was worth. Layers are
-nodes of autograd, with one value for each spike between them: its time for `eventprop`, its size
-for `mpd_ed`. So the work of a backward pass follows the spikes, and nothing dense is stored.
+The adjoint of a membrane decays in closed form from one event back to the one before, jumps at the
+neuron's own spikes, and is read at the spikes that drove it: a read gives the gradient of a weight,
+and of the sender's time. Layers are nodes of autograd, with one value for each spike between them.
+So the work of a backward pass follows the spikes, and nothing dense is stored.
 """
 
 import math
 from collections.abc import Callable
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numba import njit
 from torch import Tensor, nn
 
 from ...core.errors import InputError
-from ...core.neurons.kinds import Current, Leaky
+from ...core.neurons import Current
 from ...nn import Neuron
-from ...ops.scan import scan
-from ...ops.scan.reference import Tensors
-from ...ops.surrogate import surrogate_named
-from .event_kernels import RUNAWAY, decays, integrate, retrace, shared
-from .online import Rule, taught
+from ...ops.scan.cpu import together
+from .base import Rule
+
+RUNAWAY = 1e-3  # steps between two spikes of a neuron that no working network comes near
+
+_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 class Spikes(NamedTuple):
     """Spikes of a population, sample after sample, each sample's in the order of time.
 
-    Samples begin at `start` [B + 1]. The others are [E]: `time` in steps, whose (`index`), what
-    multiplies weights (`size`), and time or size as a tensor to differentiate (`value`).
+    Attributes:
+        start: where each sample begins, and the last one ends, [B + 1].
+        time: in steps, [E].
+        index: the neuron, [E].
+        size: what multiplies weights, [E].
+        value: the times as a tensor to differentiate, [E].
     """
 
     start: np.ndarray
@@ -41,7 +46,7 @@ class Spikes(NamedTuple):
 
     @property
     def sample(self) -> np.ndarray:
-        """[E], the sample of each spike."""
+        """The sample of each spike, [E]."""
         return np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
 
 
@@ -62,265 +67,271 @@ def eventprop() -> Rule:
 
         p <- (r + threshold / tau_m) / r p - 1 / r dL/dt
 
-    and for each spike that it was fed dL/dw += k gain q,  dL/dt += k gain w (q / tau_s - p).
+    and for each spike that drove it dL/dw += k gain q,  dL/dt += k gain w (q / tau_s - p).
 
     Returns:
         A rule for x [T, B, N], zero but for spikes. Its outputs are the times of first spikes
         [B, C] in steps, T of those that are silent, and these have no gradient.
+
+    Raises:
+        InputError: The rule: a network of other layers, x elsewhere than on the CPU, a weight that
+            is not finite, or a neuron that fires twice at once.
     """
 
-    def fits(d: Any) -> bool:
-        return isinstance(d, Current) and d.reset == "zero" and min(d.decay, d.synapse) > 0
-
-    takes = fits, "Neuron(Current(reset='zero')) with decay and synapse above 0", 0
-
     def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
-        pairs, _ = _parsed("eventprop", network, x, *takes)
-        events = _sent(x.flatten(2), times=True)
-        for linear, neuron in pairs:
-            events = _timed(linear.weight, events, neuron.dynamics, len(x))
-        shape = x.shape[1], pairs[-1][0].out_features
-        place = torch.from_numpy(events.sample * shape[1] + events.index)
-        times = events.value.new_full((math.prod(shape),), len(x))
-        times = times.scatter_reduce(0, place, events.value, "amin").view(shape).to(x.dtype)
+        layers = _layers(network, x)
+        spikes = _input_spikes(x.flatten(2))
+        for linear, neuron in layers:
+            spikes = _layer_spikes(linear.weight, spikes, neuron.dynamics, len(x))
+        shape = x.shape[1], layers[-1][0].out_features
+        place = torch.from_numpy(spikes.sample * shape[1] + spikes.index)
+        times = spikes.value.new_full((math.prod(shape),), len(x))
+        times = times.scatter_reduce(0, place, spikes.value, "amin").view(shape).to(x.dtype)
         return objective(times), times.detach()
 
     return rule
 
 
-def mpd_ed(least: float = 0.01, wake: float = 0.1) -> Rule:
-    """MPD-ED-style: surrogate gradients that flow through emitted spikes alone.
-
-    Our reconstruction of the membrane-potential form of Wei et al. 2024 (arXiv 2403.00270), whose
-    text we had not: ds/dh = s g(h - threshold), g the neuron's surrogate. The result equals that
-    of BPTT with a one-sided surrogate, such as "masked_triangle". With p the adjoint of h, in
-    backward time p decays by `decay` each step and rises by g dL/ds at the neuron's own spikes;
-    for each spike it was fed, dL/dw += gain p s and dL/ds += gain w p.
-
-    Neurons without spikes get no gradient. A threshold that rises with spikes can't wake them,
-    so instead of the paper's adaptive one a bound of the rate does: a neuron of r < `least`
-    spikes a step has its mean drive raised with the weight `wake` (least - r).
-
-    Returns:
-        A rule for `nn.Sequential` of `nn.Linear` without bias and `Neuron(Leaky)` with a detached
-        reset "subtract" or "none" in turn, then, if there is one, a linear read-out, and behind
-        it neurons that hand on their membrane. x is [T, B, N], outputs are [T, B, C].
-    """
-
-    def fits(d: Any) -> bool:
-        return isinstance(d, Leaky) and d.reset in ("subtract", "none") and d.detach_reset
-
-    takes = fits, "Neuron(Leaky), its reset detached 'subtract' or 'none'", math.inf
-
-    def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
-        pairs, tail = _parsed("mpd-ed", network, x, *takes)
-        (steps, batch), s = x.shape[:2], x.flatten(2)
-        events, woken = _sent(s), x.new_zeros(())
-        for linear, neuron in pairs:
-            mean = s.mean((0, 1))
-            s, events = _masked(linear.weight, s, events, neuron)
-            if wake:
-                short = wake * (least - s.mean((0, 1))).clamp_min(0)
-                woken = taught(woken, -(short * F.linear(mean, linear.weight)).sum())
-        weight = tail[0].weight.t() if tail else torch.eye(s.shape[2], dtype=x.dtype)
-        bag = torch.from_numpy(events.sample * steps + events.time.astype(np.int64))
-        offsets = torch.searchsorted(bag, torch.arange(batch * steps))
-        given = {"mode": "sum", "per_sample_weights": events.value}
-        y = F.embedding_bag(torch.from_numpy(events.index), weight, offsets, **given)
-        y = y.unflatten(0, (batch, steps)).transpose(0, 1)
-        if tail and tail[0].bias is not None:
-            y = y + tail[0].bias
-        for neuron in tail[1:]:
-            y, _ = neuron(y)
-        return objective(y) + woken, y.detach()
-
-    return rule
-
-
-def std_ed(clip: float = 1.0) -> Rule:
-    """STD-ED-style: gradients of spike times through the spikes that were sent.
-
-    The predecessor of the spike-timing form of Wei et al. 2024 (arXiv 2403.00270, whose text we
-    had not): time to first spike with a dynamic firing threshold, Wei et al. 2023 (ICCV). A layer
-    fires in the window [t_b, t_e] that follows the one in which it is fed. Its membranes
-    integrate max(0, t - t_i) of each input spike, and its threshold falls as t_e - t, so that
-
-        t_j = (t_e + sum_F w_ji t_i) / (1 + sum_F w_ji),   F: the inputs that fired
-        dt_j/dt_i = w_ji / (1 + sum_F w),   dt_j/dw_ji = (t_i - t_j) / (1 + sum_F w)
-
-    with windows of length 1; both factors are clipped to +-`clip`. It fires at t_b if the
-    membrane is over the threshold there, and never if t_j >= t_e or 1 + sum_F w <= 0; such a
-    neuron has no gradient, and its row is not visited.
-
-    Reconstructed: no gradient at t_b; a read-out's potentials are read at its t_b, and so are
-    sum_F w (t_b - t_i), continuous where inputs fall silent; no adaptive threshold.
-
-    Returns:
-        A rule for `nn.Sequential` of `nn.Linear` without bias and `IF` in turn, of which the
-        weights, times gain / threshold, are all that is used; then, if there is one, a linear
-        read-out. The first spikes of x [T, B, N] are fed in a window of T steps. Outputs are
-        times of first spikes [B, C] in steps of the last window, T of those that are silent, or
-        the read-out's potentials [1, B, C].
-    """
-    takes = lambda d: isinstance(d, Leaky) and d.decay == 1, "Neuron(Leaky) with decay 1", 1
-
-    def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
-        pairs, tail = _parsed("std-ed", network, x, *takes)
-        sent = x.flatten(2) != 0
-        fired = sent.any(0)
-        early = (1 - sent.int().argmax(0) / len(x)).to(x.dtype) * fired
-        for linear, neuron in pairs:
-            scale = neuron.dynamics.gain / neuron.dynamics.threshold
-            early, fired = _First.apply(linear.weight * scale, early, fired, clip)
-        y = tail[0](early)[None] if tail else (1 - early) * len(x)
-        return objective(y), y.detach()
-
-    return rule
-
-
-def _parsed(
-    rule: str, network: nn.Module, x: Tensor, fits: Callable[[Any], bool], takes: str, most: float
-) -> tuple[list[Any], list[Any]]:
-    """The pairs of weights and binary neurons of a network, and its read-out.
-
-    A flattening may come first. `takes` says for which dynamics `fits`; up to `most` layers read
-    out: linear, then neurons that hand on their membrane.
-    """
+def _layers(network: nn.Module, x: Tensor) -> list[tuple[nn.Linear, Any]]:
+    """The pairs of weights and neurons of a network, behind a flattening if there is one."""
     if x.device.type != "cpu":
-        raise InputError(f"{rule}: x is on {x.device}, but events are followed on CPUs; move both")
+        raise InputError(
+            f"eventprop: x is on {x.device}, but events are followed on CPUs; move both"
+        )
     layers: list[Any] = list(network) if isinstance(network, nn.Sequential) else [network]
     pairs, rest = [], layers[isinstance(layers[0], nn.Flatten) :]
     width = math.prod(x.shape[2:]) if x.dim() > 2 else 0
     while rest or not pairs:
         linear, neuron, *_ = *rest, None, None
-        wired = isinstance(linear, nn.Linear) and linear.in_features == width
-        if pairs and wired and len(rest) <= most and all(_emits(n, "membrane") for n in rest[1:]):
-            break
-        fit = wired and linear.bias is None and _emits(neuron, "binary")
-        if not fit or not fits(getattr(neuron, "dynamics", None)):
+        reads = isinstance(linear, nn.Linear) and linear.in_features == width
+        if not (reads and linear.bias is None and _follows(neuron)):
             raise InputError(
-                f"{rule}: x {list(x.shape)}, layer {len(layers) - len(rest)}: {linear} and "
-                f"{neuron}; it takes [T, B, N], nn.Linear of N inputs without bias and {takes} in "
-                "turn, of fixed constants"
+                f"eventprop: x {list(x.shape)}, layer {len(layers) - len(rest)}: {linear} and "
+                f"{neuron}; it takes [T, B, N], nn.Linear of N inputs without bias and "
+                "Neuron(Current(reset='zero')) with decay and synapse above 0 in turn, of fixed "
+                "constants"
             )
         pairs, rest, width = [*pairs, (linear, neuron)], rest[2:], linear.out_features
-    return pairs, rest
+    return pairs
 
 
-def _emits(layer: Any, what: str) -> bool:
-    plain = isinstance(layer, Neuron) and not layer.given and not layer.dynamics.refractory
-    return plain and layer.dynamics.emit == what
+def _follows(neuron: Any) -> bool:
+    """Whether a layer is of neurons that have the equations of `eventprop`."""
+    dynamics = getattr(neuron, "dynamics", None)
+    if not isinstance(neuron, Neuron) or neuron.given or not isinstance(dynamics, Current):
+        return False
+    binary = dynamics.emit == "binary" and dynamics.reset == "zero" and not dynamics.refractory
+    return binary and min(dynamics.decay, dynamics.synapse) > 0
 
 
-def _sent(x: Tensor, times: bool = False) -> Spikes:
+def _input_spikes(x: Tensor) -> Spikes:
     """The spikes of x [T, B, N]."""
     sample, at, index = x.transpose(0, 1).nonzero().t().contiguous()
     start = torch.searchsorted(sample, torch.arange(x.shape[1] + 1)).numpy()
     time, size = at.double(), x.detach()[at, sample, index]
-    value = time if times else size
-    return Spikes(start, time.numpy(), index.numpy(), size.numpy(), value)
+    return Spikes(start, time.numpy(), index.numpy(), size.numpy(), time)
 
 
-def _timed(weight: Tensor, came: Spikes, d: Any, steps: int) -> Spikes:
-    """The spikes until `steps` of neurons in continuous time, driven by those that came."""
-    a, b = (-math.log(part) for part in (d.decay, d.synapse))
-    scale = d.gain * d.drive / decays(a, b, 1.0)[2]
-    turned = (scale * weight.detach().double()).t().contiguous().numpy()
-    if not np.isfinite(turned).all():
+def _layer_spikes(weight: Tensor, inputs: Spikes, dynamics: Any, steps: int) -> Spikes:
+    """The spikes that neurons at rest send until `steps`, driven by `inputs`."""
+    a, b = (-math.log(part) for part in (dynamics.decay, dynamics.synapse))
+    scale = dynamics.gain * dynamics.drive / _decays(a, b, 1.0)[2]
+    scaled = (scale * weight.detach().double()).t().contiguous().numpy()
+    if not np.isfinite(scaled).all():
         raise InputError("eventprop: a weight is not finite; look for the step that made it so")
 
     def work(first: int, last: int) -> np.ndarray:
-        return integrate(first, last, turned, a, b, d.threshold, float(steps), came[:4])
+        return _integrate(first, last, scaled, a, b, dynamics.threshold, float(steps), inputs[:4])
 
-    found = np.concatenate(shared(work, len(came.start) - 1))
-    sample, time, index, slope = found[np.lexsort((found[:, 1], found[:, 0]))].T.copy()
+    rows = np.concatenate(_in_threads(work, len(inputs.start) - 1))
+    sample, time, index, slope = rows[np.lexsort((rows[:, 1], rows[:, 0]))].T.copy()
     if np.isinf(slope).any():
         raise InputError(
             f"eventprop: a neuron fires twice within {RUNAWAY} steps; make the weights smaller"
         )
-    start, value = np.searchsorted(sample, range(len(came.start))), torch.from_numpy(time)
-    sent = Spikes(start, time, index.astype(np.int64), np.ones_like(time), value)
-    law = a, b, (0.0, scale), (-scale, b * scale)
-    how = law, came, sent, 1 + a * d.threshold / slope, -1 / slope
-    return sent._replace(value=_Retrace.apply(weight, came.value, value, how))
+    start, value = np.searchsorted(sample, range(len(inputs.start))), torch.from_numpy(time)
+    spikes = Spikes(start, time, index.astype(np.int64), np.ones_like(time), value)
+    jumps = 1 + a * dynamics.threshold / slope, -1 / slope
+    value = _Adjoint.apply(weight, inputs.value, value, ((a, b, scale), inputs, spikes, jumps))
+    return spikes._replace(value=value)
 
 
-def _masked(weight: Tensor, x: Tensor, came: Spikes, neuron: Any) -> tuple[Tensor, Spikes]:
-    """What `neuron` sends of x [T, B, N], dense and as events."""
-    d, row = neuron.dynamics, surrogate_named(neuron.surrogate)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        drive = F.linear(x, weight)
-        s, _ = neuron(drive)
-        sent = _sent(s)
-        drive.mul_(d.gain)
-        if d.reset == "subtract":
-            drive[1:].sub_(s[:-1], alpha=d.decay * d.threshold)
-        h, _ = scan(drive, None, Leaky(decay=d.decay, emit="membrane", reset="none"))
-        above = torch.from_numpy(h.numpy()[sent.time.astype(int), sent.sample, sent.index])
-        m = Tensors(h, row.name, row.slope if neuron.slope is None else neuron.slope)
-        # h sums in another order than the neuron did: a spike at the threshold could lie below.
-        rise = m.surrogate((above - d.threshold).clamp_min(0)).double().numpy()
-    law = -math.log(d.decay) if d.decay else math.inf, 0.0, (d.gain, 0.0), (d.gain, 0.0)
-    how = law, came, sent, np.ones_like(rise), rise
-    return s, sent._replace(value=_Retrace.apply(weight, came.value, sent.value, how))
+class _Adjoint(torch.autograd.Function):
+    """A layer: (weight [C, N], input times [E], own times [E'], context) -> its own times.
 
-
-class _Retrace(torch.autograd.Function):
-    """A layer: (weight [C, N], values that came [E], values sent [E'], how) -> these, linked.
-
-    `how`: the law of adjoints, what came and was sent; then, of each spike sent, what multiplies
-    the adjoint of v, and how much it rises by for the gradient of the spike's value.
+    The context: decays and scale of the equations, the spikes that drove the layer and its own,
+    and at each of these the factor and, for a unit of its time's gradient, the rise of v's adjoint.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, came: Tensor, sent: Tensor, how: tuple) -> Tensor:
-        ctx.how = how
+    def forward(ctx: Any, weight: Tensor, inputs: Tensor, own: Tensor, context: tuple) -> Tensor:
+        ctx.context = context
         ctx.save_for_backward(weight)
-        return sent.clone()
+        return own.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (weight,), (law, came, sent, keep, rise) = ctx.saved_tensors, ctx.how
-        turned, wanted = weight.t().contiguous().numpy(), ctx.needs_input_grad[1]
-        to_value = np.zeros(len(came.time) * wanted, turned.dtype)
-        own = *sent[:3], keep, rise * grads[0].double().numpy()
+        (weight,), (law, inputs, spikes, (keep, rise)) = ctx.saved_tensors, ctx.context
+        transposed, wanted = weight.t().contiguous().numpy(), ctx.needs_input_grad[1]
+        to_time = np.zeros(len(inputs.time) * wanted, transposed.dtype)
+        own = *spikes[:3], keep, rise * grads[0].double().numpy()
 
         def work(first: int, last: int) -> np.ndarray:
-            to_weight = np.zeros_like(turned)
-            retrace(first, last, turned, law, came[:4], own, to_weight, to_value)
+            to_weight = np.zeros_like(transposed)
+            _retrace(first, last, transposed, law, inputs[:4], own, to_weight, to_time)
             return to_weight
 
-        found = torch.from_numpy(sum(shared(work, len(came.start) - 1))).t()
-        values = torch.from_numpy(to_value).to(came.value.dtype) if wanted else None
-        return found, values, None, None
+        to_weight = torch.from_numpy(sum(_in_threads(work, len(inputs.start) - 1))).t()
+        times = torch.from_numpy(to_time).to(inputs.value.dtype) if wanted else None
+        return to_weight, times, None, None
 
 
-class _First(torch.autograd.Function):
-    """A layer: (weight [C, N], earliness [B, N], whether fired [B, N]) -> the same [B, C].
+def _in_threads(work: Callable[[int, int], Any], batch: int) -> list[Any]:
+    """The results of `work(first, last)` on shares of a batch, one for each of torch's threads."""
+    threads = max(1, min(torch.get_num_threads(), batch))
+    results, numbers = {}, count()
 
-    A spike's earliness is the time from it to the end of its window, 0 where there was none.
+    def run() -> None:
+        while (i := next(numbers)) < threads:
+            results[i] = work(batch * i // threads, batch * (i + 1) // threads)
+
+    together(run, threads)
+    return [results[i] for i in range(threads)]
+
+
+@_jit
+def _decays(a, b, gap):
+    """e^(-a gap), e^(-b gap), and v after `gap` of v' = -a v + y, y' = -b y from v = 0, y = 1."""
+    slow, apart = min(a, b), abs(a - b)
+    rise = gap if apart == 0 else -math.expm1(-apart * gap) / apart
+    return math.exp(-a * gap), math.exp(-b * gap), math.exp(-slow * gap) * rise
+
+
+@_jit
+def _crossing(v, y, a, b, threshold, gap):
+    """When v, below the threshold and rising, meets it; infinity if not within `gap`.
+
+    With y > 0 v is concave as long as it rises: Newton's steps come to the crossing from the left,
+    and where there is none they pass the maximum.
     """
+    t = 0.0
+    for _ in range(100):
+        em, es, k = _decays(a, b, t)
+        h = em * v + k * y
+        slope = es * y - a * h
+        if slope <= 0 or t > gap:
+            return np.inf
+        step = (threshold - h) / slope
+        t += step
+        if step <= 1e-15 * (1 + t):
+            break
+    return t
 
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, early: Tensor, fired: Tensor, clip: float) -> Any:
-        with torch.autocast("cpu", enabled=False):
-            total, potential = 1 + fired.to(weight.dtype) @ weight.t(), early @ weight.t()
-        late, at_once = (1 - potential) / total, potential >= 1
-        between = ~at_once & (total > 0) & (late < 1)
-        ctx.clip = clip
-        ctx.save_for_backward(weight, early, fired, late, total, between)
-        ctx.mark_non_differentiable(found := at_once | between)
-        return torch.where(between, 1 - late, at_once.to(early.dtype)), found
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, early, fired, late, total, between = ctx.saved_tensors
-        to_weight, to_early = torch.zeros_like(weight), torch.zeros_like(early)
-        for b in range(len(early)):
-            j, i = between[b].nonzero(), fired[b].nonzero().t()  # [J, 1] and [1, I]
-            grad, rest = grads[0][b, j], total[b, j]
-            factors = (early[b, i] + late[b, j]) / rest, weight[j, i] / rest
-            by_weight, by_early = (grad * part.clamp(-ctx.clip, ctx.clip) for part in factors)
-            to_weight[j, i] += by_weight
-            to_early[b, i] = by_early.sum(0)
-        return to_weight, to_early, None, None
+@_jit
+def _advance(v, y, a, b, threshold, now, gap, rows, count):
+    """Move all neurons through `gap` without input; write their spikes to `rows` from `count` on.
+
+    Returns:
+        The rows, longer where these didn't suffice, and their count.
+    """
+    em, es, k = _decays(a, b, gap)
+    v_was, y_was, may = v.copy(), y.copy(), np.empty(len(v), np.bool_)
+    for n in range(len(v)):
+        after, y_after = em * v_was[n] + k * y_was[n], es * y_was[n]
+        peaks = (v_was[n] + y_was[n] * gap >= threshold) & (y_after < a * after)
+        may[n] = (y_was[n] > a * v_was[n]) & (peaks | (after >= threshold))
+        v[n], y[n] = after, y_after
+    for n in np.flatnonzero(may):
+        left, v_n, y_n = gap, v_was[n], y_was[n]
+        while y_n > a * v_n:
+            t = _crossing(v_n, y_n, a, b, threshold, left)
+            if t > left:
+                break
+            if count == len(rows):
+                rows = np.concatenate((rows, np.empty_like(rows)))
+            runs_away = left < gap and t < RUNAWAY
+            left, v_n, y_n = left - t, 0.0, y_n * math.exp(-b * t)
+            slope = np.inf if runs_away else y_n - a * threshold
+            rows[count, 1], rows[count, 2], rows[count, 3] = now + gap - left, n, slope
+            count += 1
+            if runs_away:
+                return rows, count
+        em_n, es_n, k_n = _decays(a, b, left)
+        v[n], y[n] = em_n * v_n + k_n * y_n, es_n * y_n
+    return rows, count
+
+
+@_jit
+def _integrate(first, last, weight, a, b, threshold, steps, inputs):
+    """Drive neurons at rest by the spikes `inputs` (start, time, index, size).
+
+    Returns:
+        Their spikes as rows (sample, time, index, slope of v); the last slope is infinite if a
+        neuron ran away.
+    """
+    start, time, index, size = inputs
+    rows, count = np.empty((1024, 4)), 0
+    for s in range(first, last):
+        v, y, now = np.zeros(weight.shape[1]), np.zeros(weight.shape[1]), 0.0
+        for e in range(start[s], start[s + 1] + 1):
+            until = time[e] if e < start[s + 1] else steps
+            if until > now:
+                began = count
+                rows, count = _advance(v, y, a, b, threshold, now, until - now, rows, count)
+                rows[began:count, 0], now = s, until
+                if count and rows[count - 1, 3] == np.inf:
+                    return rows[:count]
+            if e < start[s + 1]:
+                y += size[e] * weight[index[e]]
+    return rows[:count]
+
+
+@_jit
+def _rewind(v, y, a, b, gap):
+    """Move the adjoints of all neurons to `gap` earlier."""
+    if gap > 0:
+        em, es, k = _decays(a, b, gap)
+        exact = v.dtype.type  # numbers in the weights' precision, or loops widen
+        em, es, k = exact(em), exact(es), exact(k)
+        for n in range(len(v)):
+            y[n] = es * y[n] + k * v[n]
+            v[n] = em * v[n]
+
+
+@_jit
+def _retrace(first, last, weight, law, inputs, own, to_weight, to_time):
+    """A layer's backward pass: from the last spike to the first, read at its input spikes.
+
+    Args:
+        first, last, weight: the samples; of the layer, [N, C].
+        law: a, b and scale of the equations.
+        inputs: start, time, index and size of the spikes that drove it.
+        own: start, time and index of its own, and at each the factor and rise of v's adjoint.
+        to_weight, to_time: gradients to add to and, unless it is empty, to write.
+    """
+    (a, b, scale), (start, time, index, size) = law, inputs
+    own_start, own_time, own_index, keep, add = own
+    v, y = np.zeros(weight.shape[1], weight.dtype), np.zeros(weight.shape[1], weight.dtype)
+    exact = v.dtype.type
+    for s in range(first, last):
+        v[:], y[:] = 0, 0
+        now, k = 0.0, own_start[s + 1] - 1
+        for e in range(start[s + 1] - 1, start[s] - 1, -1):
+            while k >= own_start[s] and own_time[k] >= time[e]:
+                _rewind(v, y, a, b, now - own_time[k])
+                now, n = own_time[k], own_index[k]
+                v[n] = keep[k] * v[n] + add[k]
+                k -= 1
+            if k == own_start[s + 1] - 1:  # nothing follows that it could have caused
+                continue
+            _rewind(v, y, a, b, now - time[e])
+            now, row, sums = time[e], weight[index[e]], to_weight[index[e]]
+            p, q = exact(-size[e] * scale), exact(size[e] * scale)
+            for n in range(len(v)):
+                sums[n] += q * y[n]
+            if len(to_time):
+                q, total = exact(size[e] * b * scale), exact(0)
+                for n in range(len(v)):
+                    total += row[n] * (p * v[n] + q * y[n])
+                to_time[e] = total

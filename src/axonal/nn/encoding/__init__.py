@@ -1,4 +1,4 @@
-"""Codes: numbers into spikes, and back.
+"""Codes of numbers as spikes, and their decoders.
 
 Codes of values take x [B, ...] in [0, 1] to spikes [T, B, ...]; codes of signals take x [T, B, ...]
 to signed spikes of its shape, `spikes, state = code.encode(x, state)`, so that a stream is coded
@@ -6,21 +6,7 @@ piece by piece. Each class says what it sends, whose equation that is, and how f
 can be from x. No code looks at the batch: a sample is sent alike in any company.
 """
 
-from .signals import Delta, SendOnDelta, SigmaDelta, SignalCode, StepForward
-from .values import Burst, Code, Direct, Latency, Phase, Population, Rate, Regular
+from .signals import Delta, SendOnDelta, SigmaDelta, SignalCode
+from .values import Burst, Code, Latency, Phase
 
-__all__ = [
-    "Burst",
-    "Code",
-    "Delta",
-    "Direct",
-    "Latency",
-    "Phase",
-    "Population",
-    "Rate",
-    "Regular",
-    "SendOnDelta",
-    "SigmaDelta",
-    "SignalCode",
-    "StepForward",
-]
+__all__ = ["Burst", "Code", "Delta", "Latency", "Phase", "SendOnDelta", "SigmaDelta", "SignalCode"]

@@ -1,6 +1,6 @@
 """Codes of signals: x [T, B, ...] <-> signed spikes [T, B, ...], with a state handed in and out.
 
-No loop over time stands here: what depends on the past is a neuron of `core.kinds`, run by the
+No loop over time stands here: what depends on the past is a neuron of `core.neurons`, run by the
 one scan on the changes of x.
 """
 
@@ -10,23 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...core import neurons
 from ...core.errors import InputError
-from ...core.neurons import kinds
-from ...core.neurons.base import Dynamics
 from ...ops.scan import scan
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignalCode:
-    """A code of the changes d_t = x_t - x_(t-1); choose `Delta`, `StepForward`, ...
+    """A code of the changes d_t = x_t - x_(t-1); choose `Delta`, `SendOnDelta` or `SigmaDelta`.
 
     What stays at `start` sends nothing. Decoded: x_t = start + unit (s_0 + ... + s_t).
 
     Attributes:
         threshold: the change worth a spike, > 0, in the unit of x.
         start: x before the first step, known at both ends; from 0, an offset is the first change.
-            snnTorch's delta starts at 0, or with `padding` at the first value, as Kasabov's
-            step-forward does; that value no receiver knows.
+            snnTorch's delta starts at 0, or with `padding` at the first value, which no receiver
+            knows.
 
     Raises:
         InputError: a threshold that is not positive, or a number that is not finite.
@@ -45,9 +44,9 @@ class SignalCode:
         return self.threshold
 
     @property
-    def dynamics(self) -> Dynamics | None:
+    def dynamics(self) -> neurons.Dynamics | None:
         """The neuron that sends, if one does."""
-        raise InputError("SignalCode: choose Delta, StepForward, SendOnDelta or SigmaDelta")
+        raise InputError("SignalCode: choose Delta, SendOnDelta or SigmaDelta")
 
     def encode(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x [T, B, ...] -> signed spikes [T, B, ...], and the state for what follows.
@@ -57,8 +56,8 @@ class SignalCode:
         Raises:
             InputError: a value is not finite, there is no step, or the state doesn't fit.
         """
-        kept = self.dynamics.state_size if self.dynamics else 0
-        before = self._before(x, state, 1 + kept)
+        size = self.dynamics.state_size if self.dynamics else 0
+        before = self._before(x, state, 1 + size)
         path = torch.cat([before[:1], x.double()])
         spikes, inner = self._send(path, before[1:])
         return spikes.to(x.dtype), torch.cat([path[-1:], inner])
@@ -108,24 +107,9 @@ class Delta(SignalCode):
     """
 
     @property
-    def dynamics(self) -> Dynamics:
+    def dynamics(self) -> neurons.Dynamics:
         """Decay 0, no reset."""
-        return kinds.Leaky(decay=0.0, threshold=self.threshold, emit="ternary", reset="none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepForward(SignalCode):
-    """One threshold a step towards x: s = sign(x - b) [|x - b| >= threshold], b' = b + threshold s.
-
-    Kasabov et al. 2016 (Neural Netw. 78:1), who send only above the threshold: the ternary IF
-    neuron, whose membrane is x - b. Decoded: b', less than a threshold from x as long as no |d|
-    is more than a threshold; it lags behind faster changes.
-    """
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """No leak, and a threshold is subtracted."""
-        return kinds.Leaky(threshold=self.threshold, emit="ternary")
+        return neurons.Leaky(decay=0.0, threshold=self.threshold, emit="ternary", reset="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +126,9 @@ class SendOnDelta(SignalCode):
         return 1.0
 
     @property
-    def dynamics(self) -> Dynamics:
-        """`core.kinds.Delta` of the identity."""
-        return kinds.Delta(threshold=self.threshold, negative_slope=1.0)
+    def dynamics(self) -> neurons.Dynamics:
+        """`core.neurons.Delta` of the identity."""
+        return neurons.Delta(threshold=self.threshold, negative_slope=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

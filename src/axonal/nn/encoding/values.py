@@ -12,7 +12,7 @@ from ...core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """A code of values; choose `Rate`, `Latency`, ...
+    """A code of values; choose `Latency`, `Phase` or `Burst`.
 
     Attributes:
         steps: T, at least 1.
@@ -42,45 +42,15 @@ class Code:
             InputError: they are not floating, or not of `steps` steps.
         """
         if not (spikes.dim() and len(spikes) == self.steps and spikes.is_floating_point()):
-            found = f"{spikes.dtype} {list(spikes.shape)}"
-            raise InputError(f"{self}: {found} is no floating train of {self.steps} steps")
+            train = f"{spikes.dtype} {list(spikes.shape)}"
+            raise InputError(f"{self}: {train} is no floating train of {self.steps} steps")
         return self._read(spikes)
 
     def _send(self, x: Tensor) -> Tensor:
-        raise InputError(f"{type(self).__name__}: a code has _send; see nn.codec.values")
+        raise InputError(f"{type(self).__name__}: a code has _send; see nn.encoding.values")
 
     def _read(self, spikes: Tensor) -> Tensor:
-        return spikes.mean(0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate(Code):
-    """Spikes by chance: s_t ~ Bernoulli(x), each step anew (a Poisson code in discrete time).
-
-    snnTorch scales x first. SpikingJelly draws u <= x, where 0 can fire, and not u < x. Norse
-    sends with probability dt f_max x, f_max being 100 Hz, or 1000 Hz in its step form.
-
-    Decoded: the spikes a step, unbiased, with a deviation of at most 1 / (2 sqrt(T)); off by more
-    than e with a probability of at most 2 exp(-2 T e^2) (Hoeffding 1963).
-    """
-
-    def encode(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """As `Code.encode`, by chance from `generator`; None for torch's own, as for dropout."""
-        size = (self.steps, *_checked(self, x).shape)
-        drawn = torch.rand(size, generator=generator, dtype=x.dtype, device=x.device)
-        return (drawn < x).to(x.dtype)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Regular(Code):
-    """Evenly spaced spikes: s_t = floor((t + 1) x + 1/2) - floor(t x + 1/2).
-
-    What an `IF` neuron sends that is driven by x and starts at half its threshold (Bu et al. 2022,
-    arXiv 2202.01440). Decoded: the spikes a step, off by at most 1 / (2 T).
-    """
-
-    def _send(self, x: Tensor) -> Tensor:
-        return torch.floor(_column(torch.arange(self.steps + 1), x) * x + 0.5).diff(dim=0)
+        raise InputError(f"{type(self).__name__}: a code has _read; see nn.encoding.values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,69 +168,6 @@ class Burst(Code):
             low = torch.where(count > 1, low.maximum(fits), low)
             high = torch.where(count > 1, high.minimum(fits + 1 / span), high)
         return torch.where(count > 0, (low + high) / 2, 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Population(Code):
-    """Each x by K neurons, [B, ...] <-> [T, B, ..., K], whose responses linear `Latency` sends:
-
-        r_i = exp(-(x - c_i)^2 / (2 s^2)),   c_i = (i - 1/2) d,   s = d / 1.5,   d = 1 / (K - 2)
-
-    for i < K. Bohte et al. 2002 (Neurocomputing 48:17). Norse multiplies (x - c)^2 by the largest
-    x of the batch and spreads the c up to it.
-
-    Decoded: the mean of c, weighted by the decoded r, within [0, 1]. Who spikes is no further from
-    x than s sqrt(-2 ln least), nor then is the mean. 1/2 if nobody did.
-
-    Attributes:
-        steps: T, at least 2 here.
-        neurons: K, at least 3.
-        least: the smallest response that is sent, in (0, 1/2].
-    """
-
-    neurons: int
-    least: float = 0.1
-
-    def __post_init__(self):
-        if not (self.neurons >= 3 and self._code.least <= 0.5):
-            raise InputError(f"{self}: give at least 3 neurons, and least in (0, 1/2]")
-
-    def responses(self, x: Tensor) -> Tensor:
-        """r of x [B, ...], [B, ..., K] in [0, 1]: what any other code can send too.
-
-        Raises:
-            InputError: as `encode`.
-        """
-        away = (self.neurons - 2) * _checked(self, x)[..., None] - self._places(x)
-        return torch.exp(-((1.5 * away) ** 2) / 2)
-
-    def _send(self, x: Tensor) -> Tensor:
-        return self._code.encode(self.responses(x))
-
-    def _read(self, spikes: Tensor) -> Tensor:
-        found = self._code.decode(spikes)
-        mean = found @ self._places(found) / found.sum(-1) / (self.neurons - 2)
-        return mean.clamp(0, 1).nan_to_num(0.5)
-
-    @property
-    def _code(self) -> Latency:
-        return Latency(steps=self.steps, least=self.least)
-
-    def _places(self, like: Tensor) -> Tensor:
-        """c / d, [K]."""
-        return torch.arange(self.neurons).to(like) - 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Direct(Code):
-    """x itself in every step: no spikes, but a current that the first neurons turn into some.
-
-    Rueckauer et al. 2017 (Front. Neurosci. 11:682). `Sequential` runs what stands before the first
-    neurons once for all steps. Decoded: the mean, which is x.
-    """
-
-    def _send(self, x: Tensor) -> Tensor:
-        return x.expand(self.steps, *x.shape)
 
 
 def _checked(code: Code, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError, NotFinite
-from ...core.neurons.base import Dynamics
+from ...core.neurons import Dynamics
 from ..autodiff import new_marks
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton

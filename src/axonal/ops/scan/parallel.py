@@ -9,8 +9,7 @@ the faster form; its sums round in another order than the reference's.
 import torch
 from torch import Tensor
 
-from ...core.neurons.base import Dynamics
-from ...core.neurons.kinds import Leaky
+from ...core.neurons import Dynamics, Leaky
 from .reference import Tensors, constants
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ...core.neurons.base import Dynamics
+from ...core.neurons import Dynamics
 from ..surrogate import SURROGATES
 
 
@@ -24,10 +24,10 @@ class Tensors:
         yes, no = (torch.as_tensor(part).to(self.like) for part in (yes, no))
         return torch.where(condition, yes, no)
 
-    def hold(self, x: Tensor) -> Tensor:
+    def detach(self, x: Tensor) -> Tensor:
         return x.detach()
 
-    def through(self, value: Tensor, gradient: Tensor) -> Tensor:
+    def straight_through(self, value: Tensor, gradient: Tensor) -> Tensor:
         return value.detach() + (gradient - gradient.detach())
 
     def surrogate(self, x: Tensor) -> Tensor:

@@ -2,20 +2,29 @@ import copy
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import dense_counts, event_counts
 
 from axonal.core.errors import FileError, InputError
 from axonal.core.meter import FIELDS, Counts
-from axonal.energy import tables
-from axonal.energy.price import EVENT_STATE_BITS, PARTS, break_even, price, scale_events
+from axonal.energy import EVENT_STATE_BITS, PARTS, break_even, price, scale_events, tables
 
-SHIPPED = Path(tables.__file__).parent / "tables" / "cmos45.toml"
+SHIPPED = tables.SHIPPED / "cmos45.toml"
 COUNT = st.integers(0, 10**9)
+
+
+@pytest.fixture
+def dense():
+    return dense_counts()
+
+
+@pytest.fixture
+def events():
+    return event_counts()
 
 
 @st.composite
@@ -84,11 +93,11 @@ def test_price_refuses(dense, arguments):
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("reuse", [1, 16])
 def test_break_even_inverts_price(events, dense, bits, reuse):
-    found = break_even(events, dense, bits=bits, reuse=reuse)
-    assert found.share is not None and found.measured == pytest.approx(0.2)
-    for scene, share in enumerate(found.share):
+    result = break_even(events, dense, bits=bits, reuse=reuse)
+    assert result.share is not None and result.measured == pytest.approx(0.2)
+    for scene, share in enumerate(result.share):
         assert share > 0
-        scaled = scale_events(events, share / found.measured)
+        scaled = scale_events(events, share / result.measured)
         cost = price(scaled, bits=bits, state_bits=EVENT_STATE_BITS[bits]).total
         other = price(dense, bits=bits, reuse=reuse).total
         assert tuple(cost)[scene] == pytest.approx(tuple(other)[scene])
@@ -118,8 +127,8 @@ def test_scale_events_refuses(events):
 
 def test_shipped_table_has_sources():
     table = tables.load()
-    assert all(r.source and r.year == 2014 for r in table.rows.values())
-    assert table["dram"].cost.low == 1300 and table["sram"].joules(8).high == 12.5e-12
+    assert all(r.source and r.year == 2014 for r in table.costs.values())
+    assert table["dram"].range.low == 1300 and table["sram"].si(8).high == 12.5e-12
     with pytest.raises(InputError, match="no row"):
         table["spike"]
 
@@ -142,17 +151,17 @@ def test_shipped_table_has_sources():
 def test_bad_rows_are_refused(tmp_path, key, value):
     values = copy.deepcopy(tomllib.loads(SHIPPED.read_text()))
     values["rows"]["multiply.8"][key] = value
-    with pytest.raises(InputError, match=r"row multiply\.8"):
-        tables.Table.from_dict(values)
+    with pytest.raises(InputError, match=r"x\.toml, row multiply\.8"):
+        tables.parse(values, "x.toml")
 
 
-@pytest.mark.parametrize("key", ["title", "evidence", "scenarios", "omits", "rows"])
+@pytest.mark.parametrize("key", ["kind", "title", "evidence", "scenarios", "omits", "rows"])
 def test_bad_tables_are_refused(key):
     values = tomllib.loads(SHIPPED.read_text())
     with pytest.raises(InputError):
-        tables.Table.from_dict({k: v for k, v in values.items() if k != key})
+        tables.parse({k: v for k, v in values.items() if k != key}, "x.toml")
     with pytest.raises(InputError):
-        tables.Table.from_dict(values | {key: 3})
+        tables.parse(values | {key: 3}, "x.toml")
 
 
 def test_bad_files_are_refused(tmp_path):
@@ -166,7 +175,7 @@ def test_bad_files_are_refused(tmp_path):
 
 def test_energy_imports_no_torch():
     code = (
-        "import sys, axonal.core.png, axonal.energy.report; "
+        "import sys, axonal.core.png, axonal.energy; "
         "sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

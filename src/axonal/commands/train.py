@@ -1,0 +1,30 @@
+"""`axonal train`: a training by its name, with a line about the network that it leaves."""
+
+import os
+from pathlib import Path
+
+from rich.status import Status
+
+from ..recipes import training
+
+
+def train(name: str, out: Path | None, seed: int, device: str, tensorboard: bool) -> str:
+    """Run a training, or go on with one that was interrupted.
+
+    Args:
+        name: one of `recipes.training.TRAININGS`.
+        out: folder of the run; None for runs/NAME.
+        seed: of everything random.
+        device: "cpu" or "cuda".
+        tensorboard: write the log for TensorBoard too.
+
+    Returns:
+        A sentence about the result; of the processes that torchrun starts, the first's alone.
+
+    Raises:
+        InputError, FileError, MissingExtra, ProcessError: as `recipes.training.train`.
+    """
+    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard, Status)
+    if os.environ.get("RANK", "0") != "0":
+        return ""
+    return f"Trained {name}: the network and its card lie in {folder.resolve()}."

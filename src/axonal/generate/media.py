@@ -1,0 +1,50 @@
+"""Media: what the pipeline has to know of images, video, sound or text."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..models.base import Model
+from ..models.flow import FlowUNet
+from .images import Images
+
+
+class Medium(Protocol):
+    """Samples between a network and people."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample as the network takes it, without the batch."""
+        ...
+
+    def conditions(self, values: Sequence[int] | Tensor) -> Tensor:
+        """What the network is told beside the noise [N, ...], of what a user asks for.
+
+        Raises:
+            InputError: nothing is asked for, or what there is not.
+        """
+        ...
+
+    def decode(self, x: Tensor) -> np.ndarray:
+        """Samples [N, ...] as people take them, of the network's values `x` [N, ...]."""
+        ...
+
+
+# By the kind of the network, the medium of one such network.
+MEDIA: dict[type[Model], Callable[[Any], Medium]] = {FlowUNet: Images.of}
+
+
+def medium_of(model: nn.Module) -> Medium:
+    """The medium that `model` generates.
+
+    Raises:
+        InputError: its kind is none of `MEDIA`.
+    """
+    for kind, medium in MEDIA.items():
+        if isinstance(model, kind):
+            return medium(model)
+    known = ", ".join(kind.__name__ for kind in MEDIA)
+    raise InputError(f"{type(model).__name__} is no generator; those are {known}")
