@@ -80,7 +80,7 @@ def inspect(
         model: a NIR file, a network that ships, or a folder of train or of graph.save.
         dt: seconds of a step, of a NIR file.
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
-        out: an SVG with the drawing.
+        out: a Markdown file (.md) for the drawing, a Mermaid diagram.
     """
     from .commands import inspect as command
     from .graph.summary import summary

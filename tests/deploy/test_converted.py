@@ -16,8 +16,9 @@ from axonal.deploy.certify import certify, sent
 from axonal.deploy.engine import Engine, codegen, layout, reference, values
 from axonal.deploy.from_torch import trace
 from axonal.graph.difference import Difference
+from axonal.graph.drawing import mermaid
 from axonal.graph.graph import Add, Bias, Delay, Dense, Graph, Input, Neurons, Node
-from axonal.graph.summary import description, draw, layers
+from axonal.graph.summary import description, layers
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ
 from axonal.nn import GraphModule, Neuron, OneStep, Sequential, Stateful
@@ -370,7 +371,7 @@ def test_functions_are_shown_and_not_written():
     norm = Difference("layer_norm", {"normalized_shape": (4,), "weight": np.ones(4, "f4")})
     graph = Graph([Node("x", Input((4,))), Node("f", norm, ("x",))], ["f"])
     assert [layer.parameters for layer in layers(graph)] == [0, 4]
-    assert "Difference 4" in draw(graph)
+    assert "Difference 4" in mermaid(graph)
     with pytest.raises(InputError, match="nir: 'f': NIR has no Difference; axonal"):
         nir.to_nir(graph, dt=1e-3, discretisation="euler")
     assert values.rest(graph)["f"].shape == (9,)

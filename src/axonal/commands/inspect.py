@@ -7,8 +7,9 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy import nir
 from ..generate.features import ASSETS
-from ..graph import load, summary
+from ..graph import load
 from ..graph.checkpoint import NODES_FILE
+from ..graph.drawing import mermaid
 from ..graph.graph import Graph
 
 
@@ -67,9 +68,14 @@ def picture(graph: Graph, out: Path) -> str:
     """Draw a graph to `out`, and say so in a sentence.
 
     Raises:
-        InputError: a name that does not end in .svg, or as `inspect.draw`. FileError: `out` can't
-            be written.
+        InputError: a name that does not end in .md or .mmd, or as `drawing.mermaid`.
+        FileError: `out` can't be written.
     """
-    if out.suffix != ".svg":
-        raise InputError(f"{out} is no name for a drawing; let it end in .svg")
-    return f"The graph is drawn in {files.write(out, summary.draw(graph)).resolve()}."
+    if out.suffix not in (".md", ".mmd"):
+        raise InputError(
+            f"{out} is no name for a drawing; let it end in .md, for Markdown with a Mermaid "
+            "diagram, which GitHub, GitLab and notebooks show, or in .mmd, for Mermaid's own tools"
+        )
+    text = mermaid(graph)
+    files.write(out, f"```mermaid\n{text}```\n" if out.suffix == ".md" else text)
+    return f"The graph is drawn in {out.resolve()}."

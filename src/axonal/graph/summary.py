@@ -11,10 +11,10 @@ from rich.text import Text
 
 from ..core.neurons import Delta, Leaky
 from .difference import Difference
-from .drawing import draw, plain, traversal
+from .drawing import plain, traversal
 from .graph import Conv, Delay, Dense, Graph, Neurons, Node, Op, Pool, Resize, Select, Shape
 
-__all__ = ["Layer", "description", "draw", "fans", "layers", "summary"]
+__all__ = ["Layer", "description", "fans", "layers", "summary"]
 
 EMITS = {
     "binary": "one spike",
