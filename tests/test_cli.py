@@ -153,10 +153,11 @@ def test_the_command_line_itself_needs_no_torch():
 
 
 def test_inspect_shows_and_draws_a_network(axonal, tmp_path):
-    out = tmp_path / "graph.svg"
+    out = tmp_path / "graph.md"
     status, text, _ = axonal("inspect", "mnist-spiking-classifier", "--out", out)
     assert status == 0 and "478,608" in text
-    assert out.read_text().startswith("<svg")
+    assert out.read_text().startswith("```mermaid\nflowchart TD\n")
+    assert ", output" in out.read_text()
 
 
 def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
