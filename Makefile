@@ -1,4 +1,4 @@
-# make test and make demo set up everything they need in .venv, from a bare Python 3.11 or newer.
+# Targets set up everything they need in .venv, from a bare Python 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,9 +16,9 @@ ifdef TORCH_INDEX
 export PIP_EXTRA_INDEX_URL := $(TORCH_INDEX)
 endif
 
-.PHONY: test lint demo setup
+.PHONY: test lint docs demo setup wheel-demo
 
-test: lint $(BROKER)
+test: lint docs $(BROKER)
 	$(BIN)/pytest
 
 lint: setup
@@ -27,8 +27,20 @@ lint: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# Every link inside the pages is checked; a warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+
 demo: setup
 	$(BIN)/axonal demo
+
+# make bench-engine OPTIONS="--rounds 3"; python -m benchmarks lists them.
+bench-%: setup
+	$(BIN)/python -m benchmarks $* $(OPTIONS)
+
+# What a user gets: the wheel alone, in a bare environment, outside of the clone; takes minutes.
+wheel-demo:
+	PYTHON=$(PYTHON) tests/wheel_demo.sh
 
 setup: $(STAMP)
 
@@ -37,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[torch,fid,nir,events,watch,video]' --group dev
+		--editable '.[torch,fid,nir,events,watch,video]' --group dev --group docs
 	touch $@
 
 # Tests of MQTT talk to a real broker.

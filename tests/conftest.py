@@ -31,9 +31,9 @@ def seed():
 @pytest.fixture
 def broker(tmp_path_factory):
     """A real MQTT broker that runs and remembers nothing: host, port, start, stop, restart."""
-    from benchmarks.watch.soak import Broker
+    from benchmarks.harness.processes import Broker
 
-    one = Broker(tmp_path_factory.mktemp("broker"), keeps=False)
+    one = Broker(tmp_path_factory.mktemp("broker"), persistent=False)
     one.start()
     yield one
     one.stop(kill=True)

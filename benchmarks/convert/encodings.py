@@ -1,8 +1,7 @@
-"""Which code for what: a small network behind each of `nn.encoding`, on pictures and speech."""
+"""Which encoding for what: a small network behind each of `nn.encoding`, on pictures and speech."""
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ from axonal.nn import encoding
 from axonal.nn.hooks import tally
 from axonal.recipes.spiking_classifiers import CHANNELS, MILLISECONDS, RISE, STEPS
 
-from ..harness.results import table
+from ..harness.bench import Run
+from ..harness.page import table
+from ..harness.results import Figures, Results
 
 AnyCode = encoding.Code | encoding.SignalCode
 T, FLOOR = 16, 1e-4  # steps; power of a silent band
@@ -54,20 +55,20 @@ CODES: Mapping[str, Mapping[str, tuple[AnyCode, str, str]]] = {  # code, what it
 
 
 def pictures(split: str) -> Batch:
-    """MNIST: {"image" [N, 784] in [0, 1], "label" [N]}, to "train" the first `PICTURES`."""
+    """Read MNIST: {"image" [N, 784] in [0, 1], "label" [N]}, to "train" the first `PICTURES`."""
     chosen = slice(PICTURES if split == "train" else None)
-    found = {name: tensor[chosen] for name, tensor in images("mnist", split).items()}
-    return found | {"image": (found["image"].flatten(1) + 1) / 2}
+    batch = {name: tensor[chosen] for name, tensor in images("mnist", split).items()}
+    return batch | {"image": (batch["image"].flatten(1) + 1) / 2}
 
 
 def sounds(split: str) -> Batch:
-    """Spoken digits: {"events" [N, T, 40] power in bands of hearing, in nepers, "label" [N]}."""
-    found, hop = fsdd(split), MILLISECONDS["fsdd"] / 1000
-    heard = torch.full((len(found), STEPS["fsdd"], CHANNELS), math.log(FLOOR))
-    for row, signal in zip(heard, found.signals, strict=True):
-        power = cochlea(signal, found.rate, CHANNELS, hop, FLOOR)[: len(row)]
+    """Read spoken digits: {"events" [N, T, 40] nepers of power in auditory bands, "label" [N]}."""
+    recordings, hop = fsdd(split), MILLISECONDS["fsdd"] / 1000
+    bands = torch.full((len(recordings), STEPS["fsdd"], CHANNELS), math.log(FLOOR))
+    for row, signal in zip(bands, recordings.signals, strict=True):
+        power = cochlea(signal, recordings.rate, CHANNELS, hop, FLOOR)[: len(row)]
         row[: len(power)] = torch.from_numpy(power)
-    return {"events": heard, "label": torch.from_numpy(found.labels)}
+    return {"events": bands, "label": torch.from_numpy(recordings.labels)}
 
 
 DATA = {"MNIST": pictures, "spoken digits": sounds}
@@ -81,32 +82,36 @@ class Coded(SpikingClassifier):
         self.code = code
 
     def encode(self, x: Tensor) -> Tensor:
-        """What the code sends, [T, B, N], as it is: to weigh a phase is left to the network."""
+        """Encode as the code does, [T, B, N]; to weigh a phase is left to the network."""
         if isinstance(self.code, encoding.SignalCode):
             return self.code.encode(x.transpose(0, 1))[0]
         return self.code.encode(x)
 
 
-def figures(store: Path, seed: int = 0) -> dict[str, float]:
-    """Train the network behind each of `CODES`, in `store`, going on where an earlier run stopped.
+def measure(*, run: Run, seed: int = 0, threads: int = 2) -> Results:
+    """Train a small network behind every encoding; minutes.
 
-    Returns:
-        Of each "[data, code]": "accuracy", in % of the test set; of a sample "code spikes", what
-        the code sends that is not 0, and "network spikes"; "steps", and "latency": the first of
-        them, from 1, from which the class with the largest sum so far is the one at the end.
+    Of each "[data, code]": "accuracy", in % of the test set; of a sample "code spikes", what the
+    code sends that is not 0, and "network spikes"; "steps", and "latency": the first of them, from
+    1, from which the class with the largest sum so far is the one at the end.
+
+    Args:
+        run: where; it goes on from trainings that are finished.
+        seed: of weights, order and noise.
+        threads: of torch.
 
     Raises:
         FileError: data are missing, or the store can't be written.
     """
-    found = {}
+    figures: Figures = {}
     for kind, codes in CODES.items():
         train, test = DATA[kind]("train"), DATA[kind]("test")
         for name in codes:
-            network = fit(_recipe(kind, name, train, seed), store / f"{kind}, {name}")
+            network = fit(_recipe(kind, name, train, seed), run.store / f"{kind}, {name}")
             assert isinstance(network, Coded)
-            values = measured(network, test, seed)
-            found |= {f"{what} [{kind}, {name}]": value for what, value in values.items()}
-    return found
+            values = evaluate(network, test, seed)
+            figures |= {f"{title} [{kind}, {name}]": value for title, value in values.items()}
+    return {"figures": figures}
 
 
 def _recipe(kind: str, name: str, train: Batch, seed: int) -> Recipe:
@@ -123,60 +128,54 @@ def _recipe(kind: str, name: str, train: Batch, seed: int) -> Recipe:
 
 
 @torch.inference_mode()
-def measured(network: Coded, test: Batch, seed: int = 0) -> dict[str, float]:
-    """What `figures` says of one network."""
+def evaluate(network: Coded, test: Batch, seed: int = 0) -> Figures:
+    """Measure one network, as `measure` says."""
     torch.manual_seed(seed)  # of chance spikes
     (x,) = (test[key] for key in test if key != "label")
     label, sums, steps = test["label"], torch.zeros(3, dtype=torch.float64), 0
     with tally(network) as fired:
         for rows in torch.arange(len(label)).split(250):
             sent = network.encode(x[rows])
-            said = network.network(sent)[0].cumsum(0).argmax(2)
-            right, steps = (said[-1] == label[rows]).sum(), len(said)
-            sums += torch.stack([right, sent.count_nonzero(), settled(said).sum()])
+            answers = network.network(sent)[0].cumsum(0).argmax(2)
+            right, steps = (answers[-1] == label[rows]).sum(), len(answers)
+            sums += torch.stack([right, sent.count_nonzero(), settling_step(answers).sum()])
     right, code, late = (sums / len(label)).tolist()
     own = sum(float(spikes) for spikes, _ in fired.values()) / len(label)
     spikes = {"code spikes": round(code, 1), "network spikes": round(own, 1)}
     return {"accuracy": round(100 * right, 2), **spikes, "steps": steps, "latency": round(late, 2)}
 
 
-def settled(said: Tensor) -> Tensor:
+def settling_step(answers: Tensor) -> Tensor:
     """The first step, from 1, from which answers [T, B] are the last one, [B]."""
-    number = torch.arange(1, len(said) + 1)[:, None]
-    return ((said != said[-1]) * number).amax(0) + 1
+    number = torch.arange(1, len(answers) + 1)[:, None]
+    return ((answers != answers[-1]) * number).amax(0) + 1
 
 
-def page(figures: Mapping[str, float]) -> str:
-    """A page of Markdown, made of what `figures` found: when to use which code."""
-    lines = [
-        "# When to use which code",
-        "",
-        "Equations, their sources and the error that decoding leaves stand in "
-        "`axonal.nn.encoding`. A rate by chance needs no code but "
-        "`torch.bernoulli(x.expand(T, *x.shape))`, and the value itself in every step none but "
-        "`x.expand(T, *x.shape)`.",
-        "",
-        f"Behind each code the same network, {' and '.join(NETWORK['layers'])} leaky neurons and "
-        f"a read-out, learns for {TRAINING['steps']} steps of {TRAINING['batch']} samples: of "
-        f"{PICTURES:,} pictures of MNIST, or of spoken digits as the log power in {CHANNELS} bands "
-        f"of hearing, with thresholds of {RISE:g}. Accuracy is that on the test set. Spikes, a "
-        "sample, are those of the code and of the network. "
-        "Latency is the mean step from which the answer stays as it is.",
-    ]
-    for kind, codes in CODES.items():
-        at = {
-            what: {name: figures[f"{what} [{kind}, {name}]"] for name in codes}
-            for what in ("accuracy", "code spikes", "network spikes", "latency", "steps")
-        }
-        rows = []
-        for n, (_, sends, use) in codes.items():
-            spikes = f"{at['code spikes'][n]:.0f} + {at['network spikes'][n]:.0f}"
-            late = f"{at['latency'][n]:.1f} of {at['steps'][n]}"
-            rows.append((n, sends, f"{at['accuracy'][n]:.1f} %", spikes, late, use))
-        head = (kind, "it sends", "accuracy", "spikes", "latency", "use it when")
-        lines += ["", *table(head, rows)]
-        best = max(codes, key=at["accuracy"].__getitem__)
-        least, first = (min(codes, key=at[w].__getitem__) for w in ("code spikes", "latency"))
-        said = f"Most accurate: {best}; fewest spikes sent: {least}; first to answer: {first}."
-        lines += ["", said]
-    return "\n".join([*lines, ""])
+def tables(results: Results) -> dict[str, Any]:
+    """`kinds` of data, each with its table and the best codes; and how the networks learned."""
+    return {
+        "kinds": {kind: _kind(results["figures"], kind) for kind in CODES},
+        "layers": " and ".join(NETWORK["layers"]),
+        "training": TRAINING,
+        "pictures": PICTURES,
+        "bands": CHANNELS,
+        "threshold": RISE,
+    }
+
+
+def _kind(figures: Figures, kind: str) -> dict[str, str]:
+    """A table of codes on one kind of data, and which are best."""
+    codes = CODES[kind]
+    at = {
+        title: {name: figures[f"{title} [{kind}, {name}]"] for name in codes}
+        for title in ("accuracy", "code spikes", "network spikes", "latency", "steps")
+    }
+    rows = []
+    for n, (_, sends, use) in codes.items():
+        spikes = f"{at['code spikes'][n]:.0f} + {at['network spikes'][n]:.0f}"
+        late = f"{at['latency'][n]:.1f} of {at['steps'][n]}"
+        rows.append((n, sends, f"{at['accuracy'][n]:.1f} %", spikes, late, use))
+    head = (kind, "it sends", "accuracy", "spikes", "latency", "use it when")
+    fewest, first = (min(codes, key=at[title].__getitem__) for title in ("code spikes", "latency"))
+    best = max(codes, key=at["accuracy"].__getitem__)
+    return {"table": table(head, rows), "best": best, "fewest": fewest, "first": first}

@@ -1,4 +1,4 @@
-"""Classifiers that SpikingJelly's recipes make spike: `benchmarks/peers/convert.py` says how."""
+"""Conversions by SpikingJelly's recipes: `benchmarks/peers/convert.py` says how."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from axonal.recipes.image_classifiers import PICTURES
 
 from ..harness import peers
 
-RIVAL = "spikingjelly"
+NAME = "spikingjelly"
 # What the worker runs, and with how many images it calibrates. Local thresholds grow with every
 # batch, so that their number matters: 50,000 images are its ImageNet example's.
 RECIPES: Mapping[str, tuple[str, int]] = {
@@ -32,9 +32,14 @@ Answers = Mapping[tuple[str, str], Mapping[str, Any]]  # of the worker, by netwo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rival:
-    """Figures by name; `reasons`, by "RECIPE [NETWORK]" and in the rival's words, why it can't
-    convert a network; and `accuracy`, the share of images named right, by recipe and cell."""
+class Comparison:
+    """The networks as SpikingJelly converts them.
+
+    Attributes:
+        figures: by name.
+        reasons: why it can't convert a network, in its own words, by "RECIPE [NETWORK]".
+        accuracy: the share of images named right, by recipe and cell.
+    """
 
     figures: dict[str, float]
     reasons: dict[str, str]
@@ -44,18 +49,18 @@ class Rival:
 def compare(
     networks: Mapping[str, Path],
     steps: Sequence[int],
-    threads: int = 2,
-    root: Path = Path("runs/peers"),
-    count: int = 10_000,
-    seed: int = 0,
-    batch: int = 100,
-) -> Rival:
-    """Every network by every recipe; that it is ours there is proved first, by its logits.
+    threads: int,
+    root: Path,
+    count: int,
+    seed: int,
+    batch: int,
+) -> Comparison:
+    """Convert every network by every recipe; that it is ours there is proved first, by its logits.
 
     Args:
-        networks: folders of trained ones, by their names in `classifiers.PICTURES`.
+        networks: folders of trained ones, by their names in `image_classifiers.PICTURES`.
         steps: numbers of time steps.
-        threads: of the rival.
+        threads: of SpikingJelly.
         root: folder of the other frameworks' environments.
         count, seed: of the test images, see `draw`.
         batch: test images at a time.
@@ -66,30 +71,30 @@ def compare(
         "sj_dense_accuracy [NETWORK]"; and why some are missing.
 
     Raises:
-        InputError: as `peers.working`, or the rival has another network. FileError: as there, or
-            weights or images are missing.
+        InputError: SpikingJelly has another network. FileError: its environment can't be made, its
+            worker died, or weights or images are missing.
     """
     answers: dict[tuple[str, str], Mapping[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as name, peers.working(RIVAL, root, threads) as peer:
+    with tempfile.TemporaryDirectory() as name, peers.worker(NAME, root, threads) as peer:
         for network, weights in networks.items():
             job = write(Path(name), network, weights, count, seed)
-            for title, (recipe, seen) in track(RECIPES.items(), f"{RIVAL}, {network}"):
+            for title, (recipe, seen) in track(RECIPES.items(), f"{NAME}, {network}"):
                 options = {"steps": list(steps), "batch": batch, "calibration": seen}
                 answer = answers[network, title] = peer.ask(**job, recipe=recipe, **options)
                 if not (error := answer["difference"]) <= LARGEST_ERROR:
-                    raise InputError(f"{network}: logits of {RIVAL} are off by {error:.2g}")
+                    raise InputError(f"{network}: logits of {NAME} are off by {error:.2g}")
     return summary(answers, steps)
 
 
 def draw(data: str, split: str, count: int, seed: int) -> Images:
-    """So many images of a data set, or all if it has fewer, in an order drawn with the seed."""
+    """Draw so many images of a data set, or all if it has fewer, in an order of the seed."""
     images = DATASETS[data](split)
     rows = np.random.default_rng(seed).permutation(len(images))[:count]
     return Images(images.pixels[rows], images.labels[rows])
 
 
 def write(folder: Path, name: str, weights: Path, count: int, seed: int) -> dict[str, Any]:
-    """What of the worker's job says which network and images, and their files."""
+    """Write a network and images, and return what of the worker's job says which they are."""
     task = PICTURES[name]
     network, test = task.kind.load(weights), draw(task.data, "test", count, seed)
     seen = draw(task.data, "train", max(most for _, most in RECIPES.values()), seed).pixels
@@ -102,28 +107,28 @@ def write(folder: Path, name: str, weights: Path, count: int, seed: int) -> dict
     return {"do": "convert", "model": str(model), "data": str(data)} | own
 
 
-def summary(answers: Answers, steps: Sequence[int]) -> Rival:
-    """What the worker's answers say."""
-    found = Rival(figures={}, reasons={}, accuracy={})
+def summary(answers: Answers, steps: Sequence[int]) -> Comparison:
+    """Collect figures and reasons of the worker's answers."""
+    result = Comparison(figures={}, reasons={}, accuracy={})
     for (network, recipe), answer in answers.items():
-        found.figures[f"sj_dense_accuracy [{network}]"] = answer["ann_accuracy"]
+        result.figures[f"sj_dense_accuracy [{network}]"] = answer["ann_accuracy"]
         if "error" in answer:
-            found.reasons[f"{recipe} [{network}]"] = answer["error"]
+            result.reasons[f"{recipe} [{network}]"] = answer["error"]
             continue
-        found.figures[f"sj_{recipe}_seconds_to_convert [{network}]"] = answer["seconds_to_convert"]
+        result.figures[f"sj_{recipe}_seconds_to_convert [{network}]"] = answer["seconds_to_convert"]
         for t, took in zip(steps, answer["seconds_an_image"], strict=True):
-            found.figures[f"sj_{recipe}_ms_an_image [{network}, T {t}]"] = 1e3 * took
+            result.figures[f"sj_{recipe}_ms_an_image [{network}, T {t}]"] = 1e3 * took
         for reading, shares in answer["accuracy"].items():
             title = f"{recipe}_{reading}" if reading else recipe
             for t, share in zip(steps, shares, strict=True):
-                found.figures[f"sj_{title}_accuracy [{network}, T {t}]"] = share
-                found.accuracy[title, (network, t)] = share
-    return found
+                result.figures[f"sj_{title}_accuracy [{network}, T {t}]"] = share
+                result.accuracy[title, (network, t)] = share
+    return result
 
 
 def behind(
     ours: Mapping[Cell, float], theirs: Mapping[tuple[str, Cell], float]
 ) -> tuple[int, list[Cell]]:
-    """In how many of their cells, and in which, ours is below the best of theirs."""
+    """Count the cells in which ours is below the best of theirs, and list them."""
     worse = [cell for (_, cell), share in theirs.items() if ours[cell] < share]
     return len(set(worse)), sorted(set(worse))

@@ -1,4 +1,4 @@
-"""Whole networks in the engine beside torch: for `axonal bench engine`.
+"""Whole networks in the engine beside torch.
 
 Each runs step by step, as events come, and with all steps known beforehand, where torch multiplies
 them in one go; both ways one sample at a time.
@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,15 @@ from axonal.graph.graph import Conv, Dense, Graph, Neurons, Pool, Select
 from axonal.models.spiking import SpikingClassifier
 from axonal.nn import LIF, Neuron, Sequential
 
-from ..harness.timing import contest, spread
+from ..harness.results import Figures
+from ..harness.timing import spread, time_in_turn
 
 STEP = 1e-3  # seconds of a step of the event camera
 IMAGES = 200  # of the classifier, whose spikes are compared
-Figures = dict[str, Any]
 
 
 def small_network(rounds: int, seed: int, threads: int, steps: int = 500) -> Figures:
-    """20-256-256-256-35, thresholds set so that 3 % of the neurons fire in a step."""
+    """Time 20-256-256-256-35, thresholds set so that 3 % of the neurons fire in a step."""
     torch.manual_seed(seed)
     x = (torch.rand(steps, 1, 20) < 0.03).float()
     layers, y = [], x
@@ -72,26 +72,26 @@ def _network(name: str, network: Sequential, x: Tensor, rounds: int, threads: in
     figures: Figures = {f"activity [{name}]": round(float(np.mean(rates)), 4)}
     figures[f"mismatches [{name}]"] = sum(certify(network, x, engine).different.values())
     x = x[:, :1]
-    (given,), drives = engine.graph.inputs, x[:, 0].numpy()
+    (source,), drives = engine.graph.inputs, x[:, 0].numpy()
     events = Events.from_dense(drives)
     torch.compiler.reset()
     compiled = torch.compile(network)
-    whole = contest(
+    at_once = time_in_turn(
         {
-            "engine": lambda: engine.stream().push({given: events}),
+            "engine": lambda: engine.stream().push({source: events}),
             "torch": lambda: network(x),
             "torch, compiled": lambda: compiled(x),
             **({"torch, step by step": lambda: _stepwise(network, x)} if len(x) < 50 else {}),
         },
         rounds,
     )
-    figures[f"{name}_whole"] = whole.speedup
+    figures[f"{name}_whole"] = at_once.speedup
     figures[f"microseconds a step [{name}]"] = spread(
-        [1e6 * s / len(x) for s in whole.seconds["engine"]]
+        [1e6 * s / len(x) for s in at_once.seconds["engine"]]
     )
     torch.compiler.reset()
     one_step = torch.compile(network)
-    streams = contest(
+    streams = time_in_turn(
         {
             "engine": pusher(engine, drives),
             "torch": _torch_streamer(network, x),
@@ -122,7 +122,7 @@ def _torch_streamer(network: Any, x: Tensor) -> Callable[[], None]:
 
 
 def digits(rounds: int, seed: int, threads: int) -> Figures:
-    """The spiking classifier that ships, at its own activity."""
+    """Time the spiking classifier that ships, at its own activity."""
     model, test = SpikingClassifier.load(ASSETS / "mnist-spiking-classifier"), mnist("test")
     images = torch.from_numpy(test.pixels[:IMAGES]).float() / 127.5 - 1
     figures = _network("mnist_snn", model.network, model.encode(images), rounds, threads)
@@ -131,22 +131,22 @@ def digits(rounds: int, seed: int, threads: int) -> Figures:
 
 
 def recordings(rounds: int, seed: int, threads: int) -> Figures:
-    """The N-MNIST network of the NIR paper, read from its file, on the recordings of a test set.
+    """Time the N-MNIST network of the NIR paper, read from its file, on a test set's recordings.
 
     Sinabs' conventions, which it was trained in; steps of 1 ms; the class with most spikes wins.
     """
     graph = nir.read(_file("nir/cnn_sinabs.nir"), dt=STEP, discretisation="sinabs")
-    engine, (given,), (output,) = Engine(graph, threads=threads), graph.inputs, graph.outputs
+    engine, (source,), (output,) = Engine(graph, threads=threads), graph.inputs, graph.outputs
     test = nmnist("test")
     recorded = [_events(*steps) for steps in test.steps(STEP)]
     right, seconds, spent = 0, 0.0, 0.0
-    engine.run({given: recorded[0]})  # compiles, once
+    engine.run({source: recorded[0]})  # compiles, once
     for events, label in zip(recorded, test.labels, strict=True):
         began = time.perf_counter()
-        found = engine.stream().push({given: events})[output]
+        spikes = engine.stream().push({source: events})[output]
         spent += time.perf_counter() - began
         seconds += STEP * events.shape[0]
-        right += int(found.to_dense().sum(0).argmax() == label)
+        right += int(spikes.to_dense().sum(0).argmax() == label)
     x = torch.from_numpy(recorded[0].to_dense())[:, None]
     figures = _network("nmnist_cnn", _as_torch(graph), x, rounds, threads)
     figures["nmnist_cnn_vs_torch"] = figures.pop("nmnist_cnn")
@@ -192,18 +192,26 @@ def _as_torch(graph: Graph) -> Sequential:
     return Sequential(*layers)
 
 
-def generator(out: Path, rounds: int, seed: int, threads: int) -> Figures:
-    """The spiking run of the README in the engine, and the ANN run of its quality in torch."""
+def chosen_generators(out: Path) -> dict[str, str]:
+    """Read which runs the bench of generators compares: "spiking", "ann".
+
+    Raises:
+        FileError: `out` does not hold its results.
+    """
+    path = out / "generate.json"
     try:
-        compared = json.loads((out / "generate.json").read_text())["compared"]
+        return json.loads(path.read_text())["compared"]
     except (OSError, ValueError, KeyError) as error:
         raise FileError(
-            f"{out / 'generate.json'} does not say what to compare ({error}); run "
-            "`axonal bench generate` first"
+            f"{path} does not say what to compare ({error}); run `python -m benchmarks generate` "
+            "first"
         ) from error
-    budget, sampler, steps = re.findall(r"sigma-delta ([\d.]+), (\w+) (\d+)", compared["spiking"])[
-        0
-    ]
+
+
+def generator(compared: Mapping[str, str], rounds: int, seed: int, threads: int) -> Figures:
+    """Time a spiking run of the generator in the engine, and an ANN's of its quality in torch."""
+    chosen = re.findall(r"sigma-delta ([\d.]+), (\w+) (\d+)", compared["spiking"])
+    budget, sampler, steps = chosen[0]
     solver, evaluations = re.findall(r"ANN, (\w+) (\d+)", compared["ann"])[0]
     spiking = Generator.from_pretrained("mnist-sigma-delta", float(budget), "engine")
     noise = torch.randn(1, *spiking.shape, generator=torch.Generator().manual_seed(seed))
@@ -221,7 +229,7 @@ def generator(out: Path, rounds: int, seed: int, threads: int) -> Figures:
         )
 
     torch.compiler.reset()
-    contenders = {
+    calls = {
         "engine": lambda: follower(noise[0], 3, int(steps), sampler),
         "torch": ann(model),
         "torch, compiled": ann(torch.compile(model)),
@@ -229,13 +237,13 @@ def generator(out: Path, rounds: int, seed: int, threads: int) -> Figures:
             Generator.from_pretrained("mnist", 0).model.to(memory_format=torch.channels_last)
         ),
     }
-    found = contest(contenders, rounds)
-    milli = spread([1e3 * s for s in found.seconds["engine"]])
-    return {"generator_speedup": found.speedup, "milliseconds [generator]": milli}
+    timings = time_in_turn(calls, rounds)
+    milli = spread([1e3 * s for s in timings.seconds["engine"]])
+    return {"generator_speedup": timings.speedup, "milliseconds [generator]": milli}
 
 
 def pusher(engine: Engine, x: np.ndarray) -> Callable[[], None]:
-    """Pushes the steps of x [T, ...] into one stream, in turn."""
+    """Return a call that pushes the next step of x [T, ...] into one stream."""
     (name,) = engine.graph.inputs
     turns = itertools.cycle([{name: Events.from_dense(one[None])} for one in x])
     stream = engine.stream()

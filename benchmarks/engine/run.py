@@ -1,8 +1,8 @@
-"""How fast the engine is beside torch, and whether its spikes are the same (`bench engine`)."""
+"""The engine beside torch: layers over the range of activity, and whole networks."""
 
 import copy
 import itertools
-import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +15,18 @@ from rich.status import Status
 from torch import Tensor, nn
 
 from axonal.core import files
-from axonal.core.errors import InputError
 from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Neuron, Sequential
-from axonal.report.provenance import facts
+from axonal.report import charts
 
-from ..harness.timing import contest, spread
-from . import networks
-from .networks import Figures, pusher
+from ..harness.bench import Run
+from ..harness.page import shown, table
+from ..harness.results import Figures, Results
+from ..harness.timing import spread, time_in_turn
+from . import networks, startup
+from .networks import pusher
 
 ACTIVITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 DRIVES = 8  # different inputs of a layer, in turn
@@ -32,53 +34,39 @@ NARROW = 0.05  # the activity of the rows in bfloat16
 SIZES = (1024, 2048, 4096)  # of the layers whose cost is drawn
 
 
-def bench(out: Path, rounds: int = 7, seed: int = 0, threads: int = 2) -> str:
-    """Measure the README's figures of the engine; write `engine.json` and `engine.svg` to `out`.
+def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Results:
+    """Time the engine beside torch, and compare their spikes.
 
     Torch runs eagerly, in channels last where there are channels, and compiled; a ratio is that
     of the fastest of them in the same round. All work on one sample at a time.
 
     Args:
-        out: folder of the results.
-        rounds: of timing.
+        run: where; its results must hold generate.json.
+        rounds: of timing, at least 3.
         seed: of weights and drives.
         threads: of torch and of the engine.
 
-    Returns:
-        A sentence: what was achieved and where it lies.
-
     Raises:
-        InputError: fewer than 3 rounds. FileError: MNIST is missing, or nothing can be written.
+        FileError: data or generate.json are missing, or nothing can be written.
     """
-    if rounds < 3:
-        raise InputError(f"{rounds} rounds have no spread; take at least 3")
-    files.writable(out)
-    torch.set_num_threads(threads)
-    figures: Figures = {}
-    parts: Mapping[str, Callable[..., Figures]] = {
-        "a layer of 4096 x 4096": _dense,
-        "a convolution": _convolution,
-        "a network of 3 x 256 neurons": networks.small_network,
-        "a classifier of digits": networks.digits,
-        "recordings of an event camera": networks.recordings,
-        "a generator": lambda *given: networks.generator(out, *given),
-        "a start": lambda *_: _start(),
-        "the cost of events": lambda *given: _cost(out, *given),
+    options, compared = (rounds, seed, threads), networks.chosen_generators(run.results)
+    parts: Mapping[str, Callable[[], Figures]] = {
+        "a layer of 4096 x 4096": lambda: _dense(*options),
+        "a convolution": lambda: _convolution(*options),
+        "a network of 3 x 256 neurons": lambda: networks.small_network(*options),
+        "a classifier of digits": lambda: networks.digits(*options),
+        "recordings of an event camera": lambda: networks.recordings(*options),
+        "a generator": lambda: networks.generator(compared, *options),
+        "a start": _start,
+        "the cost of events": lambda: _cost(run.results, rounds, seed),
     }
+    figures: Figures = {}
     with torch.inference_mode():
         for name, part in parts.items():
             with Status(name):
-                figures |= part(rounds, seed, threads)
-    wrong = [key for key in figures if key.startswith("mismatches [")]
-    figures["spike_mismatches"] = sum(figures[key] for key in wrong)
-    command = f"axonal bench engine --rounds {rounds} --seed {seed} --threads {threads}"
-    result = {"figures": figures} | facts(command, seed)
-    path = files.write(out / "engine.json", json.dumps(result, indent=1) + "\n")
-    return (
-        f"At 5 % activity the engine is {figures['fc4096_5pct']['value']:.1f} times as fast as "
-        f"torch in a layer of 4096 x 4096, and {figures['conv_5pct']['value']:.1f} times in a "
-        f"convolution: {path.resolve()}."
-    )
+                figures |= part()
+    mismatches = [value for key, value in figures.items() if key.startswith("mismatches [")]
+    return {"figures": figures | {"spike_mismatches": sum(mismatches)}}
 
 
 class Step(nn.Module):
@@ -101,7 +89,7 @@ def _dense(rounds: int, seed: int, threads: int) -> Figures:
 
 def _convolution(rounds: int, seed: int, threads: int) -> Figures:
     torch.manual_seed(seed)
-    found = _layer(
+    figures = _layer(
         "conv",
         nn.Conv2d(32, 64, 3, padding=1, bias=False),
         (32, 64, 64),
@@ -109,8 +97,8 @@ def _convolution(rounds: int, seed: int, threads: int) -> Figures:
         seed,
         threads,
     )
-    ratios = [found[f"conv_{_percent(a)}"]["value"] for a in ACTIVITIES]
-    return found | {"conv_breakeven": round(_crossing(ACTIVITIES, ratios), 3)}
+    ratios = [figures[f"conv_{_percent(a)}"]["value"] for a in ACTIVITIES]
+    return figures | {"conv_breakeven": round(_crossing(ACTIVITIES, ratios), 3)}
 
 
 def _crossing(activities: tuple[float, ...], ratios: list[float]) -> float:
@@ -138,16 +126,16 @@ def _layer(
         step = Step(linear, dynamics)
         others = _steppers(step, x)
         figures |= _mismatches(f"{name} {_percent(activity)}", engine, x, step)
-        found = contest({"engine": pusher(engine, x)} | others, rounds)
-        figures[f"{name}_{_percent(activity)}"] = found.speedup
-        micro = [1e6 * s for s in found.seconds["engine"]]
+        timings = time_in_turn({"engine": pusher(engine, x)} | others, rounds)
+        figures[f"{name}_{_percent(activity)}"] = timings.speedup
+        micro = [1e6 * s for s in timings.seconds["engine"]]
         figures[f"microseconds [{name} {_percent(activity)}]"] = spread(micro)
         if activity == NARROW:
             narrow = Engine(graph, threads=threads, weights="bfloat16")
             half = Step(copy.deepcopy(linear), dynamics).bfloat16()
             others = _steppers(half, x)
-            found = contest({"engine": pusher(narrow, x)} | others, rounds)
-            figures[f"{name}_{_percent(activity)}_bfloat16"] = found.speedup
+            timings = time_in_turn({"engine": pusher(narrow, x)} | others, rounds)
+            figures[f"{name}_{_percent(activity)}_bfloat16"] = timings.speedup
     return figures
 
 
@@ -155,13 +143,13 @@ def _steppers(step: Step, x: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Torch's ways to run a layer step by step, with inputs in turn."""
     dtype = next(step.parameters()).dtype
     drives = [torch.from_numpy(one[None]).to(dtype) for one in x]
-    found = {"torch": _torch_stepper(step, drives)}
+    steppers = {"torch": _torch_stepper(step, drives)}
     if x.ndim == 4:
         last = copy.deepcopy(step).to(memory_format=torch.channels_last)
         drives = [d.contiguous(memory_format=torch.channels_last) for d in drives]
-        found["torch, channels last"] = _torch_stepper(last, drives)
+        steppers["torch, channels last"] = _torch_stepper(last, drives)
     torch.compiler.reset()
-    return found | {"torch, compiled": _torch_stepper(torch.compile(step), drives)}
+    return steppers | {"torch, compiled": _torch_stepper(torch.compile(step), drives)}
 
 
 def _torch_stepper(step: Any, drives: list[Tensor]) -> Callable[[], None]:
@@ -176,43 +164,26 @@ def _torch_stepper(step: Any, drives: list[Tensor]) -> Callable[[], None]:
 
 def _mismatches(name: str, engine: Engine, x: np.ndarray, step: Step) -> Figures:
     """Neurons and steps in which the engine's spikes are not torch's, from rest."""
-    (given,), (output,) = engine.graph.inputs, engine.graph.outputs
+    (source,), (output,) = engine.graph.inputs, engine.graph.outputs
     v, spikes = torch.zeros(()), []
     for one in x:
         s, v = step(torch.from_numpy(one[None]), v)
         spikes.append(s[0].numpy())
-    found = engine.run({given: x})[0][output]
-    return {f"mismatches [{name}]": int((found != np.stack(spikes)).sum())}
-
-
-START = """
-import time
-began = time.perf_counter()
-import numpy as np
-from axonal.core.neurons import Leaky
-from axonal.deploy.engine import Engine
-from axonal.deploy.graph import Dense, Graph, Input, Neurons, Node
-weight = np.ones((512, 512), np.float32)
-nodes = [Node("x", Input((512,))), Node("d", Dense(weight), ("x",))]
-graph = Graph([*nodes, Node("n", Neurons(Leaky(decay=0.9)), ("d",))], ["n"])
-Engine(graph).run({"x": np.ones((3, 512), np.float32)})
-print(time.perf_counter() - began)
-"""
+    ours = engine.run({source: x})[0][output]
+    return {f"mismatches [{name}]": int((ours != np.stack(spikes)).sum())}
 
 
 def _start() -> Figures:
     """Seconds from an import to the first spikes, in processes that find compiled code."""
-    found = [
-        float(subprocess.run([sys.executable, "-c", START], capture_output=True, check=True).stdout)
-        for _ in range(4)
+    command = [sys.executable, "-m", startup.__name__]
+    seconds = [
+        float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(4)
     ]
-    return {"seconds to start": spread(found[1:])}  # the first may have compiled
+    return {"seconds to start": spread(seconds[1:])}  # the first may have compiled
 
 
-def _cost(out: Path, rounds: int, seed: int, threads: int) -> Figures:
+def _cost(out: Path, rounds: int, seed: int) -> Figures:
     """The time of a step against its events, for layers of three sizes, drawn in `engine.svg`."""
-    from axonal.report import charts
-
     figures, series = {}, []
     for i, size in enumerate(SIZES):
         torch.manual_seed(seed)
@@ -239,9 +210,37 @@ def _points(engine: Engine, size: int, rounds: int, seed: int) -> Iterator[tuple
     generator = np.random.default_rng(seed)
     for activity in (0.01, 0.02, 0.04, 0.06, 0.08, 0.1):
         x = (generator.random((DRIVES, size)) < activity).astype(np.float32)
-        found = contest({"engine": pusher(engine, x)}, rounds)
-        yield float(x.sum() / DRIVES), 1e6 * float(np.median(found.seconds["engine"]))
+        timings = time_in_turn({"engine": pusher(engine, x)}, rounds)
+        yield float(x.sum() / DRIVES), 1e6 * float(np.median(timings.seconds["engine"]))
 
 
 def _percent(activity: float) -> str:
     return f"{100 * activity:g}pct"
+
+
+LAYERS = {"fc4096": "4096 x 4096", "conv": "3 x 3, 32 to 64 channels, 64 x 64"}
+NETWORKS = {  # by the figures of steps that come one by one
+    "lif256_3pct": "20-256-256-256-35 LIF, 3 % activity",
+    "mnist_snn": "MNIST classifier, trained here",
+    "nmnist_cnn_vs_torch": "N-MNIST network, from NIR",
+    "generator_speedup": "sigma-delta generator, an image",
+}
+
+
+def tables(results: Results) -> dict[str, str]:
+    """`layers` over their activity, and `networks`: how many times as long torch takes."""
+    figures = results["figures"]
+    shares = [key[len("conv_") :] for key in figures if re.fullmatch(r"conv_[\d.]+pct", key)]
+    layers = [
+        [title, *(f"{figures[f'{name}_{share}']['value']:.2g}" for share in shares)]
+        for name, title in LAYERS.items()
+    ]
+    networks = []
+    for name, title in NETWORKS.items():
+        at_once = figures.get(f"{name.removesuffix('_vs_torch')}_whole")
+        networks.append([title, shown(figures[name]), shown(at_once) if at_once else "–"])
+    activities = [share.replace("pct", " %") for share in shares]
+    return {
+        "layers": table(["torch's time / ours, at the activity", *activities], layers),
+        "networks": table(["torch's time / ours", "step by step", "all steps known"], networks),
+    }

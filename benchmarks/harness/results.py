@@ -1,58 +1,65 @@
-"""Results that are kept, and drawn."""
+"""Results of benches as JSON: figures, and what it takes to measure them again."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from axonal.core import files
-from axonal.report import charts
+from axonal.core.errors import FileError
 
+# By name a number, or {"value", "low", "high"}; parts may hold lists, from which drawings are made.
 Figures = dict[str, Any]
+Results = dict[str, Any]  # "figures", `PROVENANCE`, and whatever else a bench's page needs
 
-TONES = ("ann-0", "delta-0", "spike-0", "delta-1", "spike-1")
+PROVENANCE = ("machine", "versions", "seed", "command")
+
+# Brackets and colons in messages are paths and shapes, not markup.
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def kept(path: Path, command: str, part: Callable[[], Figures]) -> Figures:
-    """What `part` finds, or what `path` has of it from an earlier run of the same command.
+def read(path: Path) -> Results:
+    """Read a bench's results.
+
+    Raises:
+        FileError: the file is missing or damaged.
+    """
+    try:
+        results = json.loads(path.read_text())
+        return results | {key: results[key] for key in ("figures", *PROVENANCE)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"can't read {path} ({error}); run the bench again") from error
+
+
+def write(path: Path, results: Results) -> Path:
+    """Write a bench's results.
+
+    Raises:
+        FileError: the file can't be written.
+    """
+    return files.write(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def cached(path: Path, command: str, part: Callable[[], Figures]) -> Figures:
+    """Measure a part of a bench, or read it from `path`, where the same command left it before.
+
+    Args:
+        path: a JSON file of this part alone.
+        command: the bench's; another command, with another seed, say, measures anew.
+        part: measures it.
 
     Raises:
         FileError: it can't be written.
     """
     try:
-        found = json.loads(path.read_text())
-        if found["command"] == command:
-            return found["figures"]
+        earlier = json.loads(path.read_text())
+        if earlier["command"] == command:
+            console.print(f"{path} has this part of an earlier run; delete it to measure again")
+            return earlier["figures"]
     except (OSError, ValueError, KeyError):
-        pass  # it was not finished
-    found = part()
-    files.write(path, json.dumps({"command": command, "figures": found}) + "\n")
-    return found
-
-
-def chart(
-    path: Path, lines: Mapping[str, Sequence[tuple[float, float, str]]], x_name: str, y_name: str
-) -> None:
-    """Draw named lines of (x, y, label) to an SVG.
-
-    Raises:
-        FileError: it can't be written.
-    """
-    series = [
-        charts.Series(
-            name,
-            tuple(
-                charts.Point(x, y, y, y, label, f"{name} {label}: {y:g}") for x, y, label in points
-            ),
-            TONES[i],
-            i,
-        )
-        for i, (name, points) in enumerate(lines.items())
-    ]
-    files.write(path, charts.standalone(charts.scatter(series, x_name, y_name, 720, 380), series))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    first, *others = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return [first, "|---" * len(head) + "|", *others]
+        pass  # that run was not finished
+    figures = part()
+    files.write(path, json.dumps({"command": command, "figures": figures}) + "\n")
+    return figures

@@ -13,7 +13,8 @@ from axonal.learn.rules import rule_named
 from axonal.nn import Neuron, Sequential
 from axonal.report import charts
 
-from ..harness.timing import contest, spread
+from ..harness.results import Figures
+from ..harness.timing import ratio, spread, time_in_turn
 
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # spikes a neuron and step
 SIZES, STEPS, BATCH = (256, 512, 512, 10), 100, 32
@@ -26,16 +27,15 @@ RULES = {
 }
 
 
-def figures(rounds: int, seed: int, threads: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of the backward passes of `RULES` where every layer spikes at each of `RATES`.
+def figures(rounds: int, seed: int) -> Figures:
+    """Time the backward passes of `RULES` where every layer spikes at each of `RATES`.
 
     Weights are drawn, then scaled to the rate, layer by layer. A round times each rule once.
 
     Returns:
         "backward ms [rule, rate %]", and "backward speedup [rule, rate %]" over the dense one.
     """
-    torch.set_num_threads(threads)
-    found = {}
+    milliseconds, speedups = {}, {}
     for rate in RATES:
         generator = torch.Generator().manual_seed(seed)
         drawn = (torch.rand(STEPS, BATCH, SIZES[0], generator=generator) < rate).float()
@@ -43,28 +43,27 @@ def figures(rounds: int, seed: int, threads: int) -> dict[str, dict[str, float]]
         for name, (rule, dynamics, fine) in RULES.items():
             x = drawn.new_zeros(fine * STEPS, *drawn.shape[1:])
             x[::fine] = drawn
-            network = scaled(dynamics, x, rate / fine, generator)
+            network = scaled_network(dynamics, x, rate / fine, generator)
             loss, _ = rule(network, x, lambda y: y.square().mean())
             weights = list(network.parameters())
             passes[name] = partial(torch.autograd.grad, loss, weights, retain_graph=True)
-        seconds = contest(passes, rounds).seconds
+        seconds = time_in_turn(passes, rounds).seconds
         dense = seconds["dense bptt"]
         for name, own in seconds.items():
             at = f"[{name}, {100 * rate:g} %]"
-            found[f"backward ms {at}"] = spread([1000 * s for s in own])
+            milliseconds[f"backward ms {at}"] = spread([1000 * s for s in own])
             if own is not dense:
-                ratios = [a / b for a, b in zip(dense, own, strict=True)]
-                found[f"backward speedup {at}"] = spread(ratios)
-    return found
+                speedups[f"backward speedup {at}"] = ratio(dense, own)
+    return milliseconds | speedups
 
 
-def draw(found: dict[str, dict[str, float]], path: Path) -> None:
+def draw(figures: Figures, path: Path) -> None:
     """Write the milliseconds of `figures` against the rate, as an SVG file."""
     series = []
     for i, (name, tone) in enumerate(zip(RULES, ("delta-0", "ann-0"), strict=True)):
         points = []
         for percent in (100 * rate for rate in RATES):
-            ms = found[f"backward ms [{name}, {percent:g} %]"]
+            ms = figures[f"backward ms [{name}, {percent:g} %]"]
             title = f"{name} at {percent:g} %: {ms['value']:.1f} ms"
             points.append(charts.Point(percent, ms["value"], ms["low"], ms["high"], "", title))
         series.append(charts.Series(name, tuple(points), tone, i))
@@ -73,8 +72,10 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
 
 
 @torch.no_grad()
-def scaled(dynamics: Dynamics, x: Tensor, rate: float, generator: torch.Generator) -> Sequential:
-    """A network of `SIZES` whose layers each spike at about `rate` when fed x [T, B, N]."""
+def scaled_network(
+    dynamics: Dynamics, x: Tensor, rate: float, generator: torch.Generator
+) -> Sequential:
+    """Build a network of `SIZES` whose layers each spike at about `rate` when fed x [T, B, N]."""
     layers, s = [], x[:, :4]
     for n, m in itertools.pairwise(SIZES):
         linear, neuron, sent = nn.Linear(n, m, bias=False), Neuron(dynamics, "masked_triangle"), s

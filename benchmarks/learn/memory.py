@@ -1,6 +1,6 @@
 """Memory of a training step under each rule of learning, against the number of steps.
 
-`python -m axonal.recipes.rule_memory RULE T` prints the bytes that one step adds at its peak.
+`python -m benchmarks.learn.memory RULE T` prints the bytes that one step adds at its peak.
 """
 
 import os
@@ -18,14 +18,16 @@ from axonal.core.errors import FileError
 from axonal.learn.rules import rule_named
 from axonal.nn import LIF, Sequential
 
+from ..harness.results import Figures
+
 RULES = {name: rule_named(name) for name in ("bptt", "sltt", "ottt", "e-prop")}
 RULES |= {"truncated 10": rule_named("truncated", steps=10)}
 STEPS = (10, 30, 100, 300, 1000)
 WIDTH, LAYERS, BATCH = 200, 3, 32
 
 
-def figures(threads: int = 1) -> dict[str, float]:
-    """{"MB [rule, T n]": what a training step adds}, each measured in a process of its own.
+def figures(threads: int = 1) -> Figures:
+    """Measure what a training step adds, {"MB [rule, T n]"}, each in a process of its own.
 
     The network has three populations of 200 LIF neurons and reads out 10 classes, for 32 samples.
     The input and what backends load at their first call are not counted.
@@ -33,21 +35,22 @@ def figures(threads: int = 1) -> dict[str, float]:
     Raises:
         FileError: a process died.
     """
-    # What is freed goes back to the system: else memory in use can't be told from memory kept.
+    # What is freed goes back to the system: else it can't be told from memory in use.
     limits = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "131072")
     environment = os.environ | limits | {"OMP_NUM_THREADS": str(threads)}
-    found = {}
+    megabytes = {}
     for name, steps in track([(name, t) for name in RULES for t in STEPS], "memory of rules"):
         command = [sys.executable, "-m", __name__, name, str(steps)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise FileError(f"the process that measures {name} died: {done.stderr.strip()[-200:]}")
-        found[f"MB [{name}, T {steps}]"] = round(int(done.stdout) / 2**20, 2)
-    return found
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if process.returncode:
+            last = process.stderr.strip()[-200:]
+            raise FileError(f"the process that measures {name} died: {last}")
+        megabytes[f"MB [{name}, T {steps}]"] = round(int(process.stdout) / 2**20, 2)
+    return megabytes
 
 
 def peak(name: str, steps: int) -> int:
-    """Bytes that a training step of `steps` steps under the rule adds to this process (Linux)."""
+    """Bytes that a training step of `steps` steps under the rule adds to this process, on Linux."""
     torch.manual_seed(0)
     hidden = [part for _ in range(LAYERS) for part in (nn.Linear(WIDTH, WIDTH), LIF(0.9))]
     network = Sequential(*hidden, nn.Linear(WIDTH, 10))

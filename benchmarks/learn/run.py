@@ -1,80 +1,50 @@
-"""What training with spikes reaches, and what it takes (`axonal bench learn`)."""
+"""Training with spikes: what it reaches, and what it takes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from axonal.core import files
-from axonal.core.errors import InputError
 from axonal.learn.loop import fit
 from axonal.recipes import spiking_classifiers, training
-from axonal.report.provenance import facts
 
-from ..harness.results import Figures, chart, kept
-from . import backward_cost, epochs, planted_faults, scaling
-from . import memory as rule_memory
+from ..harness.bench import Run
+from ..harness.charts import line_chart
+from ..harness.page import shown, table
+from ..harness.results import Figures, Results
+from . import backward_cost, epochs, memory, planted_faults, scaling
 
 SHOWN = ("mnist-fc", "mnist-conv", "nmnist", "fsdd", "cifar10-spiking")  # the trainings
 WEIGHTS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)  # of a nanojoule of modelled spikes, in the loss
 SHORT = 1500  # steps of each run of that curve
 
 
-def bench(
-    out: Path,
-    seed: int = 0,
-    rounds: int = 5,
-    threads: int = 2,
-    root: Path = Path("runs/peers"),
-    store: Path = Path("runs/bench-learn"),
-) -> str:
-    """Measure the README's figures of training; write `learn.json` and its drawings to `out`.
-
-    Parts that are finished are kept in `store`, so that an interrupted bench goes on.
+def measure(*, run: Run, seed: int = 0, rounds: int = 5, threads: int = 2) -> Results:
+    """Train spiking networks, beside others; an hour and a half.
 
     Args:
-        out: folder of the results.
+        run: where; it goes on from trainings and parts that are finished.
         seed: of weights, order and noise.
         rounds: of timing, at least 3.
-        threads: of every contender.
-        root: folder of the other frameworks' environments.
-        store: folder of the trainings and of finished parts.
-
-    Returns:
-        A sentence: what was achieved and where it lies.
+        threads: of every framework.
 
     Raises:
-        InputError: too few rounds, or as the parts. FileError: data are missing, or nothing can
-            be written.
+        InputError: as the parts. FileError: data are missing, or nothing can be written.
     """
-    if rounds < 3:
-        raise InputError(f"{rounds} rounds have no spread; take at least 3")
-    files.writable(out)
-    torch.set_num_threads(threads)
-    command = f"axonal bench learn --seed {seed} --rounds {rounds} --threads {threads}"
-    store = store / f"seed-{seed}"  # a training of another seed is another run
     parts: Mapping[str, Callable[[], Figures]] = {
-        **{name: lambda name=name: _trained(name, store, seed) for name in SHOWN},
-        "energy": lambda: _curve(store, seed),
-        "epochs": lambda: epochs.epochs(rounds, seed, root, threads),
-        "memory": rule_memory.figures,
-        "backward": lambda: backward_cost.figures(rounds, seed, threads),
+        **{name: lambda name=name: _trained(name, run.store, seed) for name in SHOWN},
+        "energy": lambda: _energy(run.store, seed),
+        "epochs": lambda: epochs.figures(rounds, seed, run.peers, threads),
+        "memory": memory.figures,
+        "backward": lambda: backward_cost.figures(rounds, seed),
         "doctor": lambda: planted_faults.figures(tuple(spiking_classifiers.TASKS), seed),
         "deep": lambda: {f"deep_{k}": v for k, v in planted_faults.deep(seed).items()},
-        "processes": lambda: scaling.ddp(rounds, seed),
+        "processes": lambda: scaling.figures(rounds, seed),
     }
-    figures: Figures = {}
-    for name, part in parts.items():
-        figures |= kept(store / f"{name}.json", command, part)
+    figures = run.measure(parts)
     curves = {name: figures.pop(name) for name in list(figures) if isinstance(figures[name], list)}
-    _draw(figures, curves, out)
-    result = {"figures": figures} | facts(command, seed)
-    path = files.write(out / "learn.json", json.dumps(result, indent=1) + "\n")
-    best = figures["mnist_conv_accuracy"]
-    return (
-        f"Digits are told apart in {best:.2f} % of images; every figure lies in {path.resolve()}."
-    )
+    _draw(figures, curves, run.results)
+    return {"figures": figures}
 
 
 def _trained(name: str, store: Path, seed: int) -> Figures:
@@ -88,14 +58,12 @@ def _trained(name: str, store: Path, seed: int) -> Figures:
     }
 
 
-def _curve(store: Path, seed: int) -> Figures:
+def _energy(store: Path, seed: int) -> Figures:
     """Accuracy and spikes of one network under rising prices."""
     figures, test = {}, spiking_classifiers.TASKS["mnist-fc"].data("test")
     for weight in WEIGHTS:
-        network = fit(
-            spiking_classifiers.recipe("mnist-fc", seed, weight, steps=SHORT),
-            store / f"at-{weight:g}",
-        )
+        recipe = spiking_classifiers.recipe("mnist-fc", seed, weight, steps=SHORT)
+        network = fit(recipe, store / f"at-{weight:g}")
         assert isinstance(network, spiking_classifiers.SpikingClassifier)
         tested = spiking_classifiers.evaluate(network, test)
         figures[f"accuracy [{weight:g}]"] = round(100 * tested["test_accuracy"], 2)
@@ -109,13 +77,39 @@ def _draw(figures: Figures, curves: Mapping[str, Sequence[float]], out: Path) ->
         (figures[f"spikes an image [{w:g}]"], figures[f"accuracy [{w:g}]"], f"{w:g} a nJ")
         for w in WEIGHTS
     ]
-    chart(out / "learn-energy.svg", {"": points}, "spikes an image", "accuracy, %")
-    memory = {
-        rule: [(t, figures[f"MB [{rule}, T {t}]"], "") for t in rule_memory.STEPS]
-        for rule in rule_memory.RULES
+    line_chart(out / "learn-energy.svg", {"": points}, "spikes an image", "accuracy, %")
+    megabytes = {
+        rule: [(t, figures[f"MB [{rule}, T {t}]"], "") for t in memory.STEPS]
+        for rule in memory.RULES
     }
-    chart(out / "learn-memory.svg", memory, "steps", "MB that a training step adds")
+    line_chart(out / "learn-memory.svg", megabytes, "steps", "MB that a training step adds")
     backward_cost.draw(figures, out / "learn-backward.svg")
-    planted_faults.draw(
-        {k.removeprefix("deep_"): v for k, v in curves.items()}, out / "learn-deep.svg"
+    deep = {name.removeprefix("deep_"): curve for name, curve in curves.items()}
+    planted_faults.draw(deep, out / "learn-deep.svg")
+
+
+def tables(results: Results) -> dict[str, Any]:
+    """`trainings`, `epochs` beside other frameworks, and `memory` of the rules."""
+    figures, trainings = results["figures"], []
+    for name in SHOWN:
+        accuracy, rate, seconds, parameters = (
+            figures[f"{name.replace('-', '_')}_{what}"]
+            for what in ("accuracy", "spike_rate", "seconds", "parameters")
+        )
+        cells = f"{accuracy:.1f} %", f"{rate:.1f} %", f"{seconds / 60:.1f}", f"{parameters:,}"
+        trainings.append([f"`{name}`", *cells])
+    networks, times = ("fully connected", "convolutional"), []
+    for framework in epochs.FRAMEWORKS:
+        for way, title in (("", "as published"), ("_hoisted", "constant layers once")):
+            cells = (shown(figures[f"epoch_vs_{framework}{way} [{n}]"]) for n in networks)
+            times.append([f"{framework}, {title}", *cells])
+    megabytes = (
+        f"{rule} {figures[f'MB [{rule}, T 10]']:.1f} to {figures[f'MB [{rule}, T 1000]']:.1f}"
+        for rule in ("bptt", "sltt", "ottt", "e-prop")
     )
+    head = ["`axonal train …`", "test accuracy", "spikes a neuron and step", "minutes"]
+    return {
+        "trainings": table([*head, "parameters"], trainings),
+        "epochs": table(["time of an epoch / ours", *networks], times),
+        "memory": ", ".join(megabytes),
+    }

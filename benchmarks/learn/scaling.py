@@ -1,4 +1,4 @@
-"""How much faster two processes train than one, each with one thread; torchrun runs this file."""
+"""Training in two processes beside one, each with one thread; torchrun runs this file."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from axonal.learn.loop import fit
 from axonal.learn.recipe import Recipe
 from axonal.nn import LIF, Sequential
 
-from ..harness.timing import spread
+from ..harness.results import Figures
+from ..harness.timing import ratio, spread, take_turns
 
 STEPS, SKIPPED, BATCH, TIME, SIDE = 28, 4, 32, 8, 32  # the first steps compile kernels
 # Buffers that go back to the system after every step would cost as much as the step.
@@ -28,8 +29,8 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | {
 }
 
 
-def ddp(rounds: int, seed: int = 0) -> dict[str, Any]:
-    """Seconds of a step of one process over those of two, of the same batches.
+def figures(rounds: int, seed: int = 0) -> Figures:
+    """Compare the seconds of a step of one process with those of two, of the same batches.
 
     Each is started `rounds` times, in turn; `seed` is that of weights and images.
 
@@ -39,10 +40,10 @@ def ddp(rounds: int, seed: int = 0) -> dict[str, Any]:
     Raises:
         ProcessError: a process failed, with its last words.
     """
-    pairs = [(_seconds(1, seed), _seconds(2, seed)) for _ in range(rounds)]
-    one, two = zip(*pairs, strict=True)
-    figures = {"ddp_speedup": spread([a / b for a, b in pairs])}
-    return figures | {"seconds a step [1]": spread(one), "seconds a step [2]": spread(two)}
+    jobs = {count: lambda count=count: _seconds(count, seed) for count in (1, 2)}
+    seconds = take_turns(jobs, rounds)
+    steps = {f"seconds a step [{count}]": spread(own) for count, own in seconds.items()}
+    return {"ddp_speedup": ratio(seconds[1], seconds[2])} | steps
 
 
 def _seconds(count: int, seed: int) -> float:
@@ -50,9 +51,9 @@ def _seconds(count: int, seed: int) -> float:
     command += [f"--nproc-per-node={count}", "-m", __name__, str(seed)]
     options: dict[str, Any] = {"env": os.environ | ENVIRONMENT, "capture_output": True}
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([*command, folder], text=True, **options)
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        process = subprocess.run([*command, folder], text=True, **options)
+        if process.returncode:
+            last = process.stderr.strip().splitlines()[-1:] or ["no message"]
             raise ProcessError(f"training with {count} processes failed: {last[0]}")
         return json.loads((Path(folder) / "seconds.json").read_text())
 

@@ -1,10 +1,9 @@
-"""Whether other frameworks fire as we do from the same NIR file (`axonal bench nir`).
+"""NIR files between Axonal and other frameworks, in both directions.
 
-There: graphs of ours, written in a framework's convention, are read and run by its own importer.
-Back: networks of the framework, written by its own exporter, are read and run by ours.
+Graphs of ours, written in a framework's convention, are read and run by its own importer. Networks
+of the framework, written by its own exporter, are read and run by ours.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,16 +13,17 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from axonal.core import files
 from axonal.core.errors import InputError
 from axonal.core.extras import require
 from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.deploy import nir
-from axonal.deploy.engine.reference import run
+from axonal.deploy.engine.reference import run as run_graph
 from axonal.graph.graph import Bias, Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
-from axonal.report.provenance import facts
 
 from ..harness import peers
+from ..harness.bench import Run
+from ..harness.page import table
+from ..harness.results import Figures, Results
 
 STEPS, RATE = 200, 0.3  # of the drive, and the share of its values that are 1
 DECAY, SYNAPSE = 0.9, 0.8
@@ -31,7 +31,13 @@ DECAY, SYNAPSE = 0.9, 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Framework:
-    """What a framework calls itself, and how long its steps are in seconds."""
+    """A framework.
+
+    Attributes:
+        title: what it calls itself.
+        dt: seconds of its steps.
+        why: what sets these.
+    """
 
     title: str
     dt: float
@@ -91,37 +97,37 @@ CASES = {  # what the networks are called in the table
 
 
 def graphs(name: str, seed: int) -> dict[str, Graph]:
-    """The networks of `CASES` as the framework `name` has neurons, with weights that fire."""
+    """Build the networks of `CASES` with neurons of the framework `name`, and weights that fire."""
     leak = 1 - DECAY
     lif = {"decay": DECAY}
     return {
-        "lif": behind(name, Leaky, 0.3, seed, **lif),
-        "lif, input times leak": behind(name, Leaky, 3.0, seed, **lif, gain=leak),
-        "if": behind(name, Leaky, 0.2, seed, decay=1.0),
-        "conv if": convolution(name, Leaky, 0.2, seed, decay=1.0),
-        "conv lif": convolution(name, Leaky, 0.3, seed, **lif),
-        "cuba": behind(name, Current, 0.05, seed, **lif, synapse=SYNAPSE),
+        "lif": linear(name, Leaky, 0.3, seed, **lif),
+        "lif, input times leak": linear(name, Leaky, 3.0, seed, **lif, gain=leak),
+        "if": linear(name, Leaky, 0.2, seed, decay=1.0),
+        "conv if": conv(name, Leaky, 0.2, seed, decay=1.0),
+        "conv lif": conv(name, Leaky, 0.3, seed, **lif),
+        "cuba": linear(name, Current, 0.05, seed, **lif, synapse=SYNAPSE),
     }
 
 
 def dynamics(name: str, kind: type[Dynamics], **options: Any) -> Dynamics:
-    """A neuron that spikes and resets as those of the framework `name` do."""
+    """Build a neuron that spikes and resets as those of the framework `name` do."""
     c = nir.CONVENTIONS[name]
     many = {"emit": c.emit, "levels": c.levels} if c.emit == "multiple" else {}
     options |= {"reset": next(iter(c.kinds.values()))[1], "above": c.above}
     return kind(**options, **many)
 
 
-def behind(name: str, kind: type[Dynamics], scale: float, seed: int, **options: Any) -> Graph:
-    """Neurons behind weights."""
+def linear(name: str, kind: type[Dynamics], scale: float, seed: int, **options: Any) -> Graph:
+    """Build neurons behind weights."""
     weight = weights(scale, (16, 24), seed)
     neurons = Neurons(dynamics(name, kind, **options))
     nodes = [Node("input", Input((24,))), Node("weights", Dense(weight), ("input",))]
     return Graph([*nodes, Node("neurons", neurons, ("weights",))], ["neurons"])
 
 
-def convolution(name: str, kind: type[Dynamics], scale: float, seed: int, **options: Any) -> Graph:
-    """A convolution, neurons, sums over windows, and weights with a bias before other neurons."""
+def conv(name: str, kind: type[Dynamics], scale: float, seed: int, **options: Any) -> Graph:
+    """Build a convolution, neurons, sums over windows, weights with a bias, and other neurons."""
     filters, last = weights(scale, (4, 2, 3, 3), seed), weights(scale / 4, (10, 64), seed + 1)
     neurons, ones = Neurons(dynamics(name, kind, **options)), (1, 1)
     bias = weights(scale / 4, (10,), seed + 2)
@@ -139,27 +145,31 @@ def convolution(name: str, kind: type[Dynamics], scale: float, seed: int, **opti
 
 
 def weights(scale: float, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Normal, and more of them above 0 than below."""
+    """Draw normal weights, more of them above 0 than below."""
     return np.random.default_rng(seed).normal(scale / 4, scale, shape).astype(np.float32)
 
 
 def drive(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Random ones and zeros [T, *shape]."""
+    """Draw ones and zeros [T, *shape]."""
     drawn = np.random.default_rng(seed).random((STEPS, *shape))
     return (drawn < RATE).astype(np.float32)
 
 
-def ours(path: Path, x: np.ndarray, dt: float, name: str) -> list[np.ndarray]:
-    """Our spikes: of the file as it is, and of what NIR says in it, without our note."""
+def our_spikes(path: Path, x: np.ndarray, dt: float, name: str) -> list[np.ndarray]:
+    """Run the file as it is, and what NIR says in it, without our note.
+
+    Returns:
+        The spikes of each, [T, neurons].
+    """
     package = require("nir", "nir").read(path)
-    read = [nir.read(path, dt=dt, discretisation=name)]
+    graphs = [nir.read(path, dt=dt, discretisation=name)]
     if package.metadata.pop("axonal", None):
-        read.append(nir.from_nir(package, dt=dt, discretisation=name))
-    return [run(g, {g.inputs[0]: x})[0][g.outputs[0]].reshape(len(x), -1) for g in read]
+        graphs.append(nir.from_nir(package, dt=dt, discretisation=name))
+    return [run_graph(g, {g.inputs[0]: x})[0][g.outputs[0]].reshape(len(x), -1) for g in graphs]
 
 
-def there(peer: peers.Peer, graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
-    """A graph of ours, read and run by the framework of `peer`.
+def to_framework(peer: peers.Peer, graph: Graph, folder: Path, seed: int) -> dict[str, Any]:
+    """Let the framework of `peer` read and run a graph of ours.
 
     Returns:
         `equal`: the share of equal values in all steps, and `spikes`, theirs a step; or `refused`,
@@ -177,11 +187,11 @@ def there(peer: peers.Peer, graph: Graph, folder: Path, seed: int) -> dict[str, 
     job = {"x": str(folder / "x.npy"), "out": str(folder / "out.npz"), "file": str(path), "dt": dt}
     if error := peer.ask(do="nir", **job).get("error"):
         return {"refused": f"by {FRAMEWORKS[peer.name].title}: {error}"}
-    return compared(ours(path, x, dt, peer.name), folder / "out.npz")
+    return agreement(our_spikes(path, x, dt, peer.name), folder / "out.npz")
 
 
-def back(peer: peers.Peer, network: str, folder: Path, seed: int) -> dict[str, Any]:
-    """A network of the framework of `peer`, read and run by us; the rest is as of `there`."""
+def from_framework(peer: peers.Peer, network: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Read and run a network of the framework of `peer`; the rest is as of `to_framework`."""
     dt = FRAMEWORKS[peer.name].dt
     x = drive((2, 8, 8) if network.startswith("conv") else (12,), seed)
     np.save(folder / "x.npy", x)
@@ -190,17 +200,17 @@ def back(peer: peers.Peer, network: str, folder: Path, seed: int) -> dict[str, A
     if error := peer.ask(do="export", network=network, **job).get("error"):
         return {"refused": f"by {FRAMEWORKS[peer.name].title}: {error}"}
     try:
-        return compared(ours(path, x, dt, peer.name), folder / "out.npz")
+        return agreement(our_spikes(path, x, dt, peer.name), folder / "out.npz")
     except InputError as error:
         return {"refused": f"by us: {str(error).removeprefix(f'{path}: ')}"}
 
 
-def compared(found: list[np.ndarray], theirs: Path) -> dict[str, float]:
+def agreement(ours: list[np.ndarray], theirs: Path) -> dict[str, float]:
     """The share of equal values, and spikes a step and neuron."""
     with np.load(theirs) as file:
         spikes = file["spikes"].reshape(STEPS, -1)
     return {
-        "equal": min(float((each == spikes).mean()) for each in found),
+        "equal": min(float((each == spikes).mean()) for each in ours),
         "spikes": float(spikes.mean()),
     }
 
@@ -208,56 +218,88 @@ def compared(found: list[np.ndarray], theirs: Path) -> dict[str, float]:
 def reason(name: str, version: str, case: str, result: Mapping[str, Any]) -> str:
     """Why `result` is no full success: who refused with which words, and what is known of it."""
     known = KNOWN.get((name, version), {}).get(case)
-    said = f"refused {result['refused']}" if "refused" in result else ""
-    return "; ".join(part for part in (said, known) if part) or "not explained yet"
+    refused = f"refused {result['refused']}" if "refused" in result else ""
+    return "; ".join(part for part in (refused, known) if part) or "not explained yet"
 
 
-def bench(out: Path, seed: int = 0, root: Path = Path("runs/peers")) -> str:
-    """Send networks through every framework's importer and exporter; write `nir.json` to `out`.
+def measure(*, run: Run, seed: int = 0) -> Results:
+    """Exchange NIR files with other frameworks, both ways.
 
-    Returns:
-        A sentence: what was achieved and where it lies.
+    Args:
+        run: where.
+        seed: of weights and drives.
 
     Raises:
-        InputError: as `peers.working`. FileError: nothing can be written, an environment can't be
-            made, or a worker died. MissingExtra: nir is not installed.
+        FileError: nothing can be written, an environment can't be made, or a worker died.
+        MissingExtra: nir is not installed.
     """
-    files.writable(out)
     require("nir", "nir")
-    figures: dict[str, float] = {}
+    figures: Figures = {}
     reasons: dict[str, str] = {}
     frameworks: dict[str, dict[str, Any]] = {}
     for name in track(list(FRAMEWORKS), "frameworks"):
-        versions, found = passed(name, root, seed)
+        versions, outcomes = exchange(name, run.peers, seed)
         known = KNOWN.get((name, versions[name]), {})
         frameworks[name] = asdict(FRAMEWORKS[name]) | {"versions": versions}
         frameworks[name]["note"] = known.get("", "")
-        for case, result in found.items():
+        for case, result in outcomes.items():
             if "equal" in result:
                 figures[f"equal [{name}, {case}]"] = result["equal"]
                 figures[f"spikes a step [{name}, {case}]"] = round(result["spikes"], 4)
             if result.get("equal") != 1:
                 reasons[f"{name}, {case}"] = reason(name, versions[name], case, result)
-    result = {"figures": figures, "reasons": reasons, "frameworks": frameworks}
-    result |= facts(f"axonal bench nir --seed {seed}", seed)
-    path = files.write(out / "nir.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    shares = [value for key, value in figures.items() if key.startswith("equal")]
-    return (
-        f"{sum(share == 1 for share in shares)} of {len(shares)} networks that passed fire in "
-        f"exactly the same steps; {len(reasons)} differ or are refused, with a reason: "
-        f"{path.resolve()}."
-    )
+    return {"figures": figures, "reasons": reasons, "frameworks": frameworks}
 
 
-def passed(name: str, root: Path, seed: int) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """The versions of a framework's environment, and what became of every network.
+def exchange(name: str, root: Path, seed: int) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Send every network to a framework, and read every one that it exports.
+
+    Returns:
+        The versions of its environment, and what became of every network.
 
     Raises:
-        InputError, FileError: as `peers.working`.
+        FileError: an environment can't be made, or a worker died.
     """
-    with tempfile.TemporaryDirectory() as folder, peers.working(name, root, 2) as peer:
-        made = graphs(name, seed).items()
-        found = {case: there(peer, graph, Path(folder), seed) for case, graph in made}
+    with tempfile.TemporaryDirectory() as folder, peers.worker(name, root, 2) as peer:
+        place = Path(folder)
+        outcomes = {
+            case: to_framework(peer, graph, place, seed)
+            for case, graph in graphs(name, seed).items()
+        }
         for case in peer.ask(do="networks")["networks"]:
-            found[f"from {case}"] = back(peer, case, Path(folder), seed)
-        return peer.ask(do="versions"), found
+            outcomes[f"from {case}"] = from_framework(peer, case, place, seed)
+        return peer.ask(do="versions"), outcomes
+
+
+def tables(results: Results) -> dict[str, Any]:
+    """`imported` and `exported`: equal values by network and framework; `notes` to both."""
+    figures, reasons, frameworks = (results[k] for k in ("figures", "reasons", "frameworks"))
+    titles = {n: f"{f['title']} {f['versions'][n]}" for n, f in frameworks.items()}
+    notes = [
+        f"{titles[n]}: dt is {f['dt']:g} s, {f['why']}" + (f"; {f['note']}." if f["note"] else ".")
+        for n, f in frameworks.items()
+    ]
+
+    def cell(name: str, case: str) -> str:
+        share, why = figures.get(f"equal [{name}, {case}]"), reasons.get(f"{name}, {case}")
+        shown = "–" if share is None and why is None else "refused"
+        shown = shown if share is None else f"{100 * share:.4g} %"
+        if why is None:
+            return shown
+        note = f"{titles[name]}: {why.removesuffix('.')}."
+        if note not in notes:
+            notes.append(note)
+        return f"{shown} ({notes.index(note) + 1})"
+
+    def networks(title: str, prefix: str) -> str:
+        heads = [f"{framework} ({i})" for i, framework in enumerate(titles.values(), 1)]
+        rows = [[row, *(cell(n, prefix + case) for n in frameworks)] for case, row in CASES.items()]
+        return table([title, *heads], [row for row in rows if {*row[1:]} != {"–"}])
+
+    shares = [share for key, share in figures.items() if key.startswith("equal")]
+    return {
+        "imported": networks("our file in their importer", ""),
+        "exported": networks("their file read by us", "from "),
+        "notes": "\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1)),
+        "same": f"{sum(share == 1 for share in shares)} of {len(shares)}",
+    }

@@ -49,8 +49,8 @@ class VGG(nn.Module):
 
 
 def convolution(inside, outside, kernel, stride=1):
-    made = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(made, nn.BatchNorm2d(outside))
+    conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outside))
 
 
 class Block(nn.Module):
@@ -110,18 +110,18 @@ class ViT(nn.Module):
 
 
 def network(kind, config, weights):
-    """One of ours with its weights; an attention's three maps of tokens are one here."""
-    made = {"VGG": VGG, "ResNet": ResNet, "ViT": ViT}[kind](SimpleNamespace(**config))
+    """Build one of ours with its weights; an attention's three maps of tokens are one here."""
+    model = {"VGG": VGG, "ResNet": ResNet, "ViT": ViT}[kind](SimpleNamespace(**config))
     state = {key.replace(".out.", ".out_proj."): value for key, value in weights.items()}
     for key in [key for key in state if ".query." in key]:
         parts = [state.pop(key.replace("query", part)) for part in ("query", "key", "value")]
         state[key.replace("query.", "in_proj_")] = torch.cat(parts)
-    made.load_state_dict(state)
-    return made.eval()
+    model.load_state_dict(state)
+    return model.eval()
 
 
-def converted(recipe, ann, calibration, steps):
-    """The spiking network that a recipe makes of `ann`, and the seconds that it took."""
+def convert(recipe, ann, calibration, steps):
+    """Convert `ann` by a recipe; return the spiking network, and the seconds that it took."""
     per_channel = {"channel_wise": True, "pre_spike_maxpool": True, "half_threshold": True}
     encoders = {"mode": "spiking_encoder", "threshold_mode": "mse", "threshold_scale": 0.5}
     make = {
@@ -135,8 +135,8 @@ def converted(recipe, ann, calibration, steps):
     return snn, time.perf_counter() - began
 
 
-def stepped(snn, batches, steps, once):
-    """Logits of every step [steps, N, classes], and seconds an image until each was done.
+def run_steps(snn, batches, steps, once):
+    """Run step by step: logits [steps, N, classes], and seconds an image until each was done.
 
     An image is there in every step, or `once`, in the first alone, as the transformer recipe wants
     it. Step by step is the faster of its two ways on a CPU.
@@ -146,39 +146,39 @@ def stepped(snn, batches, steps, once):
     for images in batches:
         functional.reset_net(snn)
         later = torch.zeros_like(images) if once else images
-        began, found = time.perf_counter(), []
+        began, outputs = time.perf_counter(), []
         for step in range(steps):
-            found.append(snn(later if step else images))
+            outputs.append(snn(later if step else images))
             seconds[step] += time.perf_counter() - began
-        logits.append(torch.stack(found))
+        logits.append(torch.stack(outputs))
     return torch.cat(logits, 1), (seconds / sum(map(len, batches))).tolist()
 
 
-def measured(recipe, ann, calibration, batches, labels, steps):
-    """What a recipe makes of the networks of `ann()`, and how often that is right."""
+def measure(recipe, ann, calibration, batches, labels, steps):
+    """Convert the networks of `ann()` by a recipe, and count how often they are right."""
 
     def right(logits):
         return float((logits.sum(0).argmax(1) == labels).double().mean())
 
     if recipe == "sta":  # thresholds depend on the steps, so that each number has its own network
-        made = [converted(recipe, ann(), calibration, t) for t in steps]
-        found = [stepped(snn, batches, t, True) for (snn, _), t in zip(made, steps, strict=True)]
-        accuracy = {"": [right(logits) for logits, _ in found]}
-        infer = [seconds[-1] for _, seconds in found]
-        convert = sum(seconds for _, seconds in made) / len(made)
+        snns = [convert(recipe, ann(), calibration, t) for t in steps]
+        runs = [run_steps(snn, batches, t, True) for (snn, _), t in zip(snns, steps, strict=True)]
+        accuracy = {"": [right(logits) for logits, _ in runs]}
+        an_image = [seconds[-1] for _, seconds in runs]
+        to_convert = sum(seconds for _, seconds in snns) / len(snns)
     else:
-        snn, convert = converted(recipe, ann(), calibration, None)
+        snn, to_convert = convert(recipe, ann(), calibration, None)
         starts = [ann2snn.estimate_delay_start(snn, calibration, "cpu", t) for t in steps]
-        logits, seconds = stepped(snn, batches, max(steps), False)
+        logits, seconds = run_steps(snn, batches, max(steps), False)
         delayed = [right(logits[a:t]) for a, t in zip(starts, steps, strict=True)]
         accuracy = {"": [right(logits[:t]) for t in steps], "delayed": delayed}
-        infer = [seconds[t - 1] for t in steps]
-    return {"accuracy": accuracy, "seconds_to_convert": convert, "seconds_an_image": infer}
+        an_image = [seconds[t - 1] for t in steps]
+    return {"accuracy": accuracy, "seconds_to_convert": to_convert, "seconds_an_image": an_image}
 
 
 @torch.no_grad()
-def answer(name, model, kind, config, data, recipe, calibration, steps, batch):
-    """What the worker answers to a job of these."""
+def answer(name, do, model, kind, config, data, recipe, calibration, steps, batch):
+    """Answer a job."""
     with np.load(model) as file:
         weights = {key: torch.from_numpy(file[key]) for key in file.files}
     with np.load(data) as file:
@@ -189,12 +189,12 @@ def answer(name, model, kind, config, data, recipe, calibration, steps, batch):
         labels = torch.from_numpy(file["labels"])
     logits, seen, batches = weights.pop("logits"), seen.split(BATCH), images.split(batch)
     ann = partial(network, kind, config, weights)  # anew each time: a conversion may change it
-    found = torch.cat([*map(ann(), batches)])
+    dense = torch.cat([*map(ann(), batches)])
     result = {
-        "difference": float((found[: len(logits)] - logits).abs().max()),
-        "ann_accuracy": float((found.argmax(1) == labels).double().mean()),
+        "difference": float((dense[: len(logits)] - logits).abs().max()),
+        "ann_accuracy": float((dense.argmax(1) == labels).double().mean()),
     }
     try:
-        return result | measured(recipe, ann, seen, batches, labels, steps)
+        return result | measure(recipe, ann, seen, batches, labels, steps)
     except Exception as error:  # whatever the framework can't do is what we want to know
         return result | {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}

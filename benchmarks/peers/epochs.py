@@ -13,11 +13,11 @@ and maps of images lie channels last, as ours do and as our training loop lays t
 Jobs, answered by `worker.py`; `data` is a .npz with `images` [N, ...], `labels` [N] and the
 initial parameters `p0`, `p1`, ... in the order of the network:
 
-    {"do": "epoch", "network", "data", "rival", "out": FILE.npz}      of one batch: the output
+    {"do": "epoch", "network", "data", "dynamics", "out": FILE.npz}      of one batch: the output
                                           `spikes` [T, B, 10], the `loss`, and gradients `p0`, ...
-    {"do": "epoch", "network", "data", "rival", "hoisted", "batches"}   seconds of training steps
+    {"do": "epoch", "network", "data", "dynamics", "hoisted", "batches"}   seconds of training steps
 
-`rival` is whose dynamics ours has.
+`dynamics` names the framework whose neurons ours has.
 """
 
 import time
@@ -33,7 +33,7 @@ BATCH = 128
 
 
 def maps(network, nn):
-    """The layers between neurons, made of a framework's own."""
+    """Build the layers between neurons of a framework's own."""
     if network == "fully connected":
         return [[nn.Linear(784, 1000)], [nn.Linear(1000, 10)]]
     return [
@@ -43,7 +43,7 @@ def maps(network, nn):
     ]
 
 
-def snntorch(network, hoisted, rival):
+def snntorch(network, hoisted, dynamics):
     import snntorch as snn
     import torch
     from snntorch import surrogate, utils
@@ -81,7 +81,7 @@ def snntorch_loss(network, spikes, membranes, labels):
     return total[0]
 
 
-def spikingjelly(network, hoisted, rival):
+def spikingjelly(network, hoisted, dynamics):
     import torch
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -108,22 +108,22 @@ def spikingjelly(network, hoisted, rival):
     return net, run
 
 
-def axonal(network, hoisted, rival):
+def axonal(network, hoisted, dynamics):
     from torch import nn
 
     from axonal.nn import LI, Conv2d, Neuron, Sequential, presets
 
     own = NETWORKS[network]
-    if rival == "snntorch":
-        dynamics = presets.snntorch_leaky(own.beta).dynamics
+    if dynamics == "snntorch":
+        neuron = presets.snntorch_leaky(own.beta).dynamics
         grad = ("atan",) if network == "fully connected" else ("fast_sigmoid", 25.0)
     else:
         soft = {"decay_input": False, "v_reset": None, "detach_reset": True}
-        dynamics, grad = presets.spikingjelly_lif(1 / (1 - own.beta), **soft).dynamics, ("atan",)
+        neuron, grad = presets.spikingjelly_lif(1 / (1 - own.beta), **soft).dynamics, ("atan",)
     layers = SimpleNamespace(**vars(nn) | {"Conv2d": Conv2d})  # ours follows spikes and gradients
     *stages, end = maps(network, layers)
-    parts = [part for stage in stages for part in (*stage, Neuron(dynamics, *grad))]
-    net, last, integrate = Sequential(*parts, *end), Neuron(dynamics, *grad), LI(own.beta)
+    parts = [part for stage in stages for part in (*stage, Neuron(neuron, *grad))]
+    net, last, integrate = Sequential(*parts, *end), Neuron(neuron, *grad), LI(own.beta)
 
     def run(x):
         current, _ = net(x.expand(own.steps, *x.shape))
@@ -133,15 +133,15 @@ def axonal(network, hoisted, rival):
         # what comes in less what spikes took: of the step before, where the reset is late.
         spikes, _ = last(current.detach())
         taken = spikes
-        if dynamics.reset == "late":
+        if neuron.reset == "late":
             taken = nn.functional.pad(spikes[:-1], (0, 0, 0, 0, 1, 0))
         return spikes, integrate(current - taken)[0]
 
     return net, run
 
 
-def whole_loss(network, spikes, membranes, labels):
-    """The same losses of all steps at once."""
+def loss_at_once(network, spikes, membranes, labels):
+    """The same losses, of all steps at once."""
     from torch.nn.functional import cross_entropy
 
     read = spikes if membranes is None else membranes
@@ -149,15 +149,15 @@ def whole_loss(network, spikes, membranes, labels):
     return mean if membranes is None else len(read) * mean
 
 
-def answer(name, network, data, rival, hoisted=False, batches=None, out=None):
-    """What the worker answers to a job of these."""
+def answer(name, do, network, data, dynamics, hoisted=False, batches=None, out=None):
+    """Answer a job."""
     import torch
 
     with np.load(data) as file:
         images, labels = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
         start = [torch.from_numpy(file[f"p{i}"]) for i in range(len(file.files) - 2)]
     make = {"axonal": axonal, "snntorch": snntorch, "spikingjelly": spikingjelly}[name]
-    net, run = make(network, hoisted, rival)
+    net, run = make(network, hoisted, dynamics)
     if hoisted or name == "axonal":
         net.to(memory_format=torch.channels_last)
     parameters = list(net.parameters())
@@ -165,7 +165,7 @@ def answer(name, network, data, rival, hoisted=False, batches=None, out=None):
         for parameter, value in zip(parameters, start, strict=True):
             parameter.copy_(value)
     optimiser = torch.optim.Adam(parameters, lr=NETWORKS[network].lr, fused=True)
-    loss_of = snntorch_loss if name == "snntorch" else whole_loss
+    loss_of = snntorch_loss if name == "snntorch" else loss_at_once
 
     def step(i):
         x, label = images[i * BATCH :][:BATCH], labels[i * BATCH :][:BATCH]

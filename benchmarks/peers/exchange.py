@@ -19,7 +19,7 @@ import numpy as np
 
 
 def steps(network, batch):
-    """Step by step, with the state that the network returns; `batch`: with an axis for samples."""
+    """Run step by step with the state that it returns; `batch`: with an axis for samples."""
     import torch
 
     def run(x):
@@ -37,7 +37,7 @@ class LeftOut(Exception):
 
 
 def complete(graph, make):
-    """Whether the importer makes something of every node: nirtorch runs the others without it."""
+    """Make sure that the importer takes every node: nirtorch runs the others without it."""
     import nir
 
     for node in graph.nodes.values():
@@ -78,7 +78,7 @@ SIZES, SHAPE, CHANNELS, FLAT = (12, 16), (2, 8, 8), 4, 64
 
 
 def layers(neurons, pool=None):
-    """A linear map, or with `pool` a convolutional network, before neurons(shape), in torch."""
+    """Build a linear map, or with `pool` a convolutional network, before neurons(shape)."""
     from torch import nn
 
     last = (SIZES[1],)
@@ -88,8 +88,8 @@ def layers(neurons, pool=None):
     return [*first, pool, nn.Flatten(), nn.Linear(FLAT, *last), neurons(last)]
 
 
-def scaled(network, by):
-    """The same with larger weights, so that it fires."""
+def scale(network, by):
+    """Enlarge the weights, so that the network fires."""
     for module in network.modules():
         if hasattr(module, "weight"):
             module.weight.data *= by
@@ -107,12 +107,12 @@ def snntorch_out():
             values = {k: full(shape, v) if each else v for k, v in values.items()}
             return kind(init_hidden=True, **values, **(reset or {}))
 
-        made = scaled(nn.Sequential(*layers(neurons, pool)), 4)
+        model = scale(nn.Sequential(*layers(neurons, pool)), 4)
 
         def write(x, dt):
-            return export_to_nir(made, x[:1], ignore_dims=[0])
+            return export_to_nir(model, x[:1], ignore_dims=[0])
 
-        return lambda x: stack([made(x_t[None])[0] for x_t in x]), write
+        return lambda x: stack([model(x_t[None])[0] for x_t in x]), write
 
     at_once = {"reset": {"reset_mechanism": "zero", "reset_delay": False}}
     return {
@@ -141,13 +141,13 @@ def norse_out():
         def neurons(shape):
             return kind(parameters(**{k: full(shape, v) for k, v in values.items()}))
 
-        made = scaled(SequentialState(*layers(neurons, pool)), 4)
+        model = scale(SequentialState(*layers(neurons, pool)), 4)
 
         def write(x, dt):
             # Time constants come out as dt / (1 / tau), which are seconds with a dt of 1 alone.
-            return to_nir(made, x[0] if pool is None else x[:1], dt=1.0)
+            return to_nir(model, x[0] if pool is None else x[:1], dt=1.0)
 
-        return steps(made, pool is not None), write
+        return steps(model, pool is not None), write
 
     box = {"tau_mem_inv": 100.0, "v_leak": 0.0, "v_th": 0.2}
     cuba = {"tau_mem_inv": 100.0, "tau_syn_inv": 200.0, "v_leak": 0.0, "v_th": 0.5}
@@ -166,15 +166,15 @@ def spikingjelly_out():
     from torch import nn, stack
 
     def network(kind, pool=None, by=4, **options):
-        made = scaled(nn.Sequential(*layers(lambda shape: kind(**options), pool)), by)
+        model = scale(nn.Sequential(*layers(lambda shape: kind(**options), pool)), by)
 
         def run(x):
-            functional.reset_net(made)
-            return stack([made(x_t[None])[0] for x_t in x])
+            functional.reset_net(model)
+            return stack([model(x_t[None])[0] for x_t in x])
 
         def write(x, dt):
-            functional.reset_net(made)
-            return export_to_nir(made, x[:1], dt=dt)
+            functional.reset_net(model)
+            return export_to_nir(model, x[:1], dt=dt)
 
         return run, write
 
@@ -199,18 +199,18 @@ def sinabs_out():
             own = {} if kind is sl.IAFSqueeze else {"norm_input": False}
             return kind(batch_size=1, **own, **values)
 
-        made = scaled(nn.Sequential(*layers(neurons, pool)), 2)
+        model = scale(nn.Sequential(*layers(neurons, pool)), 2)
 
         def run(x):
-            for part in made:
+            for part in model:
                 if hasattr(part, "reset_states"):
                     part.reset_states()
-            return made(x)
+            return model(x)
 
         def write(x, dt):
-            found = to_nir(made, x[:1])
-            found.infer_types()  # nir can't write what has no shape, as its Conv2d and Flatten
-            return found
+            graph = to_nir(model, x[:1])
+            graph.infer_types()  # nir can't write what has no shape, as its Conv2d and Flatten
+            return graph
 
         return run, write
 
@@ -230,14 +230,14 @@ OUT |= {"sinabs": sinabs_out}
 
 
 def imported(name, file, x, dt):
-    """The spikes of what the importer makes of a file."""
+    """Run what the importer makes of a file."""
     import nir
 
     return IN[name](nir.read(file), dt, len(x))(x)
 
 
 def exported(name, network, file, x, dt):
-    """The spikes of a network, which is written to a file."""
+    """Run a network, and write it to a file."""
     import nir
     import torch
 
@@ -249,7 +249,7 @@ def exported(name, network, file, x, dt):
 
 
 def answer(name, do, x=None, out=None, **job):
-    """What the worker answers to a job of these."""
+    """Answer a job."""
     import torch
 
     if do == "versions":

@@ -38,6 +38,7 @@ READERS = {"axonal": axonal, "faery": faery, "dv-processing": dv_processing}
 
 
 def lengthen(file, out, times):
+    """Write a recording so many times, one after another."""
     import dv_processing as dv
 
     size = dv.io.MonoCameraRecording(file).getEventResolution()
@@ -50,15 +51,16 @@ def lengthen(file, out, times):
         writer.writeEvents(store)
 
 
-def answer(name, file, out=None, times=0, watch=False):
+def answer(name, do, file, out=None, times=0, watch=False):
+    """Answer a job."""
     if times:
         return {"wrote": lengthen(file, out, times)}
     packets, names = READERS[name](file)
     if out:
-        whole = np.concatenate(list(packets))
+        events = np.concatenate(list(packets))
         fields = zip("txyp", names, strict=True)
-        np.savez(out, **{name: whole[own].astype(np.int64) for name, own in fields})
-        return {"events": len(whole)}
+        np.savez(out, **{name: events[own].astype(np.int64) for name, own in fields})
+        return {"events": len(events)}
     if watch:
         from worker import resident
 

@@ -19,6 +19,7 @@ conventions, as `axonal.nn.presets` claims them.
 """
 
 import ctypes
+import importlib
 import json
 import math
 import resource
@@ -85,7 +86,7 @@ def snntorch():
 
 
 def _stepped(step, states):
-    """The loop over time that the framework leaves to its user."""
+    """Loop over time, which the framework leaves to its user."""
     import torch
 
     def run(x):
@@ -103,11 +104,11 @@ def spikingjelly():
 
     def node(decay_input, v_reset, **options):
         own = {"decay_input": decay_input, "v_reset": v_reset, "step_mode": "m"}
-        found = neuron.LIFNode(tau=1 / (1 - DECAY), **own, **options)
+        lif = neuron.LIFNode(tau=1 / (1 - DECAY), **own, **options)
 
         def run(x):
-            functional.reset_net(found)
-            return found(x)
+            functional.reset_net(lif)
+            return lif(x)
 
         return run
 
@@ -200,11 +201,17 @@ def spyx():
     return {"spyx lif": lif}
 
 
+MODULES = {  # of jobs
+    "decode": "sensors",
+    "epoch": "epochs",
+    "convert": "convert",
+    **dict.fromkeys(("nir", "networks", "export", "versions"), "exchange"),
+}
 PEERS = {f.__name__: f for f in (axonal, snntorch, spikingjelly, norse, sinabs, rockpool, spyx)}
 
 
 def layer(run, n, layers=1):
-    """Linear maps, each followed by neurons, and their parameters."""
+    """Build linear maps, each followed by neurons; also return their parameters."""
     import torch
 
     maps = [torch.nn.Linear(n, n) for _ in range(layers)]
@@ -217,8 +224,8 @@ def layer(run, n, layers=1):
     return network, [p for linear in maps for p in linear.parameters()]
 
 
-def timed(run, what, n, steps, batch, compile=False, repeats=1):
-    """Seconds of a forward and a backward pass, of each of `repeats` after one that warms up."""
+def time_passes(run, what, n, steps, batch, compile=False, repeats=1):
+    """Time a forward and a backward pass, each of `repeats` after one that warms up."""
     import torch
 
     torch.manual_seed(0)
@@ -227,36 +234,36 @@ def timed(run, what, n, steps, batch, compile=False, repeats=1):
     if what == "neuron":
         network, parameters = run, [x]
     if what == "copy":  # of as many bytes as a neuron's passes move at least: five times x
-        return copied(5 * x.numel(), repeats)
+        return time_copy(5 * x.numel(), repeats)
     if compile:
         network = torch.compile(network)
     # Neurons alone get a gradient that lies in memory: a sum would be one more pass over spikes.
-    sent, found = torch.randn_like(x) if what == "neuron" else None, []
+    sent, seconds = torch.randn_like(x) if what == "neuron" else None, []
     for _ in range(repeats + 1):
         for parameter in parameters:
             parameter.grad = None
         began = time.perf_counter()
         y = network(x) if what == "neuron" else network(x).sum()
         y.backward(sent)
-        found.append(time.perf_counter() - began)
-    return found[1:]
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
 
 
-def copied(values, repeats):
-    """Seconds in which half of `values` floats are read and half are written."""
+def time_copy(values, repeats):
+    """Time a copy, in which half of `values` floats are read and half are written."""
     import torch
 
-    a, found = torch.ones(values // 2), []
+    a, seconds = torch.ones(values // 2), []
     b = torch.empty_like(a)
     for _ in range(repeats + 1):
         began = time.perf_counter()
         b.copy_(a)
-        found.append(time.perf_counter() - began)
-    return found[1:]
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
 
 
-def timed_spyx(what, n, steps, batch, repeats=1):
-    """The same of Spyx: a compiled step of value and gradient, waited for."""
+def time_spyx(what, n, steps, batch, repeats=1):
+    """Time the same of Spyx: a compiled step of value and gradient, waited for."""
     import jax
     import jax.numpy as jnp
     import spyx.nn as snn
@@ -276,16 +283,16 @@ def timed_spyx(what, n, steps, batch, repeats=1):
         return jax.lax.scan(step, jnp.zeros((batch, n)), drive)[1].sum()
 
     run, parameters = jax.jit(jax.value_and_grad(loss)), {"weight": weight, "bias": jnp.zeros(n)}
-    found = []
+    seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
         jax.block_until_ready(run(parameters))
-        found.append(time.perf_counter() - began)
-    return found[1:]
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
 
 
 def recomputed(n, layers):
-    """Axonal's layers in the form that keeps a bit for each spike."""
+    """Build Axonal's layers in the form that stores a bit for each spike."""
     from torch.nn import Linear
 
     from axonal.nn import LIF, Sequential
@@ -302,19 +309,19 @@ def peak(run, n, steps, batch, layers, recompute=False):
     torch.manual_seed(0)
     network = recomputed(n, layers) if recompute else layer(run, n, layers)[0]
     network(torch.randn(2, batch, n)).sum().backward()  # compilers and libraries are loaded
-    x, found, done = torch.randn(steps, batch, n), [], threading.Event()
+    x, sizes, done = torch.randn(steps, batch, n), [], threading.Event()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed so far would hide what is used now
 
     def watch():
         while not done.wait(0.0005):
-            found.append(resident())
+            sizes.append(resident())
 
     before, watcher = resident(), threading.Thread(target=watch)
     watcher.start()
     network(x).sum().backward()
     done.set()
     watcher.join()
-    return max(found) - before
+    return max(sizes) - before
 
 
 def resident():
@@ -324,45 +331,32 @@ def resident():
 
 
 def answer(name, do, variant="bench", **job):
-    """What the worker answers to one job."""
-    if do == "decode":
-        import sensors
-
-        return sensors.answer(name, **job)
+    """Answer a job."""
+    if do in MODULES:
+        return importlib.import_module(MODULES[do]).answer(name, do, **job)
     import torch
 
-    if do in ("nir", "networks", "export", "versions"):
-        import exchange
-
-        return exchange.answer(name, do, **job)
-    if do == "epoch":
-        import epochs
-
-        return epochs.answer(name, **job)
-    if do == "convert":
-        import convert
-
-        return convert.answer(name, **job)
     if do == "variants":
         return {"variants": [variant for variant in PEERS[name]() if variant != "bench"]}
     if name == "spyx" and do == "time":
-        return {"seconds": timed_spyx(**job)}
+        return {"seconds": time_spyx(**job)}
     run = PEERS[name]()[variant]()
     if do == "time":
-        return {"seconds": timed(run, **job)}
+        return {"seconds": time_passes(run, **job)}
     if do == "memory":
         return {"bytes": peak(run, **job)}
     x = torch.from_numpy(np.load(job["x"])).requires_grad_()
     spikes = run(x)
-    found = {"spikes": spikes.detach().numpy()}
+    arrays = {"spikes": spikes.detach().numpy()}
     if spikes.requires_grad:
         spikes.backward(torch.linspace(-1, 1.5, spikes.numel()).view_as(spikes))
-        found["grad"] = x.grad.numpy()
-    np.savez(job["out"], **found)
-    return {"rate": float(found["spikes"].mean())}
+        arrays["grad"] = x.grad.numpy()
+    np.savez(job["out"], **arrays)
+    return {"rate": float(arrays["spikes"].mean())}
 
 
 def main() -> None:
+    """Answer jobs until standard input ends."""
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(sys.argv[1], **json.loads(line))) + "\n")
         sys.stdout.flush()

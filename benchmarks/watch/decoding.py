@@ -1,4 +1,4 @@
-"""How fast recordings of event cameras are read, beside faery and dv-processing.
+"""Reading recordings of event cameras, beside faery and dv-processing.
 
 The recordings are real ones, under $AXONAL_DATA, repeated with their times moved on.
 """
@@ -7,7 +7,6 @@ import re
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from axonal.core.errors import FileError, InputError
 from axonal.data import images
 
 from ..harness import peers
-from ..harness.timing import spread
+from ..harness.results import Figures
+from ..harness.timing import ratio, spread, take_turns
 
 FOLDER, EVENTS, HOUR = "sensor/event_recordings", 20_000_000, 3_600_000_000
 RECORDINGS = {
@@ -25,15 +25,15 @@ RECORDINGS = {
 }
 DIGITS, OVERFLOW = "sensor/nmnist_small/raw_bin", bytes((0, 240, 0, 0, 0))  # of 2^13 us
 # Bytes of a word, where its kind stands, kinds that hold an event, microseconds of a TIME_HIGH.
-WORDS = {"evt2": ("<u4", 28, (0, 1), 1 << 6), "evt3": ("<u2", 12, (2,), 1 << 12)}
+LAYOUTS = {"evt2": ("<u4", 28, (0, 1), 1 << 6), "evt3": ("<u2", 12, (2,), 1 << 12)}
 AEDAT4_TIMES = 20
 HELD = 12  # microseconds: less than these are the times of EVT3 that faery holds apart
-JOBS = [(name, form) for form in WORDS for name in ("axonal", "faery")]
+JOBS = [(name, form) for form in LAYOUTS for name in ("axonal", "faery")]
 JOBS += [("axonal", "nmnist"), ("axonal", "aedat4"), ("dv-processing", "aedat4")]
 
 
-def figures(rounds: int = 5, root: Path = Path("runs/peers")) -> dict[str, Any]:
-    """Millions of events a second on one core, from files in the system's cache.
+def figures(rounds: int, root: Path) -> Figures:
+    """Measure millions of events a second on one core, from files in the system's cache.
 
     First, faery and ours read the recordings as they are and are proved to give equal events.
     EVT3's times alone differ: where a TIME_LOW of another kind of event ran ahead, faery holds
@@ -55,41 +55,36 @@ def figures(rounds: int = 5, root: Path = Path("runs/peers")) -> dict[str, Any]:
             can't be made, or a worker died.
     """
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder, who = Path(name), ("axonal", "faery", "dv-processing")
-        workers = {n: stack.enter_context(peers.working(n, root, 1)) for n in who}
-        paths = {form: _there(f"{FOLDER}/{file}") for form, file in RECORDINGS.items()}
-        files = {form: _long(paths[form], folder, form) for form in WORDS}
+        folder, names = Path(name), ("axonal", "faery", "dv-processing")
+        workers = {n: stack.enter_context(peers.worker(n, root, 1)) for n in names}
+        paths = {form: _path(f"{FOLDER}/{file}") for form, file in RECORDINGS.items()}
+        files = {form: _long(paths[form], folder, form) for form in LAYOUTS}
         files |= {"nmnist": _long_digits(folder), "aedat4": folder / "long.aedat4"}
         job = {"file": str(paths["aedat4"]), "out": str(files["aedat4"]), "times": AEDAT4_TIMES}
         workers["dv-processing"].ask(do="decode", **job)
-        found: dict[str, Any] = {}
+        figures: Figures = {}
         for title, file in (("recording", paths["evt2"]), ("hour", files["evt2"])):
             grew = workers["axonal"].ask(do="decode", file=str(file), watch=True)["grew"]
-            found[f"decode_{title}_mb"] = round(grew / 1e6, 1)
-        for form in WORDS:
-            found |= _proved(workers["axonal"], workers["faery"], folder, paths[form], form)
-        speeds: dict[tuple[str, str], list[float]] = {job: [] for job in JOBS}
-        for _ in range(rounds):
-            for n, form in JOBS:
-                said = workers[n].ask(do="decode", file=str(files[form]))
-                speeds[n, form].append(said["events"] / said["seconds"] / 1e6)
-    for (n, form), values in speeds.items():
-        found[f"{form}_mev_s" if n == "axonal" else f"{n}_{form}_mev_s"] = spread(values)
-    for form in WORDS:
-        pairs = zip(speeds["axonal", form], speeds["faery", form], strict=True)
-        found[f"{form}_vs_faery"] = spread([ours / theirs for ours, theirs in pairs])
-    return found
+            figures[f"decode_{title}_mb"] = round(grew / 1e6, 1)
+        for form in LAYOUTS:
+            figures |= _equality(workers["axonal"], workers["faery"], folder, paths[form], form)
+
+        def speed(name: str, form: str) -> float:
+            answer = workers[name].ask(do="decode", file=str(files[form]))
+            return answer["events"] / answer["seconds"] / 1e6
+
+        speeds = take_turns({job: lambda job=job: speed(*job) for job in JOBS}, rounds)
+    for (name, form), values in speeds.items():
+        key = f"{form}_mev_s" if name == "axonal" else f"{name}_{form}_mev_s"
+        figures[key] = spread(values)
+    for form in LAYOUTS:
+        figures[f"{form}_vs_faery"] = ratio(speeds["axonal", form], speeds["faery", form])
+    return figures
 
 
-def _proved(
-    ours: peers.Peer, theirs: peers.Peer, folder: Path, path: Path, form: str
-) -> dict[str, float]:
-    columns = []
-    for peer in (ours, theirs):
-        peer.ask(do="decode", file=str(path), out=str(folder / f"{peer.name}.npz"))
-        with np.load(folder / f"{peer.name}.npz") as file:
-            columns.append(dict(file))
-    a, b = columns
+def _equality(ours: peers.Peer, theirs: peers.Peer, folder: Path, path: Path, form: str) -> Figures:
+    """Whether both read the same events, and at how many times they differ."""
+    a, b = (peers.arrays(peer, folder, do="decode", file=str(path)) for peer in (ours, theirs))
     equal = all(np.array_equal(a[name], b[name]) for name in "xyp")
     late = b["t"] - a["t"] if equal else np.array([-1])
     if late.min() < 0 or late.max() >= (HELD if form == "evt3" else 1):
@@ -97,7 +92,7 @@ def _proved(
     return {f"{form}_times_faery_holds": round(float((late > 0).mean()), 4)}
 
 
-def _there(name: str) -> Path:
+def _path(name: str) -> Path:
     if not (path := images.root() / name).exists():
         raise FileError(f"{path} is missing; put the recordings there, under $AXONAL_DATA")
     return path
@@ -105,7 +100,7 @@ def _there(name: str) -> Path:
 
 def _long(path: Path, folder: Path, form: str) -> Path:
     """A recording again and again, with later times; of EVT2, an hour of it."""
-    (kind, shift, events, unit), raw = WORDS[form], path.read_bytes()
+    (kind, shift, events, unit), raw = LAYOUTS[form], path.read_bytes()
     head = len(re.split(rb"(?m)^(?!% )", raw, maxsplit=1)[0])
     words = np.frombuffer(raw, kind, offset=head).astype(np.int64)
     timed = np.flatnonzero(words >> shift == 8)
@@ -123,7 +118,7 @@ def _long(path: Path, folder: Path, form: str) -> Path:
 def _long_digits(folder: Path) -> Path:
     """Recordings of N-MNIST, each followed by as many overflows as it is long."""
     parts, events = [], 0
-    for path in sorted(_there(DIGITS).glob("*.bin")):
+    for path in sorted(_path(DIGITS).glob("*.bin")):
         raw = path.read_bytes()
         last = int.from_bytes(raw[-3:], "big") & 0x7FFFFF
         parts.append(raw + OVERFLOW * (last // 2**13 + 1))

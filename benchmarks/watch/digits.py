@@ -1,4 +1,4 @@
-"""Digits that an event camera sees now and then, in noise that comes and goes (`bench watch`).
+"""Digits that an event camera sees now and then, in noise that comes and goes.
 
 Recordings of N-MNIST's test set, at full contrast and fainter, are spliced into Poisson noise whose
 rate changes, with hot pixels. A larger model is to be woken for each, and for nothing else.
@@ -17,9 +17,9 @@ from axonal.sense.filters import LEVELS, STCF, Correlation, HotPixel, InhibitedT
 from axonal.sense.wake import Policy
 
 from ..harness.results import Figures
-from .scenes import CONTRASTS, SIDE, Scene, Seen, in_order, poisson
+from .scenes import CONTRASTS, SIDE, Digit, Scene, in_order, poisson
 from .scorecard import score
-from .waking import awake, by_chance, rarest, surprises
+from .waking import burst_threshold, by_chance, surprises, wake_intervals
 
 PASSES = 0.05  # noise that a filter lets through, events a second and pixel
 WINDOW, GRID, BUDGET = 0.05, 4, 1.0  # seconds, cells a side, false wakes an hour
@@ -36,31 +36,32 @@ CHAINS = (  # filters, and the rates that their thresholds are found at
 
 @dataclass
 class Watched:
-    """What windows told of a scene behind filters.
+    """A scene behind filters, window by window.
 
     Attributes:
-        cells: features of the raster, [N, GRID^2]; `arrived`, `kept`, events before and after, [N].
-        seen: the digits.
+        cells: features of the raster, [N, GRID^2]; `arrived`, `passed`: events before and after
+            the filters, [N].
+        digits: that were shown.
     """
 
     cells: np.ndarray
     arrived: np.ndarray
-    kept: np.ndarray
-    seen: list[Seen]
+    passed: np.ndarray
+    digits: list[Digit]
 
     @property
     def ends_us(self) -> np.ndarray:
-        """Of the windows."""
-        return (np.arange(len(self.kept)) + 1) * round(WINDOW * 1e6)
+        """The ends of the windows, in microseconds, [N]."""
+        return (np.arange(len(self.passed)) + 1) * round(WINDOW * 1e6)
 
     @property
     def seconds(self) -> float:
-        """Of the scene."""
-        return len(self.kept) * WINDOW
+        """The length of the scene."""
+        return len(self.passed) * WINDOW
 
 
 def inhibited() -> Callable[[np.ndarray], np.ndarray]:
-    """A filter for hot pixels, then the LIF trace whose threshold follows the noise by itself."""
+    """Chain a filter for hot pixels and the LIF trace whose threshold follows the noise."""
     hot, lif = HotPixel(SIDE, SIDE), InhibitedTrace(SIDE, SIDE, passes=PASSES)
     return lambda packet: lif(hot(packet))
 
@@ -85,55 +86,59 @@ class Following:
         self.limits = [one.threshold for one in calibrated]
 
     def __call__(self, packet: np.ndarray) -> np.ndarray:
-        """What is kept of a packet that begins and ends with windows."""
+        """Filter a packet that begins and ends with windows."""
         calm = self.hot(packet)
         period = round(WINDOW * 1e6)
-        kept = []
+        parts = []
         for part in np.split(calm, np.flatnonzero(np.diff(calm["t"] // period)) + 1):
             rate = len(part) / WINDOW / SIDE**2
             self.filter.threshold = float(np.interp(rate, self.levels, self.limits))
-            kept.append(self.filter(part))
-        return np.concatenate(kept)
+            parts.append(self.filter(part))
+        return np.concatenate(parts)
 
 
 def watch(
     scene: Scene, minutes: int, filters: Sequence[Callable[[np.ndarray], np.ndarray]]
 ) -> list[Watched]:
-    """So many minutes of a scene through each of the filters, in windows."""
+    """Pass so many minutes of a scene through each of the filters, in windows."""
     windows = [Windows(WINDOW, SIDE, SIDE, grid=GRID) for _ in filters]
-    found, seen = [[] for _ in filters], []
+    outputs, digits = [[] for _ in filters], []
     for number in range(minutes):
         packet, new = scene.minute(number)
-        seen += new
-        for one, cut, told in zip(filters, windows, found, strict=True):
-            told += [*cut.push(packet, one(packet)), *cut.advance(60_000_000 * (number + 1))]
-    columns = [zip(*((w.x, w.n_in, w.n_out) for w in told), strict=True) for told in found]
-    return [Watched(*(np.array(column) for column in three), seen) for three in columns]
+        digits += new
+        for one, cut, output in zip(filters, windows, outputs, strict=True):
+            output += [*cut.push(packet, one(packet)), *cut.advance(60_000_000 * (number + 1))]
+    columns = [zip(*((w.x, w.n_in, w.n_out) for w in output), strict=True) for output in outputs]
+    return [Watched(*(np.array(column) for column in three), digits) for three in columns]
 
 
-def judged(scenes: Sequence[Watched], scores: Sequence[np.ndarray], seed: int) -> Figures:
-    """Figures of scores of the calm, the quiet and the busy scene, each the mean of two windows: at
-    the threshold that the calm one sets, and recall at the lowest that keeps to the budget on the
-    quiet scene itself."""
+def judge(scenes: Sequence[Watched], scores: Sequence[np.ndarray], seed: int) -> Figures:
+    """Judge scores of the calm, the quiet and the busy scene, each the mean of two windows.
+
+    That is at the threshold that the calm one sets, and for recall also at the lowest that keeps
+    to the budget on the quiet scene itself.
+    """
     _, quiet, busy = scenes
-    calm, still, moved = (np.convolve(one, [0.5, 0.5])[: len(one)] for one in scores)
+    calm, silent, lively = (np.convolve(one, [0.5, 0.5])[: len(one)] for one in scores)
     limit = Budget(BUDGET, merge=MERGE).fit(calm, len(calm) * WINDOW)
-    false = score(awake(quiet.ends_us, still, limit, POLICY), [], quiet.seconds)
-    spans = [(a, b) for a, b, _ in busy.seen]
-    card = score(awake(busy.ends_us, moved, limit, POLICY), spans, busy.seconds)
-    found = card.figures() | {"false_per_hour": false.false_per_hour}
-    found["recall_by_chance"] = by_chance(card, spans, busy.seconds, seed).recall
+    false = score(wake_intervals(quiet.ends_us, silent, limit, POLICY), [], quiet.seconds)
+    spans = [(a, b) for a, b, _ in busy.digits]
+    card = score(wake_intervals(busy.ends_us, lively, limit, POLICY), spans, busy.seconds)
+    figures = card.figures() | {"false_per_hour": false.false_per_hour}
+    figures["recall_by_chance"] = by_chance(card, spans, busy.seconds, seed).recall
     bursts = int(BUDGET * quiet.seconds / 3600)
-    wakes = awake(busy.ends_us, moved, rarest(quiet.ends_us, still, bursts, MERGE), POLICY)
-    found["recall_at_budget"] = score(wakes, spans, busy.seconds).recall
+    wakes = wake_intervals(
+        busy.ends_us, lively, burst_threshold(quiet.ends_us, silent, bursts, MERGE), POLICY
+    )
+    figures["recall_at_budget"] = score(wakes, spans, busy.seconds).recall
     for contrast in CONTRASTS:
-        some = [(a, b) for a, b, at in busy.seen if at == contrast]
-        found[f"recall_at_budget_{contrast:g}"] = score(wakes, some, busy.seconds).recall
-    return {name: round(value, 4) for name, value in found.items() if np.isfinite(value)}
+        some = [(a, b) for a, b, at in busy.digits if at == contrast]
+        figures[f"recall_at_budget_{contrast:g}"] = score(wakes, some, busy.seconds).recall
+    return {name: round(value, 4) for name, value in figures.items() if np.isfinite(value)}
 
 
 def figures(seed: int = 0, minutes: int = 60) -> Figures:
-    """How well digits wake, beside controls.
+    """Measure how well digits wake, beside controls.
 
     Args:
         seed: of noise, places in time and contrasts.
@@ -152,26 +157,28 @@ def figures(seed: int = 0, minutes: int = 60) -> Figures:
         FileError: the recordings are missing or damaged.
     """
     lengths = max(minutes // 3, 1), minutes, max(minutes // 2, 1)
-    shown = None, None, nmnist("test")
+    recordings = None, None, nmnist("test")
     scenes = [
         watch(
-            Scene(shown[i], seed + i),
+            Scene(recordings[i], seed + i),
             lengths[i],
             [inhibited(), *(Following(*how, seed) for how in CHAINS)],
         )
         for i in range(3)
     ]
     lif, fixed, *offered = zip(*scenes, strict=True)
-    ends = np.cumsum([len(scene.kept) for scene in lif])[:-1]
-    strange = np.split(surprises(np.concatenate([s.cells for s in lif]), ends[0]), ends)
-    strange[0] = strange[0][len(strange[0]) // 2 :]  # the first half is still being learned
-    stcf = [judged(three, [s.kept for s in three], seed) for three in offered]
-    found = {
-        "lif": judged(lif, [s.kept for s in lif], seed),
-        "lif_fixed": judged(fixed, [s.kept for s in fixed], seed),
-        "evolving": judged(lif, strange, seed),
-        "rate": judged(lif, [s.arrived for s in lif], seed),
+    ends = np.cumsum([len(scene.passed) for scene in lif])[:-1]
+    strangeness = np.split(surprises(np.concatenate([s.cells for s in lif]), ends[0]), ends)
+    strangeness[0] = strangeness[0][
+        len(strangeness[0]) // 2 :
+    ]  # the first half is still being learned
+    stcf = [judge(three, [s.passed for s in three], seed) for three in offered]
+    judged = {
+        "lif": judge(lif, [s.passed for s in lif], seed),
+        "lif_fixed": judge(fixed, [s.passed for s in fixed], seed),
+        "evolving": judge(lif, strangeness, seed),
+        "rate": judge(lif, [s.arrived for s in lif], seed),
         "stcf": stcf[0],
         "stcf_best": max(stcf, key=lambda one: one["recall_at_budget"]),
     }
-    return {f"digits_{k}_{name}": value for k, one in found.items() for name, value in one.items()}
+    return {f"digits_{k}_{name}": value for k, one in judged.items() for name, value in one.items()}

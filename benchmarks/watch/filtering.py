@@ -1,4 +1,4 @@
-"""What the filters of events tell from noise, and how fast (a part of `bench watch`).
+"""Filters of events: what they tell from noise, and how fast.
 
 The protocol of Guo and Delbruck, IEEE TPAMI 45 (2023) 1: recordings get Poisson noise of a known
 rate, and the area under the ROC curve judges scores. Noise of the recordings' own counts as signal.
@@ -17,8 +17,8 @@ from axonal.core.extras import require
 from axonal.sense.filters import FILTERS, STCF, BackgroundActivity, LIFTrace, TimeSurface
 from axonal.sense.stream import events
 
-from ..harness.results import Figures, table
-from ..harness.timing import contest, spread
+from ..harness.results import Figures
+from ..harness.timing import ratio, spread, time_in_turn
 from .waking import arrays
 
 CLIPS = "sensor/dvs128_clips/dvs128_clips.npz"
@@ -46,7 +46,7 @@ PEER_SPEED = f"Mev/s [{PEER}, {DURATIONS[0]} ms]"
 
 
 def figures(seed: int = 0, rounds: int = 7) -> Figures:
-    """Areas under the ROC curve, and millions of events a second.
+    """Measure areas under the ROC curve, and millions of events a second.
 
     Every filter is the same for all clips and rates but one, `BEST`: of all that is `OFFERED`, with
     any age as its limit, that which has the largest area, for each clip and rate anew.
@@ -63,32 +63,33 @@ def figures(seed: int = 0, rounds: int = 7) -> Figures:
     Raises:
         FileError: the clips are missing. InputError, MissingExtra: as `speed`.
     """
-    recordings, found = clips(), {}
+    recordings, figures = clips(), {}
     for (part, end), rate in product(PARTS.items(), RATES):
-        drawn = [noisy(c[c["t"] < end], end, rate, (seed, i)) for i, c in enumerate(recordings)]
+        drawn = [add_noise(c[c["t"] < end], end, rate, (seed, i)) for i, c in enumerate(recordings)]
         areas = {name: _areas(make, drawn) for name, make in NAMED.items()}
         areas[BEST] = np.max([_areas(make, drawn) for make in OFFERED], 0).tolist()
         means = {name: round(float(np.mean(each)), 4) for name, each in areas.items()}
-        found |= {f"AUC [{name}, {rate} Hz, {part}]": mean for name, mean in means.items()}
+        figures |= {f"AUC [{name}, {rate} Hz, {part}]": mean for name, mean in means.items()}
         if end == LASTS:
             own, least = areas["LIF trace"], np.subtract(areas["LIF trace"], areas[BEST]).min()
-            found[f"filter_auc_{rate}hz"] = spread(own) | {"value": means["LIF trace"]}
-            found[f"filter_margin_min_{rate}hz"] = round(float(least), 4)
-    return found | {"filter_margin_min": found["filter_margin_min_5hz"]} | speed(seed, rounds)
+            figures[f"filter_auc_{rate}hz"] = spread(own) | {"value": means["LIF trace"]}
+            figures[f"filter_margin_min_{rate}hz"] = round(float(least), 4)
+    figures["filter_margin_min"] = figures["filter_margin_min_5hz"]
+    return figures | speed(seed, rounds)
 
 
 def clips() -> list[np.ndarray]:
-    """The recordings, each from 0 to less than `LASTS`.
+    """Read the recordings, each from 0 to less than `LASTS`.
 
     Raises:
         FileError: they are missing or damaged.
     """
-    found = arrays(CLIPS, (*"txyp", "offsets"))
-    return np.split(events(*(found[name] for name in "txyp")), found["offsets"][1:-1])
+    columns = arrays(CLIPS, (*"txyp", "offsets"))
+    return np.split(events(*(columns[name] for name in "txyp")), columns["offsets"][1:-1])
 
 
-def noisy(clip: np.ndarray, end: int, rate: int, seed: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """A clip with noise of `rate` events per second and pixel up to `end`, and what is signal."""
+def add_noise(clip: np.ndarray, end: int, rate: int, seed: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Add noise of `rate` events per second and pixel up to `end`; also say what is signal."""
     random = np.random.default_rng([*seed, rate])
     count = random.poisson(rate * SIDE**2 * end * 1e-6)
     drawn = (random.integers(0, top, count) for top in (end, SIDE, SIDE, 2))
@@ -102,7 +103,10 @@ def _areas(make, drawn):
 
 
 def auc(scores: np.ndarray, signal: np.ndarray) -> float:
-    """How often a signal's score is above a noise's, ties counting half (Mann and Whitney)."""
+    """Area under the ROC curve: how often a signal's score is above a noise's, ties counting half.
+
+    Mann and Whitney, Annals of Mathematical Statistics 18 (1947) 1.
+    """
     order = np.argsort(scores)
     ranked, hits, n = scores[order], signal[order], int(signal.sum())
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
@@ -112,7 +116,7 @@ def auc(scores: np.ndarray, signal: np.ndarray) -> float:
 
 
 def speed(seed: int, rounds: int) -> Figures:
-    """Millions of events a second from packets to those kept, each on one thread, in turn.
+    """Measure millions of events a second through each filter, each on one thread, in turn.
 
     They are those of six clips with noise of 5 Hz, side by side on a sensor of `LARGE`.
 
@@ -124,7 +128,9 @@ def speed(seed: int, rounds: int) -> Figures:
         InputError: the peer keeps other events than our filter of that kind. FileError: the clips
             are missing. MissingExtra: the peer is not installed.
     """
-    packet = _beside([noisy(clip, LASTS, 5, (seed, i))[0] for i, clip in enumerate(clips()[:6])])
+    packet = _beside(
+        [add_noise(clip, LASTS, 5, (seed, i))[0] for i, clip in enumerate(clips()[:6])]
+    )
     calls = {n: lambda make=make: make(*LARGE)(packet) for n, make in FILTERS.items()}
     peer = _peer(packet)
     for ms in DURATIONS:
@@ -132,19 +138,19 @@ def speed(seed: int, rounds: int) -> Figures:
         ours, theirs = BackgroundActivity(*LARGE, threshold=1 - 1000 * ms)(packet), peer(ms).numpy()
         if ours.tolist() != theirs.tolist():
             raise InputError(f"{PEER} keeps {len(theirs)} events, we {len(ours)}; compare equals")
-    seconds = contest(calls, rounds).seconds
-    found = {f"Mev/s [{n}]": spread([len(packet) * 1e-6 / s for s in seconds[n]]) for n in calls}
+    seconds = time_in_turn(calls, rounds).seconds
+    figures = {f"Mev/s [{n}]": spread([len(packet) * 1e-6 / s for s in seconds[n]]) for n in calls}
     for title, ms in zip(("lif_filter_vs_dv", "lif_filter_vs_dv_2ms"), DURATIONS, strict=True):
-        found[title] = spread(np.divide(seconds[f"{PEER}, {ms} ms"], seconds["lif_trace"]).tolist())
-    return found | {"lif_filter_mev_s": found["Mev/s [lif_trace]"]}
+        figures[title] = ratio(seconds[f"{PEER}, {ms} ms"], seconds["lif_trace"])
+    return figures | {"lif_filter_mev_s": figures["Mev/s [lif_trace]"]}
 
 
 def _beside(packets: Sequence[np.ndarray]) -> np.ndarray:
-    whole, i = np.concatenate(packets), np.repeat(np.arange(len(packets)), [*map(len, packets)])
-    whole["t"] += LASTS  # the peer takes its clock's 0 for an event of every pixel
-    whole["x"] += (i % 3 * ((LARGE[0] - SIDE) // 2)).astype(np.uint16)
-    whole["y"] += (i // 3 * (LARGE[1] - SIDE)).astype(np.uint16)
-    return whole[np.argsort(whole["t"], kind="stable")]
+    packet, i = np.concatenate(packets), np.repeat(np.arange(len(packets)), [*map(len, packets)])
+    packet["t"] += LASTS  # the peer takes its clock's 0 for an event of every pixel
+    packet["x"] += (i % 3 * ((LARGE[0] - SIDE) // 2)).astype(np.uint16)
+    packet["y"] += (i // 3 * (LARGE[1] - SIDE)).astype(np.uint16)
+    return packet[np.argsort(packet["t"], kind="stable")]
 
 
 def _peer(packet: np.ndarray) -> Callable[[int], Any]:
@@ -159,10 +165,3 @@ def _peer(packet: np.ndarray) -> Callable[[int], Any]:
         return one.generateEvents()
 
     return filtered
-
-
-def page(figures: Figures) -> list[str]:
-    """The areas as a table in Markdown."""
-    heads = [f"{rate} Hz, {part}" for part, rate in product(PARTS, RATES)]
-    rows = [(n, *(f"{figures[f'AUC [{n}, {h}]']:.3f}" for h in heads)) for n in (*NAMED, BEST)]
-    return table(("area under the ROC curve", *heads), rows)

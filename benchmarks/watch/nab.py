@@ -15,6 +15,7 @@ import numpy as np
 from axonal.data.images import root
 from axonal.sense.detectors import Budget, Evolving
 
+from ..harness.results import Figures
 from .nab_score import PROFILES, Series, optimum, read, score
 
 DAY = 86_400  # seconds
@@ -24,13 +25,13 @@ WINDOW, STEP, FINEST = 6400, 100, 12  # of the windowed Gaussian; digits of its 
 
 
 def features(series: Series) -> np.ndarray:
-    """What the detector sees of each row: its value and the time of day on a circle, [N, 3]."""
+    """Make a row's features: its value, and the time of day on a circle, [N, 3]."""
     angle = 2 * np.pi * (series.seconds % DAY) / DAY
     return np.stack((series.values, np.sin(angle), np.cos(angle)), axis=1)
 
 
-def watched(series: Series) -> tuple[np.ndarray, dict[str, float]]:
-    """The scores of each row, [N], before it was learned, and the work of a row."""
+def detect(series: Series) -> tuple[np.ndarray, dict[str, float]]:
+    """Score each row before it is learned, [N], and count the work of a row."""
     detector = Evolving(spans=(0.0, CLOCK, CLOCK))
     scores = np.zeros(len(series.values))
     for row, x in enumerate(features(series)):
@@ -40,17 +41,17 @@ def watched(series: Series) -> tuple[np.ndarray, dict[str, float]]:
 
 
 def wakes(scores: np.ndarray) -> np.ndarray:
-    """Where a score reaches a `Budget`, made of the scores before it: 1, else 0, [N]."""
+    """Mark with 1 where a score reaches a `Budget`, made of the scores before it, [N]."""
     budget = Budget(3600 / ROWS, memory=MEMORY / 3600)  # a row for a second
-    found = np.zeros(len(scores))
+    marks = np.zeros(len(scores))
     for row, value in enumerate(scores.tolist()):
-        found[row] = value >= budget.threshold
+        marks[row] = value >= budget.threshold
         budget.update(value, row * 1_000_000)
-    return found
+    return marks
 
 
 def windowed_gaussian(series: Series) -> np.ndarray:
-    """NAB's baseline, [N]: 1 - the Gaussian tail beyond a value, of the last `WINDOW` before it.
+    """Score with NAB's baseline, [N]: 1 - a value's Gaussian tail, of the last `WINDOW` before it.
 
     The window moves in steps; scores are rounded as the published ones were printed.
     """
@@ -70,12 +71,12 @@ def windowed_gaussian(series: Series) -> np.ndarray:
 
 
 def half(series: Series) -> int:
-    """0 or 1, by the name."""
+    """Assign a file to half 0 or 1, by its name."""
     return int(hashlib.sha256(series.name.encode()).hexdigest(), 16) % 2
 
 
-def figures(seed: int = 0, folder: Path | None = None) -> dict[str, float]:
-    """The scores in NAB's profiles, and with thresholds set in other ways; 0 null, 100 perfect.
+def figures(seed: int = 0, folder: Path | None = None) -> Figures:
+    """Score in NAB's profiles, and with thresholds set in other ways; 0 null, 100 perfect.
 
     `nab_unlabelled_threshold` is scored with `wakes`: a budget of one in 1,000 rows, a round
     number, from the scores so far. The halves are scored with the other half's best threshold.
@@ -88,21 +89,23 @@ def figures(seed: int = 0, folder: Path | None = None) -> dict[str, float]:
         FileError: no NAB is there.
     """
     corpus = read(folder or root() / "nab")
-    scores, work = zip(*map(watched, corpus), strict=True)
-    found = {f"nab_{name}": optimum(corpus, scores, it).score for name, it in PROFILES.items()}
-    found["nab_threshold"] = (best := optimum(corpus, scores)).threshold
-    found["nab_unlabelled_threshold"] = score(corpus, [wakes(one) for one in scores], 0.5)
-    found["nab_windowed_gaussian"] = optimum(corpus, [*map(windowed_gaussian, corpus)]).score
+    scores, work = zip(*map(detect, corpus), strict=True)
+    figures = {f"nab_{name}": optimum(corpus, scores, it).score for name, it in PROFILES.items()}
+    figures["nab_threshold"] = (best := optimum(corpus, scores)).threshold
+    figures["nab_unlabelled_threshold"] = score(corpus, [wakes(one) for one in scores], 0.5)
+    figures["nab_windowed_gaussian"] = optimum(corpus, [*map(windowed_gaussian, corpus)]).score
     for one in (0, 1):
         mine, others = (_part(corpus, scores, lambda s, k=k: half(s) == k) for k in (one, 1 - one))
-        found[f"nab_half [{one}]"] = score(*mine, optimum(*others).threshold)
+        figures[f"nab_half [{one}]"] = score(*mine, optimum(*others).threshold)
     for category in sorted({series.category for series in corpus if series.windows}):
         part = _part(corpus, scores, lambda s, c=category: s.category == c)
-        found[f"nab_category [{category}]"] = score(*part, best.threshold)
+        figures[f"nab_category [{category}]"] = score(*part, best.threshold)
     rows = [len(series.values) for series in corpus]
     for field in ("spikes", "synops"):
-        found[f"nab_{field}_a_row"] = float(np.average([one[field] for one in work], weights=rows))
-    return found
+        figures[f"nab_{field}_a_row"] = float(
+            np.average([one[field] for one in work], weights=rows)
+        )
+    return figures
 
 
 def _part(

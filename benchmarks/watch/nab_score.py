@@ -78,7 +78,7 @@ class Optimum(NamedTuple):
 
 
 def read(folder: str | Path) -> list[Series]:
-    """The corpus in `folder`, as NAB lays it out: `data/`, `labels/combined_windows.json`.
+    """Read the corpus in `folder`, as NAB lays it out: `data/`, `labels/combined_windows.json`.
 
     Raises:
         FileError: a file is missing or isn't NAB's.
@@ -105,7 +105,7 @@ def _series(folder: Path, name: str, windows: Sequence[Sequence[str]]) -> Series
 
 
 def worth(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """What a detection at each scored row earns, before profiles: S [N], and its window's number.
+    """Value a detection at each scored row, before profiles: S [N], and its window's number.
 
     Rows outside of windows have number -1 and a worth <= 0, to be multiplied by the profile's fp.
     """
@@ -123,7 +123,7 @@ def worth(series: Series) -> tuple[np.ndarray, np.ndarray]:
 def sweep(
     corpus: Sequence[Series], scores: Sequence[np.ndarray], profile: Profile = STANDARD
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every threshold that matters, from the highest, and what all of `corpus` earns with it.
+    """List every threshold that matters, from the highest, and what all of `corpus` earns with it.
 
     Args:
         corpus: K files.
@@ -161,7 +161,7 @@ def sweep(
 
 
 def normalised(raw: float, corpus: Sequence[Series], profile: Profile) -> float:
-    """The score of what was earned: 0 for no detections, 100 for a perfect detector."""
+    """Scale what was earned to a score: 0 for no detections, 100 for a perfect detector."""
     windows = sum(len(series.windows) for series in corpus)
     null = -profile.fn * windows
     return 100 * (raw - null) / (windows - null)
@@ -170,11 +170,11 @@ def normalised(raw: float, corpus: Sequence[Series], profile: Profile) -> float:
 def optimum(
     corpus: Sequence[Series], scores: Sequence[np.ndarray], profile: Profile = STANDARD
 ) -> Optimum:
-    """The threshold that earns most over all of `corpus`, found with the labels: NAB's score."""
+    """Find the threshold that earns most over all of `corpus`, with the labels: NAB's score."""
     thresholds, raw = sweep(corpus, scores, profile)
     best = int(np.argmax(raw))
-    found = float(thresholds[best]), float(raw[best])
-    return Optimum(*found, normalised(found[1], corpus, profile))
+    earned = float(raw[best])
+    return Optimum(float(thresholds[best]), earned, normalised(earned, corpus, profile))
 
 
 def score(
@@ -183,7 +183,7 @@ def score(
     threshold: float,
     profile: Profile = STANDARD,
 ) -> float:
-    """The score with a threshold that is given."""
+    """Score with a threshold, instead of the best."""
     thresholds, raw = sweep(corpus, scores, profile)
     at = np.searchsorted(-thresholds, -threshold, "right") - 1
     return normalised(float(raw[at]), corpus, profile)

@@ -1,4 +1,4 @@
-"""How good wake-ups are: recall, false wakes, latency, duty and what was not called."""
+"""Quality of wakes: recall, false wakes, latency, duty and calls avoided."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ class Scorecard:
 
     def figures(self) -> dict[str, float]:
         """All of it as numbers for a table; latencies in ms, NaN where nothing was hit."""
-        found = self.latency * 1e3 if len(self.latency) else np.array([np.nan])
-        median, p95 = np.percentile(found, [50, 95])
+        milliseconds = self.latency * 1e3 if len(self.latency) else np.array([np.nan])
+        median, p95 = np.percentile(milliseconds, [50, 95])
         return {
             "recall": self.recall,
             "false_per_hour": self.false_per_hour,
@@ -97,7 +97,7 @@ def covered(intervals: Sequence[Interval]) -> float:
 
 
 def random_wakes(duty: float, length: float, seconds: float, seed: int) -> list[Interval]:
-    """The control that knows nothing: wakes of `length` seconds at random that fill `duty`."""
+    """Draw wakes of `length` seconds at random that fill `duty`: the control that knows nothing."""
     generator = np.random.default_rng(seed)
     slots = max(int(seconds / length), 1)
     chosen = generator.permutation(slots)[: round(duty * slots)]

@@ -1,4 +1,4 @@
-"""Bearings that wear out: a spiking detector beside a loudness threshold (a part of `bench watch`).
+"""Bearings that wear out: a spiking detector beside a threshold on loudness.
 
 Run to failure: bearing 1_1 of PRONOSTIA (Nectoux et al. 2012), a snapshot every 10 s until it
 broke. Faults: the drive end bearings of Case Western Reserve University's data center, 12 kHz.
@@ -11,8 +11,8 @@ from axonal.sense.detectors import Budget
 from axonal.sense.wake import Policy
 
 from ..harness.results import Figures
-from .voices import halved
-from .waking import arrays, awake, surprises
+from .voices import decimate
+from .waking import arrays, surprises, wake_intervals
 
 FAILURE, FAULTS = "sensor/pronostia/Bearing1_1.npz", "sensor/cwru/cwru_de.npz"
 SECONDS, MINUTES = 10.0, (1, 3, 5)  # of a snapshot; what medians are taken over
@@ -26,44 +26,50 @@ FAINT = (-5, -10, -15)  # decibels of a fault's vibration beside the healthy mac
 
 
 def medians(values: np.ndarray, count: int) -> np.ndarray:
-    """Of each of [T, F] with those before it, `count` in all, so that a shock is passed over."""
+    """Take the median of each of [T, F] and those before it, `count` in all, against shocks."""
     padded = np.concatenate([np.repeat(values[:1], count - 1, 0), values])
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, count, 0), -1)
 
 
-def wear(found: np.ndarray, minutes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of snapshots [T, 6]: logarithms of level, crest factor and kurtosis, both axes; and
-    the logarithm of the level of both together, [T, 1]. Medians over so many minutes."""
-    level, peak, kurtosis = (np.log(found[:, i : i + 2]) for i in (0, 2, 4))
-    loud = 0.5 * np.log(np.square(found[:, :2]).mean(1, keepdims=True))
+def wear(snapshots: np.ndarray, minutes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make features of snapshots [T, 6], as medians over so many minutes.
+
+    Returns:
+        Logarithms of level, crest factor and kurtosis, both axes, [T, 6]; and the logarithm of the
+        level of both together, [T, 1].
+    """
+    level, peak, kurtosis = (np.log(snapshots[:, i : i + 2]) for i in (0, 2, 4))
+    loud = 0.5 * np.log(np.square(snapshots[:, :2]).mean(1, keepdims=True))
     count = round(60 * minutes / SECONDS)
     x = np.concatenate([level, peak - level, kurtosis], 1)
     return medians(x, count), medians(loud, count)
 
 
 def alarms(scores: np.ndarray, begun: int, learned: int) -> list[float]:
-    """At which shares of the life one is woken after `learned`, by a threshold that the scores
-    from `begun` to there have set."""
+    """List the shares of the life at which one is woken after `learned`.
+
+    The threshold is what the scores from `begun` to there have set.
+    """
     budget = Budget(BUDGETS["failure"], merge=60.0, memory=12.0)
     limit = budget.fit(scores[begun:learned], (learned - begun) * SECONDS)
     ends = (np.arange(learned, len(scores)) + 1) * round(SECONDS * 1e6)
-    wakes = awake(ends, scores[learned:], limit, LASTING)
+    wakes = wake_intervals(ends, scores[learned:], limit, LASTING)
     return [start / SECONDS / len(scores) for start, _ in wakes]
 
 
 def failure() -> Figures:
-    """A life: hours from the first wake to the end, and false wakes, for several definitions.
+    """Watch a life: hours from the first wake to the end, and false wakes, in several definitions.
 
     Raises:
         FileError: the file is missing or damaged.
     """
-    found = arrays(FAILURE)["features"][:, 1:].astype(np.float64)
-    hours = len(found) * SECONDS / 3600
+    snapshots = arrays(FAILURE)["features"][:, 1:].astype(np.float64)
+    hours = len(snapshots) * SECONDS / 3600
     first: dict[str, dict[tuple, list[float]]] = {"evolving": {}, "loudness": {}}
     for minutes in MINUTES:
-        x, loud = wear(found, minutes)
+        x, loud = wear(snapshots, minutes)
         for share in HEALTHY:
-            learned = int(share * len(found))
+            learned = int(share * len(snapshots))
             key = minutes, share
             first["evolving"][key] = alarms(surprises(x, learned), learned // 2, learned)
             first["loudness"][key] = alarms(loud[:, 0], RUNNING_IN, learned)
@@ -82,8 +88,10 @@ def failure() -> Figures:
 
 
 def spectra(signal: np.ndarray) -> np.ndarray:
-    """Features of windows [T, 3 + BANDS]: logarithms of level, crest factor and kurtosis, and of
-    each band's share of the power."""
+    """Make features of windows, [T, 3 + BANDS].
+
+    They are logarithms of level, crest factor, kurtosis, and each band's share of the power.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(signal, WIDTH)[::HOP]
     square = np.square(windows).mean(1)
     power = np.abs(np.fft.rfft(windows * np.hanning(WIDTH))) ** 2
@@ -96,8 +104,8 @@ def spectra(signal: np.ndarray) -> np.ndarray:
     return np.log(np.concatenate([shape, bands / power.sum(1, keepdims=True)], 1))
 
 
-def spliced() -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
-    """Healthy vibration at 12 kHz, and what the machine does afterwards, by variant.
+def fault_signals() -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Read healthy vibration at 12 kHz, and what the machine does afterwards, by variant.
 
     "as recorded"; "as loud", brought to the healthy level; and "-[D] dB", a fault's vibration
     added, so much fainter, to the healthy one's second half, and brought to its level too.
@@ -105,9 +113,9 @@ def spliced() -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     Raises:
         FileError: the file is missing or damaged.
     """
-    found = {name: x.astype(np.float64) for name, x in arrays(FAULTS).items()}
-    normal = next(halved(halved(x)) for name, x in found.items() if "Normal" in name)
-    faults = [x for name, x in found.items() if "Normal" not in name]
+    recordings = {name: x.astype(np.float64) for name, x in arrays(FAULTS).items()}
+    normal = next(decimate(decimate(x)) for name, x in recordings.items() if "Normal" in name)
+    faults = [x for name, x in recordings.items() if "Normal" not in name]
     later = normal[len(normal) // 2 :]
 
     def level(x: np.ndarray, of: np.ndarray) -> np.ndarray:
@@ -121,12 +129,12 @@ def spliced() -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
 
 
 def faults() -> Figures:
-    """Faults that wake within a second, windows until then, and windows that woke without one.
+    """Count faults that wake within a second, windows until then, and windows that woke without.
 
     Raises:
         FileError: the file is missing or damaged.
     """
-    normal, variants = spliced()
+    normal, variants = fault_signals()
     calm, quiet = (spectra(part) for part in np.array_split(normal, 2))
     half, second = len(calm), round(RATE / HOP)
     judges = {
@@ -153,7 +161,7 @@ def faults() -> Figures:
 
 
 def figures() -> Figures:
-    """All that bearings show.
+    """Measure what bearings show, run to failure and faulty.
 
     Returns:
         "bearing_lead_hours_[D]": hours from detector D's first wake to the end of the life, of

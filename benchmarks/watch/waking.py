@@ -1,4 +1,4 @@
-"""From the scores of windows to wakes, thresholds and figures: what benches of wakes share."""
+"""Scores of windows turned into wakes and thresholds, for all benches of wakes."""
 
 import bisect
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .scorecard import Interval, Scorecard, random_wakes, score
 
 
 def arrays(name: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """What a file under $AXONAL_DATA holds: the arrays of these names, or all.
+    """Read a file under $AXONAL_DATA: the arrays of these names, or all.
 
     Raises:
         FileError: it is missing or damaged.
@@ -29,9 +29,9 @@ def arrays(name: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
 
 
 def surprises(x: np.ndarray, learned: int) -> np.ndarray:
-    """What an evolving network says to x [T, F], of which it learns the first: [T].
+    """Score x [T, F] by an evolving network that learns the first rows: ln(1 + odds), [T].
 
-    As ln(1 + odds), see `budget.odds`.
+    See `budget.odds`.
     """
     judge, scores = Evolving(rest=1.0), np.zeros(len(x))
     for t, row in enumerate(x):
@@ -41,8 +41,10 @@ def surprises(x: np.ndarray, learned: int) -> np.ndarray:
     return np.log1p(odds(scores))
 
 
-def awake(ends_us: np.ndarray, scores: np.ndarray, limit: float, policy: Policy) -> list[Interval]:
-    """From when to when, in seconds, a cascade of one step with these scores is awake.
+def wake_intervals(
+    ends_us: np.ndarray, scores: np.ndarray, limit: float, policy: Policy
+) -> list[Interval]:
+    """List from when to when, in seconds, a cascade of one step with these scores is awake.
 
     Args:
         ends_us: of the windows, [N].
@@ -58,9 +60,12 @@ def awake(ends_us: np.ndarray, scores: np.ndarray, limit: float, policy: Policy)
     return [(w.t_wake_us * 1e-6, w.t_end_us * 1e-6) for w in wakes if w.type == "end"]
 
 
-def rarest(ends_us: np.ndarray, scores: np.ndarray, bursts: int, apart: float) -> float:
-    """The lowest threshold that at most so many bursts of scores reach, `apart` seconds from each
-    other: what a threshold would be that knew which windows are quiet."""
+def burst_threshold(ends_us: np.ndarray, scores: np.ndarray, bursts: int, apart: float) -> float:
+    """Find the lowest threshold that at most so many bursts of scores reach.
+
+    Bursts are `apart` seconds from each other. A threshold would be that which knew which windows
+    are quiet.
+    """
     middles: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():
         t = int(ends_us[i])
@@ -73,6 +78,6 @@ def rarest(ends_us: np.ndarray, scores: np.ndarray, bursts: int, apart: float) -
 
 
 def by_chance(card: Scorecard, truth: Sequence[Interval], seconds: float, seed: int) -> Scorecard:
-    """The control that wakes at random, as long in all as `card` and as long each on average."""
+    """Judge a control that wakes at random, as long in all as `card` and as long each."""
     length = max(card.duty * seconds / max(card.wakes, 1), 1e-3)
     return score(random_wakes(card.duty, length, seconds, seed), truth, seconds)

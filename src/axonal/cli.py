@@ -68,7 +68,7 @@ def generate(
 
 @app.command
 def inspect(
-    what: str,
+    model: str,
     *,
     dt: float | None = None,
     discretisation: str | None = None,
@@ -77,15 +77,15 @@ def inspect(
     """Show the layers, neurons and synapses of a network, and draw it.
 
     Args:
-        what: a NIR file, a network that ships, or a folder that train made.
+        model: a NIR file, a network that ships, or a folder of train or of graph.save.
         dt: seconds of a step, of a NIR file.
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
-        out: an SVG with the drawing.
+        out: a Markdown file (.md) for the drawing, a Mermaid diagram.
     """
     from .commands import inspect as command
     from .graph.summary import summary
 
-    graph = command.graph_of(what, dt, discretisation)
+    graph = command.graph_of(model, dt, discretisation)
     show(summary(graph))
     if out is not None:
         console.print(command.picture(graph, out))
@@ -113,8 +113,8 @@ def train(
     """
     from .commands import train as command
 
-    if said := command.train(name, out, seed, device, tensorboard):
-        console.print(said)
+    if sentence := command.train(name, out, seed, device, tensorboard):
+        console.print(sentence)
 
 
 @app.command

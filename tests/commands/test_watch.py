@@ -16,7 +16,7 @@ from axonal.sense import checkpoint, pipeline, settings
 from axonal.sense.formats import save
 from axonal.sense.sources import send
 from axonal.sense.stream import events
-from benchmarks.watch import soak
+from benchmarks.harness import processes
 
 SIDE = 24
 SETTINGS = """\
@@ -159,33 +159,6 @@ def test_durations_are_for_people():
     assert texts == ["0.25 s", "90 s", "2.5 min", "3.0 h"]
 
 
-def test_a_day_follows_from_its_seed(monkeypatch):
-    monkeypatch.setattr(soak, "FLOOD", 5000)
-    first, again = (np.concatenate(list(soak.day(300, 3))) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert (np.diff(first["t"]) >= 0).all() and first["x"].max() < soak.SIDE
-    seconds = np.bincount(first["t"] // 1_000_000, minlength=300)
-    assert (seconds == 0).sum() >= 30 and (seconds >= 5000).sum() >= 2
-
-
-def test_a_disturbed_day_is_the_undisturbed_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(soak, "FLOOD", 20_000)
-    seconds = 600
-    packets = list(soak.day(seconds, 0))
-    save(tmp_path / "day.raw", packets, soak.SIDE, soak.SIDE)
-    broker = soak.Broker(tmp_path)
-    broker.start()
-    ears = soak.Ears(broker.port)
-    try:
-        found = soak.disturbed(tmp_path, broker, ears, sum(map(len, packets)), 0, 1, 1)
-    finally:
-        ears.close()
-        broker.stop()
-    assert found["soak_events_lost"] == found["soak_missing_wakes"] == 0
-    assert found["soak_duplicate_wakes"] == 0 and found["soak_wakes"] > 1
-    assert found["soak_hours"] == pytest.approx(seconds / 3600, abs=0.01)
-
-
 def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
     """SIGTERM, which a service manager sends, is taken as an interruption from the keyboard."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
@@ -193,9 +166,9 @@ def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
         port = free.getsockname()[1]
     text = yard.read_text().replace(str(tmp_path / "yard.npz"), f"udp://127.0.0.1:{port}")
     text = text.replace("\n\n[[filter]]", f"\nwidth = {SIDE}\nheight = {SIDE}\n\n[[filter]]", 1)
-    live = soak.Command(tmp_path / "live.toml", text)
+    live = processes.Watch(tmp_path / "live.toml", text)
     total, packet = 0, events([0], [1], [1], [1])
-    while not live.state.exists() and live.look():
+    while not live.state.exists() and live.poll():
         packet["t"] += 50_000
         total = send([packet], ("127.0.0.1", port), total, session=3)
         time.sleep(0.02)

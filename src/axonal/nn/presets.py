@@ -3,8 +3,9 @@
 Each function takes what the other framework's class takes and returns the layer that fires in
 the same steps. What they share and where they differ, such as a spike at the threshold or only
 above it, a reset before or after the leak, or one spike a step or many, is the `Dynamics` of the
-layer; its surrogate is their default. `axonal bench parity` runs the frameworks themselves beside
-these and compares spikes and gradients, but for Lava, which is checked by its golden train alone.
+layer; its surrogate is their default. `python -m benchmarks parity` runs the frameworks themselves
+beside these, in a clone, and compares spikes and gradients, but for Lava, which is checked by its
+golden train alone.
 """
 
 from typing import Literal

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from axonal.data.recordings import Sounds
+from axonal.nn import encoding
 from benchmarks.convert import encodings
 
 
@@ -25,35 +28,36 @@ def tiny(monkeypatch):
     monkeypatch.setitem(encodings.NETWORK, "layers", ("12",))
 
 
-def test_every_code_is_trained_measured_and_told_of(tiny, tmp_path):
-    found = encodings.figures(tmp_path, seed=1)
+def test_every_code_is_trained_measured_and_shown(tiny, tmp_path):
+    run = SimpleNamespace(store=tmp_path)
+    results = encodings.measure(run=run, seed=1)
+    figures = results["figures"]
     rows = [(kind, name) for kind, some in encodings.CODES.items() for name in some]
-    assert len(found) == 5 * len(rows) == 35
-    page = encodings.page(found)
+    assert len(figures) == 5 * len(rows) == 35
+    kinds = encodings.tables(results)["kinds"]
     for kind, name in rows:
         at = f"[{kind}, {name}]"
-        assert 0 <= found[f"accuracy {at}"] <= 100 and found[f"code spikes {at}"] > 0
-        assert 1 <= found[f"latency {at}"] <= found[f"steps {at}"]
-        assert (
-            f"| {name} | {encodings.CODES[kind][name][1]} | {found[f'accuracy {at}']:.1f} % |"
-            in page
-        )
-    assert all(found[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows)
-    assert found["code spikes [MNIST, latency]"] <= 6
-    assert found["steps [spoken digits, delta]"] == 12
-    assert page.count("Most accurate: ") == 2 and page.startswith("# ")
-    assert encodings.figures(tmp_path, seed=1) == found, "finished trainings are not run again"
+        accuracy, sends = figures[f"accuracy {at}"], encodings.CODES[kind][name][1]
+        assert 0 <= accuracy <= 100 and figures[f"code spikes {at}"] > 0
+        assert 1 <= figures[f"latency {at}"] <= figures[f"steps {at}"]
+        assert f"| {name} | {sends} | {accuracy:.1f} % |" in kinds[kind]["table"]
+    assert all(figures[f"accuracy [{kind}, {name}]"] > 90 for kind, name in rows)
+    assert figures["code spikes [MNIST, latency]"] <= 6
+    assert figures["steps [spoken digits, delta]"] == 12
+    for kind, codes in encodings.CODES.items():
+        assert {kinds[kind][title] for title in ("best", "fewest", "first")} <= set(codes)
+    assert encodings.measure(run=run, seed=1) == results, "finished trainings are not run again"
 
 
 def test_the_first_step_from_which_an_answer_stays():
-    said = torch.tensor([[1, 2, 1, 0], [1, 1, 2, 1], [1, 1, 1, 2]])
-    assert encodings.settled(said).tolist() == [1, 2, 3, 3]
-    assert encodings.settled(said[:1]).tolist() == [1, 1, 1, 1]
+    answers = torch.tensor([[1, 2, 1, 0], [1, 1, 2, 1], [1, 1, 1, 2]])
+    assert encodings.settling_step(answers).tolist() == [1, 2, 3, 3]
+    assert encodings.settling_step(answers[:1]).tolist() == [1, 1, 1, 1]
 
 
 def test_pictures_are_brightness_and_few_are_learned_from(monkeypatch):
-    whole = {"image": torch.linspace(-1, 1, 30).reshape(5, 1, 2, 3), "label": torch.arange(5)}
-    monkeypatch.setattr(encodings, "images", lambda name, split: whole)
+    batch = {"image": torch.linspace(-1, 1, 30).reshape(5, 1, 2, 3), "label": torch.arange(5)}
+    monkeypatch.setattr(encodings, "images", lambda name, split: batch)
     monkeypatch.setattr(encodings, "PICTURES", 3)
     train, test = encodings.pictures("train"), encodings.pictures("test")
     assert train["image"].shape == (3, 6) and train["label"].tolist() == [0, 1, 2]
@@ -63,13 +67,10 @@ def test_pictures_are_brightness_and_few_are_learned_from(monkeypatch):
 def test_sounds_end_in_silence(monkeypatch):
     noise = np.random.default_rng(0).normal(0, 0.1, 800).astype(np.float32)
     monkeypatch.setattr(encodings, "fsdd", lambda split: Sounds([noise], 8000, np.array([7])))
-    found = encodings.sounds("test")
-    heard, silent = found["events"][0], encodings.SIGNAL["start"]
-    assert heard.shape == (80, 40) and found["label"].tolist() == [7]
-    assert (heard[2:8] > silent + 1).any() and (heard[20:] == heard[-1]).all()
-    assert heard[-1] == pytest.approx(silent)
-    assert (
-        not encodings.Coded(encodings.encoding.Delta(**encodings.SIGNAL), 40)
-        .encode(heard[None, 20:])
-        .any()
-    )
+    batch = encodings.sounds("test")
+    bands, silent = batch["events"][0], encodings.SIGNAL["start"]
+    assert bands.shape == (80, 40) and batch["label"].tolist() == [7]
+    assert (bands[2:8] > silent + 1).any() and (bands[20:] == bands[-1]).all()
+    assert bands[-1] == pytest.approx(silent)
+    network = encodings.Coded(encoding.Delta(**encodings.SIGNAL), 40)
+    assert not network.encode(bands[None, 20:]).any()

@@ -60,7 +60,7 @@ def job(monkeypatch):
     return module
 
 
-def drawn(network, seed=0):
+def randomise(network, seed=0):
     """A network whose every value is random."""
     generator = torch.Generator().manual_seed(seed)
     for value in network.state_dict().values():
@@ -71,8 +71,8 @@ def drawn(network, seed=0):
 
 @pytest.mark.parametrize(("kind", "config"), NETWORKS)
 @torch.no_grad()
-def test_the_rival_gets_the_same_network(job, kind, config):
-    ours = drawn(kind(config))
+def test_spikingjelly_gets_the_same_network(job, kind, config):
+    ours = randomise(kind(config))
     theirs = job.network(kind.__name__, config.to_dict(), ours.state_dict())
     x = torch.randn(4, config.channels, 8, 8, generator=torch.Generator().manual_seed(1))
     assert ours(x).std(0).mean() > 1e-4
@@ -93,26 +93,26 @@ class Late(nn.Module):
 
 
 def test_steps_are_summed_and_those_before_a_delay_left_out(monkeypatch, job):
-    monkeypatch.setattr(job, "converted", lambda recipe, ann, calibration, steps: (ann, 2.0))
+    monkeypatch.setattr(job, "convert", lambda recipe, ann, calibration, steps: (ann, 2.0))
     images, labels = torch.ones(3, 1, 2, 2), torch.ones(3)
-    found = job.measured("ltb", Late, (), [images], labels, [2, 4, 6])
-    assert found["accuracy"] == {"": [0, 0, 1], "delayed": [0, 1, 1]}
-    first, *rest = found["seconds_an_image"]
-    assert 0 < first < rest[0] < rest[1] and found["seconds_to_convert"] == 2
+    measured = job.measure("ltb", Late, (), [images], labels, [2, 4, 6])
+    assert measured["accuracy"] == {"": [0, 0, 1], "delayed": [0, 1, 1]}
+    first, *rest = measured["seconds_an_image"]
+    assert 0 < first < rest[0] < rest[1] and measured["seconds_to_convert"] == 2
 
 
-def test_a_transformer_sees_an_image_once_and_is_made_for_every_number_of_steps(monkeypatch, job):
-    made = []
+def test_a_transformer_sees_an_image_once_and_each_number_of_steps_has_its_own(monkeypatch, job):
+    conversions = []
 
-    def converted(recipe, ann, calibration, steps):
-        made.append((steps, ann))
+    def convert(recipe, ann, calibration, steps):
+        conversions.append((steps, ann))
         return ann, float(steps)
 
-    monkeypatch.setattr(job, "converted", converted)
+    monkeypatch.setattr(job, "convert", convert)
     images = torch.ones(3, 1, 2, 2)
-    found = job.measured("sta", Late, (), [images], torch.ones(3), [2, 8])
-    assert [steps for steps, _ in made] == [2, 8] and made[1][1].seen == [1, *[0] * 7]
-    assert found["accuracy"] == {"": [0, 1]} and found["seconds_to_convert"] == 5
+    measured = job.measure("sta", Late, (), [images], torch.ones(3), [2, 8])
+    assert [steps for steps, _ in conversions] == [2, 8] and conversions[1][1].seen == [1, *[0] * 7]
+    assert measured["accuracy"] == {"": [0, 1]} and measured["seconds_to_convert"] == 5
 
 
 class Here(peers.Peer):
@@ -122,13 +122,13 @@ class Here(peers.Peer):
         self.module, self.own = module, own
 
     def ask(self, *, limit=None, **job):
-        assert job.pop("do") == "convert"
+        assert job["do"] == "convert"
         return self.module.answer("spikingjelly", **job) | self.own
 
 
 @pytest.fixture
 def compare(monkeypatch, job, tmp_path):
-    """`rivals.compare` of a small network, with a worker that adds `own` to its answers."""
+    """`spikingjelly.compare` of a small network, with a worker that adds `own` to its answers."""
     generator = np.random.default_rng(0)
     images = {
         "train": Images(generator.integers(0, 256, (30, 1, 8, 8), np.uint8), np.arange(30) % 10),
@@ -136,31 +136,32 @@ def compare(monkeypatch, job, tmp_path):
     }
     monkeypatch.setattr(spikingjelly, "DATASETS", {"mnist": images.__getitem__})
     monkeypatch.setattr(spikingjelly, "PICTURES", {"small": Picture("mnist", VGG, SMALL, 1)})
-    folder = drawn(VGG(SMALL)).save(tmp_path)
+    folder = randomise(VGG(SMALL)).save(tmp_path)
 
     def run(**own):
         @contextmanager
-        def working(name, root, threads):
+        def worker(name, root, threads):
             yield Here(job, **own)
 
-        monkeypatch.setattr(peers, "working", working)
-        return spikingjelly.compare({"small": folder}, [1, 4], count=12, batch=5)
+        monkeypatch.setattr(peers, "worker", worker)
+        options = {"threads": 1, "root": tmp_path, "count": 12, "seed": 0, "batch": 5}
+        return spikingjelly.compare({"small": folder}, [1, 4], **options)
 
     return run
 
 
-def test_every_recipe_is_compared_or_its_refusal_told(compare):
-    found = compare()
-    assert found.reasons == {"sta [small]": "ValueError: no such module"}
-    dense = found.figures["sj_dense_accuracy [small]"]
+def test_every_recipe_is_compared_or_has_a_reason(compare):
+    compared = compare()
+    assert compared.reasons == {"sta [small]": "ValueError: no such module"}
+    dense = compared.figures["sj_dense_accuracy [small]"]
     read = {
         f"{name}{way}" for name in spikingjelly.RECIPES for way in ("", "_delayed") if name != "sta"
     }
     cells = {(name, ("small", t)) for name in read for t in (1, 4)}
-    assert found.accuracy == dict.fromkeys(cells, dense)
-    assert found.figures["sj_ltb_delayed_accuracy [small, T 4]"] == dense
-    assert found.figures["sj_ltb_ms_an_image [small, T 4]"] > 0
-    assert found.figures["sj_robust_seconds_to_convert [small]"] > 0
+    assert compared.accuracy == dict.fromkeys(cells, dense)
+    assert compared.figures["sj_ltb_delayed_accuracy [small, T 4]"] == dense
+    assert compared.figures["sj_ltb_ms_an_image [small, T 4]"] > 0
+    assert compared.figures["sj_robust_seconds_to_convert [small]"] > 0
 
 
 def test_another_network_is_refused(compare):

@@ -1,26 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from axonal.core.errors import FileError, InputError
+from axonal.core.errors import FileError
 from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine, reference
 from axonal.graph.graph import Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
 from axonal.nn import LIF, Sequential
 from benchmarks.engine import networks
 from benchmarks.engine import run as engine
-from benchmarks.harness.timing import Contest, contest, spread
-
-
-def test_a_contest_takes_turns_and_the_best_of_the_others_counts():
-    calls = []
-    found = contest({n: lambda n=n: calls.append(n) for n in ("ours", "a", "b")}, 3, at_least=1e-9)
-    assert [len(seconds) for seconds in found.seconds.values()] == [3, 3, 3]
-    assert {*calls} == {"ours", "a", "b"}
-    told = Contest({"ours": [1.0, 2.0, 4.0], "slow": [9.0, 9.0, 9.0], "fast": [3.0, 4.0, 8.0]})
-    assert told.best == "fast"
-    assert told.speedup == {"value": 2.0, "low": 2.0, "high": 3.0}
-    assert spread([3.0, 1.0, 2.0]) == {"value": 2.0, "low": 1.0, "high": 3.0}
 
 
 def test_the_break_even_lies_between_two_activities():
@@ -35,9 +25,9 @@ def test_a_layer_is_the_same_in_torch_and_in_the_engine():
     graph = networks.trace(Sequential(linear, LIF(0.9)), torch.zeros(1, 1, 9))
     x = (np.random.default_rng(0).random((20, 9)) < 0.5).astype(np.float32)
     with torch.inference_mode():
-        found = engine._mismatches("layer", Engine(graph), x, engine.Step(linear, Leaky(decay=0.9)))
+        same = engine._mismatches("layer", Engine(graph), x, engine.Step(linear, Leaky(decay=0.9)))
         other = engine._mismatches("layer", Engine(graph), x, engine.Step(linear, Leaky(decay=0.5)))
-    assert found == {"mismatches [layer]": 0} and other["mismatches [layer]"] > 0
+    assert same == {"mismatches [layer]": 0} and other["mismatches [layer]"] > 0
 
 
 def test_the_threshold_sets_the_rate():
@@ -74,16 +64,20 @@ def test_a_chain_runs_the_same_in_torch():
     )
     x = (generator.random((5, 2, 6, 6)) < 0.4).astype("f4")
     with torch.inference_mode():
-        found, _ = networks._as_torch(graph)(torch.from_numpy(x[:, None]))
+        y, _ = networks._as_torch(graph)(torch.from_numpy(x[:, None]))
     expected, _ = reference.run(graph, {"x": x})
-    np.testing.assert_allclose(found[:, 0].numpy(), expected["4"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y[:, 0].numpy(), expected["4"], rtol=1e-4, atol=1e-4)
 
 
 def test_what_the_bench_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("AXONAL_DATA", str(tmp_path))
     with pytest.raises(FileError, match=r"cnn_sinabs.nir is missing; set AXONAL_DATA"):
         networks.recordings(3, 0, 1)
-    with pytest.raises(FileError, match="run `axonal bench generate` first"):
-        networks.generator(tmp_path, 3, 0, 1)
-    with pytest.raises(InputError, match="at least 3"):
-        engine.bench(tmp_path, rounds=2)
+    with pytest.raises(FileError, match="run `python -m benchmarks generate` first"):
+        networks.chosen_generators(tmp_path)
+
+
+def test_the_first_spikes_are_timed_from_the_import(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[3])
+    seconds = engine._start()["seconds to start"]
+    assert 0 < seconds["low"] <= seconds["high"]

@@ -7,19 +7,13 @@ import pytest
 
 from axonal.core.errors import FileError, InputError
 from benchmarks.harness import peers
-from benchmarks.neurons import run as neurons
 
 
-@pytest.fixture
-def clone(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[3])
-
-
-def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):
+def test_a_worker_answers_and_tells_why_it_died(tmp_path):
     drive = np.zeros((4, 1, 3), np.float32)
     drive[1, 0, 2] = 1.5
     np.save(tmp_path / "x.npy", drive)
-    with peers.working("axonal", tmp_path, threads=1) as peer:
+    with peers.worker("axonal", tmp_path, threads=1) as peer:
         assert peer.ask(do="run", x=str(tmp_path / "x.npy"), out=str(tmp_path / "s.npz"))["rate"]
         assert np.load(tmp_path / "s.npz")["spikes"].nonzero() == (1, 0, 2)
         size = {"n": 4, "steps": 3, "batch": 2}
@@ -32,30 +26,24 @@ def test_a_worker_answers_and_tells_why_it_died(clone, tmp_path):
             peer.ask(do="time", what="layer", **size)
 
 
-def test_peers_are_compared_by_spikes_and_gradients(clone, tmp_path):
+def test_peers_are_compared_by_spikes_and_gradients(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0.3, 1, (9, 2, 5)).astype("f4"))
-    with peers.working("axonal", tmp_path, 1) as a, peers.working("axonal", tmp_path, 1) as b:
+    with peers.worker("axonal", tmp_path, 1) as a, peers.worker("axonal", tmp_path, 1) as b:
         b.name = "other"
 
-        def found(own, variant):
+        def beside(own, variant):
             return peers.compare(a, b, tmp_path, tmp_path / "x.npy", own, variant)
 
-        same, other = found("bench", "bench"), found("bench of norse", "bench")
-        late = found("spyx lif", "bench")
+        same, other = beside("bench", "bench"), beside("bench of norse", "bench")
+        late = beside("spyx lif", "bench")
     assert same["equal"] == 1 and same["gradient"] == 0 and same["spikes"] > 0
     assert other["equal"] == 1 and other["gradient"] > 0.01
     assert late["equal"] < 1
 
 
-def test_a_peer_without_its_script_or_of_no_name_is_refused(monkeypatch, tmp_path):
+def test_a_peer_of_no_name_is_refused(tmp_path):
     with pytest.raises(InputError, match="no peer 'brian'; there are snntorch"):
-        peers.python("brian", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with (
-        pytest.raises(InputError, match="in a clone of the repository"),
-        peers.working("axonal", tmp_path, threads=1),
-    ):
-        pass
+        peers.interpreter("brian", tmp_path)
 
 
 def test_an_environment_that_can_not_be_made_leaves_no_stamp(monkeypatch, tmp_path):
@@ -66,31 +54,16 @@ def test_an_environment_that_can_not_be_made_leaves_no_stamp(monkeypatch, tmp_pa
 
     monkeypatch.setattr(peers.subprocess, "run", refuse)
     with pytest.raises(FileError, match=r"can't install norse .* no such package"):
-        peers.python("norse", tmp_path)
+        peers.interpreter("norse", tmp_path)
     assert not list(tmp_path.rglob(".complete"))
 
 
 def test_an_environment_is_made_once(monkeypatch, tmp_path):
-    made = []
-    monkeypatch.setattr(peers.venv, "create", lambda folder, **_: made.append(folder))
+    folders = []
+    monkeypatch.setattr(peers.venv, "create", lambda folder, **_: folders.append(folder))
     done = subprocess.CompletedProcess([], 0, "", "")
     monkeypatch.setattr(peers.subprocess, "run", lambda *_, **__: done)
-    assert peers.python("norse", tmp_path) == peers.python("norse", tmp_path)
-    assert made == [tmp_path / "norse"] and peers.python("axonal", tmp_path) == Path(sys.executable)
-
-
-def test_speed_figures_are_ratios_within_rounds():
-    times = {
-        ("axonal", "linear", 512): [1.0, 2.0, 4.0],
-        ("axonal", "layer", 512): [1.2, 2.2, 4.0],
-        ("norse", "layer", 512): [12.0, 44.0, 48.0],
-    }
-    figures = neurons.speed_figures(times, ["axonal", "norse"])
-    assert figures["onm512_over_linear"] == {"value": 1.1, "low": 1.0, "high": 1.2}
-    assert figures["onm512_vs_norse"] == {"value": 12.0, "low": 10.0, "high": 20.0}
-    assert figures["ms [layer 512, norse]"]["value"] == 44_000
-
-
-def test_too_few_rounds_have_no_spread(tmp_path):
-    with pytest.raises(InputError, match="at least 3"):
-        neurons.bench(tmp_path, rounds=2)
+    assert peers.interpreter("norse", tmp_path) == peers.interpreter("norse", tmp_path)
+    assert folders == [tmp_path / "norse"] and peers.interpreter("axonal", tmp_path) == Path(
+        sys.executable
+    )

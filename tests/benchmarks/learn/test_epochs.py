@@ -34,10 +34,9 @@ class Here(peers.Peer):
     """A peer without a process; `own` is what it adds to its jobs."""
 
     def __init__(self, module, **own):
-        self.module, self.own = module, own
+        self.name, self.module, self.own = "here", module, own
 
     def ask(self, *, limit=None, **job):
-        job.pop("do")
         return self.module.answer("axonal", **job | self.own)
 
 
@@ -64,21 +63,21 @@ def stepped(current, late):
     return torch.stack(spikes), torch.stack(membranes)
 
 
-@pytest.mark.parametrize("rival", epochs.RIVALS)
-def test_membranes_are_those_of_a_loop_over_time(job, rival):
+@pytest.mark.parametrize("framework", epochs.FRAMEWORKS)
+def test_membranes_are_those_of_a_loop_over_time(job, framework):
     torch.manual_seed(0)
-    net, run = job.axonal("fully connected", False, rival)
+    net, run = job.axonal("fully connected", False, framework)
     first, second = (m for m in net if isinstance(m, torch.nn.Linear))
     with torch.no_grad():
         second.weight *= 8
-    x, label, late = torch.rand(5, 784), torch.tensor([3, 1, 4, 1, 5]), rival == "snntorch"
+    x, label, late = torch.rand(5, 784), torch.tensor([3, 1, 4, 1, 5]), framework == "snntorch"
     hidden, _ = stepped(first(x).expand(25, -1, -1), late)
     spikes, membranes = stepped(second(hidden), late)
     outputs = run(x)
     assert spikes.mean() > 0.05 and torch.equal(outputs[0], spikes)
     torch.testing.assert_close(outputs[1], membranes, rtol=1e-4, atol=1e-4)
     loss = torch.stack([cross_entropy(step, label) for step in membranes]).sum()
-    own = job.whole_loss("fully connected", *outputs, label)
+    own = job.loss_at_once("fully connected", *outputs, label)
     torch.testing.assert_close(own, loss, rtol=1e-5, atol=0)
     gradients = (torch.autograd.grad(part, second.weight)[0] for part in (own, loss))
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
@@ -87,27 +86,26 @@ def test_membranes_are_those_of_a_loop_over_time(job, rival):
 def test_a_loss_of_spikes_is_the_mean_of_the_steps(job):
     spikes, label = torch.rand(3, 2, 10), torch.tensor([1, 7])
     each = torch.stack([cross_entropy(step, label) for step in spikes])
-    torch.testing.assert_close(job.whole_loss("convolutional", spikes, None, label), each.mean())
+    torch.testing.assert_close(job.loss_at_once("convolutional", spikes, None, label), each.mean())
 
 
 @pytest.mark.parametrize("network", epochs.WEIGHTS)
 def test_equal_steps_are_proved_and_others_refused(monkeypatch, job, tmp_path, images, network):
     monkeypatch.setattr(job, "BATCH", 4)
     data = epochs.write(tmp_path, network, images, seed=0)
-    theirs = Here(job, rival="snntorch")
-    figures = epochs.equal(Here(job), theirs, network, data, "snntorch")
+    theirs = Here(job, dynamics="snntorch")
+    figures = epochs.equality(Here(job), theirs, network, data, "snntorch")
     assert figures[f"equal spikes [{network}, snntorch]"] == 1
     assert figures[f"spikes a step [{network}, snntorch]"] > 0
     assert figures[f"gradient difference [{network}, snntorch]"] == 0
     with pytest.raises(InputError, match=r"spikingjelly computes something else .* compare equals"):
-        epochs.equal(Here(job), theirs, network, data, "spikingjelly")
+        epochs.equality(Here(job), theirs, network, data, "spikingjelly")
 
 
-def test_a_worker_takes_training_steps(monkeypatch, tmp_path, images):
-    monkeypatch.chdir(CLONE)
+def test_a_worker_takes_training_steps(tmp_path, images):
     data = epochs.write(tmp_path, "fully connected", images, seed=0)
-    with peers.working("axonal", tmp_path, threads=1) as peer:
-        job = {"network": "fully connected", "data": str(data), "rival": "snntorch"}
+    with peers.worker("axonal", tmp_path, threads=1) as peer:
+        job = {"network": "fully connected", "data": str(data), "dynamics": "snntorch"}
         assert peer.ask(do="epoch", batches=1, limit=None, **job)["seconds"] > 0
 
 

@@ -41,28 +41,28 @@ class Fake:
         if times:
             Path(out).write_bytes(b"")
         elif out:
-            whole = np.concatenate(list(open_file(file)))
-            columns = {name: whole[name].astype(np.int64) for name in "xyp"}
-            np.savez(out, **columns, t=whole["t"] + self.late)
+            read = np.concatenate(list(open_file(file)))
+            columns = {name: read[name].astype(np.int64) for name in "xyp"}
+            np.savez(out, **columns, t=read["t"] + self.late)
         elif not watch and not file.endswith(".aedat4"):
             return {"events": sum(map(len, open_file(file))), "seconds": 1e-3}
         return {"grew": 5_000_000, "events": 7, "seconds": 1e-6}
 
 
-def given(monkeypatch, late=0):
+def stand_in(monkeypatch, late=0):
     @contextmanager
-    def working(name, root, threads):
+    def worker(name, root, threads):
         yield Fake(name, late if name == "faery" else 0)
 
-    monkeypatch.setattr(decoding.peers, "working", working)
+    monkeypatch.setattr(decoding.peers, "worker", worker)
 
 
-def test_figures_of_what_workers_say(recordings, monkeypatch):
-    given(monkeypatch)
-    found = decoding.figures(rounds=2)
-    assert found["evt2_mev_s"] == {"value": 1.5, "low": 1.5, "high": 1.5}
-    assert found["nmnist_mev_s"]["value"] == 1.5 and found["evt3_vs_faery"]["value"] == 1
-    assert found["dv-processing_aedat4_mev_s"]["value"] == 7 and found["decode_hour_mb"] == 5
+def test_figures_of_what_workers_say(recordings, monkeypatch, tmp_path):
+    stand_in(monkeypatch)
+    figures = decoding.figures(2, tmp_path)
+    assert figures["evt2_mev_s"] == {"value": 1.5, "low": 1.5, "high": 1.5}
+    assert figures["nmnist_mev_s"]["value"] == 1.5 and figures["evt3_vs_faery"]["value"] == 1
+    assert figures["dv-processing_aedat4_mev_s"]["value"] == 7 and figures["decode_hour_mb"] == 5
 
 
 def test_an_hour_is_an_hour(recordings, tmp_path):
@@ -71,10 +71,10 @@ def test_an_hour_is_an_hour(recordings, tmp_path):
     assert len(t) == 5 * COUNT and t[-1] - t[0] == pytest.approx(3.6e9 * 4 / 5, rel=1e-4)
 
 
-def test_other_events_or_missing_recordings_are_refused(recordings, monkeypatch):
-    given(monkeypatch, late=1)
+def test_other_events_or_missing_recordings_are_refused(recordings, monkeypatch, tmp_path):
+    stand_in(monkeypatch, late=1)
     with pytest.raises(InputError, match=r"faery reads other events in .*evt2"):
-        decoding.figures(rounds=1)
+        decoding.figures(1, tmp_path)
     (recordings / decoding.FOLDER / "faery_evt2.raw").unlink()
     with pytest.raises(FileError, match=r"faery_evt2\.raw is missing"):
-        decoding.figures(rounds=1)
+        decoding.figures(1, tmp_path)

@@ -52,7 +52,7 @@ def test_the_threshold_follows_the_rate(short):
     assert max(passed) < 3 * digits.PASSES
 
 
-def test_kept_events_are_those_of_packets_cut_at_windows(short):
+def test_events_that_pass_are_those_of_packets_cut_at_windows(short):
     packet, _ = Scene(None, 0).minute(0)
     one, two = (Following(STCF, (0.2, 1.0), 0) for _ in range(2))
     halves = np.split(packet, [np.searchsorted(packet["t"], 30_000_000)])
@@ -60,10 +60,10 @@ def test_kept_events_are_those_of_packets_cut_at_windows(short):
 
 
 def test_figures_name_every_contender_and_find_the_crosses(short):
-    found = digits.figures(minutes=3)
+    figures = digits.figures(minutes=3)
     for kind in ("lif", "lif_fixed", "evolving", "rate", "stcf", "stcf_best"):
-        assert 0 <= found[f"digits_{kind}_recall_at_budget"] <= 1
-        assert found[f"digits_{kind}_false_per_hour"] >= 0
-    assert found["digits_lif_recall_at_budget"] == 1
-    assert found["digits_lif_calls_avoided"] > 0.8
-    assert all(np.isfinite(value) for value in found.values())
+        assert 0 <= figures[f"digits_{kind}_recall_at_budget"] <= 1
+        assert figures[f"digits_{kind}_false_per_hour"] >= 0
+    assert figures["digits_lif_recall_at_budget"] == 1
+    assert figures["digits_lif_calls_avoided"] > 0.8
+    assert all(np.isfinite(value) for value in figures.values())

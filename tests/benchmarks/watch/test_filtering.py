@@ -22,9 +22,9 @@ def few(monkeypatch, tmp_path):
     recordings = [edges(seed) for seed in range(6)]
     path = tmp_path / filtering.CLIPS
     path.parent.mkdir(parents=True)
-    whole = np.concatenate(recordings)
+    events = np.concatenate(recordings)
     offsets = np.cumsum([0, *map(len, recordings)])
-    np.savez(path, **{name: whole[name] for name in "txyp"}, offsets=offsets)
+    np.savez(path, **{name: events[name] for name in "txyp"}, offsets=offsets)
     monkeypatch.setenv("AXONAL_DATA", str(tmp_path))
     monkeypatch.setattr(filtering, "LASTS", 200_000)
     monkeypatch.setattr(filtering, "PARTS", {"whole clips": 200_000, "first 300 ms": 100_000})
@@ -33,23 +33,20 @@ def few(monkeypatch, tmp_path):
     return recordings
 
 
-def test_figures_are_found_and_tabled(few):
-    found = filtering.figures(seed=1, rounds=3)
+def test_figures_follow_from_the_seed(few):
+    figures = filtering.figures(seed=1, rounds=3)
     for rate in (5, 10):
-        area = found[f"filter_auc_{rate}hz"]
+        area = figures[f"filter_auc_{rate}hz"]
         assert 0.8 < area["low"] <= area["value"] <= area["high"] <= 1
         name = f"{rate} Hz, whole clips]"
-        assert found[f"AUC [LIF trace, {name}"] == area["value"]
-        gap = area["value"] - found[f"AUC [{filtering.BEST}, {name}"]
-        assert found[f"filter_margin_min_{rate}hz"] <= gap + 1e-3
-    assert found["filter_margin_min"] == found["filter_margin_min_5hz"]
-    assert found["lif_filter_mev_s"]["low"] > 0 < found["lif_filter_vs_dv"]["low"]
-    lines = filtering.page(found)
-    assert len(lines) == 2 + len(filtering.NAMED) + 1
-    assert lines[0].count("Hz") == 4 and lines[-1].startswith(f"| {filtering.BEST} | 0.")
+        assert figures[f"AUC [LIF trace, {name}"] == area["value"]
+        gap = area["value"] - figures[f"AUC [{filtering.BEST}, {name}"]
+        assert figures[f"filter_margin_min_{rate}hz"] <= gap + 1e-3
+    assert figures["filter_margin_min"] == figures["filter_margin_min_5hz"]
+    assert figures["lif_filter_mev_s"]["low"] > 0 < figures["lif_filter_vs_dv"]["low"]
     again = filtering.figures(seed=1, rounds=3)
-    same = [key for key in found if key.startswith(("AUC", "filter_auc", "filter_margin"))]
-    assert all(again[key] == found[key] for key in same)
+    same = [key for key in figures if key.startswith(("AUC", "filter_auc", "filter_margin"))]
+    assert all(again[key] == figures[key] for key in same)
 
 
 def test_another_answer_of_the_peer_is_no_race(few, monkeypatch):
@@ -69,7 +66,7 @@ def test_clips_come_as_they_were_written_or_not_at_all(few, tmp_path):
 
 
 def test_noise_has_its_rate_everywhere_and_leaves_the_clip_alone(few):
-    packet, signal = filtering.noisy(few[0], 200_000, 10, (3, 0))
+    packet, signal = filtering.add_noise(few[0], 200_000, 10, (3, 0))
     np.testing.assert_array_equal(np.sort(packet[signal]), np.sort(few[0]))
     assert (np.diff(packet["t"]) >= 0).all()
     noise = packet[~signal]

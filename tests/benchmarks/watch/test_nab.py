@@ -26,20 +26,20 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def test_the_faults_of_a_small_corpus_are_found(corpus):
-    found = nab.figures(folder=corpus)
-    assert found["nab_standard"] > 80 and found["nab_category [two]"] > 80
-    assert found["nab_unlabelled_threshold"] > 40
-    assert {"nab_half [0]", "nab_half [1]", "nab_reward_low_FP_rate"} <= found.keys()
-    assert 1 < found["nab_spikes_a_row"] <= 4 and found["nab_synops_a_row"] > 0
+def test_a_small_corpus_is_scored(corpus):
+    figures = nab.figures(folder=corpus)
+    assert figures["nab_standard"] > 80 and figures["nab_category [two]"] > 80
+    assert figures["nab_unlabelled_threshold"] > 40
+    assert {"nab_half [0]", "nab_half [1]", "nab_reward_low_FP_rate"} <= figures.keys()
+    assert 1 < figures["nab_spikes_a_row"] <= 4 and figures["nab_synops_a_row"] > 0
 
 
 def test_no_score_looks_ahead():
     rows = np.arange(300)
     values = np.random.default_rng(0).normal(size=300)
     values[200] = 20
-    whole = Series("x/y.csv", 1800 * rows, values, ())
-    part = Series("x/y.csv", whole.seconds[:150], values[:150], ())
-    for scores in (lambda s: nab.watched(s)[0], nab.windowed_gaussian,
-                   lambda s: nab.wakes(nab.watched(s)[0])):  # fmt: skip
-        assert np.array_equal(scores(whole)[:150], scores(part))
+    series = Series("x/y.csv", 1800 * rows, values, ())
+    part = Series("x/y.csv", series.seconds[:150], values[:150], ())
+    for scores in (lambda s: nab.detect(s)[0], nab.windowed_gaussian,
+                   lambda s: nab.wakes(nab.detect(s)[0])):  # fmt: skip
+        assert np.array_equal(scores(series)[:150], scores(part))

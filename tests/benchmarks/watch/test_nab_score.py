@@ -89,11 +89,11 @@ def test_every_threshold_is_worth_what_the_rules_say(seed, name):
     scores = [rng.integers(0, 6, len(one.values)) / 5 for one in corpus]
     thresholds, raw = sweep(corpus, scores, PROFILES[name])
     assert thresholds[0] == np.inf and (np.diff(thresholds) < 0).all()
-    for threshold, found in zip(thresholds, raw, strict=True):
+    for threshold, earned in zip(thresholds, raw, strict=True):
         each = [
             by_hand(*pair, threshold, PROFILES[name]) for pair in zip(corpus, scores, strict=True)
         ]
-        assert found == pytest.approx(sum(each))
+        assert earned == pytest.approx(sum(each))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values())
@@ -122,9 +122,9 @@ def test_places_in_and_behind_a_window():
 @pytest.mark.parametrize("name", HTM)
 def test_published_detections_earn_what_nab_published(name):
     count, windows, detected, published = HTM[name]
-    found = np.zeros(count)
-    found[detected] = 1
-    _, (_, raw, _) = sweep([series(count, windows, name)], [found])
+    scores = np.zeros(count)
+    scores[detected] = 1
+    _, (_, raw, _) = sweep([series(count, windows, name)], [scores])
     assert raw == pytest.approx(published, abs=1e-11)
 
 

@@ -31,10 +31,10 @@ def test_tolerance_lets_a_wake_come_early():
 def test_always_on_recalls_everything_and_saves_nothing(wakes, truth):
     card = scorecard.score([(0.0, 100.0)], truth, 100.0)
     assert card.recalled == len(truth) and card.duty == 1
-    found = scorecard.score(wakes, truth, 100.0)
-    assert 0 <= found.recalled <= len(truth) and found.false_wakes <= len(wakes)
-    assert 0 <= found.duty <= min(1, sum(b - a for a, b in wakes) / 100 + 1e-9)
-    assert scorecard.score(wakes[::-1], truth, 100.0).duty == pytest.approx(found.duty)
+    card = scorecard.score(wakes, truth, 100.0)
+    assert 0 <= card.recalled <= len(truth) and card.false_wakes <= len(wakes)
+    assert 0 <= card.duty <= min(1, sum(b - a for a, b in wakes) / 100 + 1e-9)
+    assert scorecard.score(wakes[::-1], truth, 100.0).duty == pytest.approx(card.duty)
 
 
 def test_no_wake_and_no_event():

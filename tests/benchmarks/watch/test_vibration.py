@@ -18,29 +18,29 @@ def files(monkeypatch):
     tone = np.sin(2 * np.pi * 3000 * np.arange(24_000) / 12_000)
     ticks = rng.normal(0, 0.1, 24_000) * (np.arange(24_000) % 400 < 20)
     faults = {"Normal": sound, "IR": 0.3 * tone, "OR": ticks}
-    found = {vibration.FAILURE: {"features": life}, vibration.FAULTS: faults}
-    monkeypatch.setattr(vibration, "arrays", found.__getitem__)
+    arrays = {vibration.FAILURE: {"features": life}, vibration.FAULTS: faults}
+    monkeypatch.setattr(vibration, "arrays", arrays.__getitem__)
 
 
 def test_wear_wakes_the_spiking_detector_before_loudness_does(files):
-    found = vibration.failure()
-    lead = found["bearing_lead_hours_evolving"]
+    figures = vibration.failure()
+    lead = figures["bearing_lead_hours_evolving"]
     assert lead["low"] <= lead["value"] <= lead["high"]
-    assert found["bearing_lead_hours_loudness"]["value"] < lead["value"]
-    assert 0 < lead["value"] <= 0.6 * found["bearing_life_hours"]
-    assert found["bearing_false_wakes_evolving_45"]["value"] == 0
+    assert figures["bearing_lead_hours_loudness"]["value"] < lead["value"]
+    assert 0 < lead["value"] <= 0.6 * figures["bearing_life_hours"]
+    assert figures["bearing_false_wakes_evolving_45"]["value"] == 0
 
 
-def test_faults_are_found_by_their_shape_at_the_healthy_level(files):
-    found = vibration.faults()
-    assert found["faults"] == 2
-    assert found["faults_above_sound_as_loud_evolving"] == 2
-    assert found["faults_above_sound_10db_below_evolving"] >= 1
-    assert found["faults_above_sound_as_loud_loudness"] <= 1
+def test_faults_show_by_their_shape_at_the_healthy_level(files):
+    figures = vibration.faults()
+    assert figures["faults"] == 2
+    assert figures["faults_above_sound_as_loud_evolving"] == 2
+    assert figures["faults_above_sound_10db_below_evolving"] >= 1
+    assert figures["faults_above_sound_as_loud_loudness"] <= 1
 
 
 def test_faults_are_brought_to_the_healthy_level(files):
-    normal, variants = vibration.spliced()
+    normal, variants = vibration.fault_signals()
     for name, signals in variants.items():
         for signal in signals:
             assert name == "as_recorded" or np.isclose(signal.std(), normal.std(), rtol=0.02)

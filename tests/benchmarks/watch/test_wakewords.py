@@ -8,7 +8,7 @@ import torch
 
 from axonal.core.errors import FileError
 from benchmarks.watch import listening, voices, wakewords
-from benchmarks.watch.voices import RATE, Voices
+from benchmarks.watch.voices import RATE, Speech
 
 SMALL = dataclasses.replace(listening.NETWORK, layers=("8", "8r"))
 
@@ -19,11 +19,11 @@ def tone(pitches, seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 @pytest.fixture
-def said():
+def speech():
     """A word that rises, and others that don't."""
-    words = [voices.levelled(tone((300, 900, 2000), 0.3 + 0.01 * k)) for k in range(3)]
-    digits = [voices.levelled(tone((pitch,), 0.3)) for pitch in (250, 600, 1500)]
-    return Voices(words, digits, [voices.levelled(tone((1800, 500), 0.3))])
+    words = [voices.normalise(tone((300, 900, 2000), 0.3 + 0.01 * k)) for k in range(3)]
+    digits = [voices.normalise(tone((pitch,), 0.3)) for pitch in (250, 600, 1500)]
+    return Speech(words, digits, [voices.normalise(tone((1800, 500), 0.3))])
 
 
 @pytest.fixture
@@ -49,17 +49,17 @@ def recordings(tmp_path, monkeypatch):
 
 
 def test_no_recording_is_in_two_parts(recordings):
-    parts = {name: voices.voices(name) for name in voices.SPEAKERS}
-    for kind in ("words", "digits"):
+    parts = {name: voices.read_speech(name) for name in voices.SPEAKERS}
+    for kind in ("wakewords", "digits"):
         counts = [len(getattr(part, kind)) for part in parts.values()]
-        assert sum(counts) == {"words": 24, "digits": 6}[kind] and min(counts) > 0
+        assert sum(counts) == {"wakewords": 24, "digits": 6}[kind] and min(counts) > 0
     for part in parts.values():
-        for sound in (*part.words, *part.digits):
+        for sound in (*part.wakewords, *part.digits):
             assert np.sqrt(np.mean(sound**2)) == pytest.approx(voices.LEVEL, rel=1e-3)
 
 
-def test_words_are_found_in_their_silence(recordings):
-    (word, *_) = voices.voices("test").words
+def test_words_are_cut_out_of_their_silence(recordings):
+    (word, *_) = voices.read_speech("test").wakewords
     assert len(word) == round((voices.WORD + 2 * voices.LEAD) * RATE)
     power = np.square(word).reshape(10, -1).mean(1)
     assert power[1:9].min() > 100 * max(power[0], power[9])
@@ -71,84 +71,84 @@ def test_missing_recordings_are_named(recordings):
     for path in (recordings / "fsdd" / "recordings").glob("*yweweler*"):
         path.unlink()
     with pytest.raises(FileError, match="no test recordings"):
-        voices.voices("test")
+        voices.read_speech("test")
 
 
 def test_halving_keeps_low_tones_and_drops_what_would_fold():
-    low, high = (voices.halved(tone((pitch,), 0.5, 16_000))[100:-100] for pitch in (500, 6000))
+    low, high = (voices.decimate(tone((pitch,), 0.5, 16_000))[100:-100] for pitch in (500, 6000))
     assert np.sqrt(np.mean(low**2)) == pytest.approx(np.sqrt(0.5), rel=0.01)
     assert np.abs(high).max() < 0.01
 
 
-def test_mixtures_hold_words_where_they_say_at_their_loudness(said):
+def test_mixtures_hold_words_where_they_say_at_their_loudness(speech):
     rng = np.random.default_rng(1)
-    signal, spans = voices.mixture(said, 20.0, 20.0, rng, every=3.0)
+    signal, spans = voices.mixture(speech, 20.0, 20.0, rng, every=3.0)
     assert len(spans) >= 4 and {word for _, _, word in spans} == {0, 1, 2}
     assert all(0 <= a < b <= 20 for a, b, _ in spans)
-    again, same = voices.mixture(said, 20.0, 20.0, np.random.default_rng(1), every=3.0)
+    again, same = voices.mixture(speech, 20.0, 20.0, np.random.default_rng(1), every=3.0)
     assert (again == signal).all() and same == spans
-    quiet, none = voices.mixture(said, 20.0, 20.0, rng)
+    quiet, none = voices.mixture(speech, 20.0, 20.0, rng)
     assert not none and len(quiet) == 20 * RATE
 
 
-def test_mangling_keeps_the_sounds_and_loses_the_word():
+def test_scrambling_keeps_the_sounds_and_loses_the_word():
     signal, other = np.arange(1000.0), np.arange(2000.0, 3000)
     for seed in range(20):
-        found = voices.mangled(signal, other, np.random.default_rng(seed))
-        assert set(found) <= {*signal, *other} and len(found) >= 999
-        assert not np.isin(found[:300], signal[:300]).all() or (found[-300:] > 1999).all()
+        x = voices.scramble(signal, other, np.random.default_rng(seed))
+        assert set(x) <= {*signal, *other} and len(x) >= 999
+        assert not np.isin(x[:300], signal[:300]).all() or (x[-300:] > 1999).all()
 
 
-def test_the_ear_hears_the_same_in_pieces(said):
-    signal, _ = voices.mixture(said, 2.0, 10.0, np.random.default_rng(0))
-    whole, ear = voices.Ear()(signal), voices.Ear()
-    pieces = np.concatenate([ear(part) for part in np.split(signal, [RATE // 2, RATE])])
-    assert whole.shape == (100, 2 * voices.CHANNELS) and (whole == pieces).all()
+def test_a_cochleagram_is_the_same_in_pieces(speech):
+    signal, _ = voices.mixture(speech, 2.0, 10.0, np.random.default_rng(0))
+    frames, cochleagram = voices.Cochleagram()(signal), voices.Cochleagram()
+    pieces = np.concatenate([cochleagram(part) for part in np.split(signal, [RATE // 2, RATE])])
+    assert frames.shape == (100, 2 * voices.CHANNELS) and (frames == pieces).all()
 
 
-def test_examples_end_with_the_word_or_without(said):
-    found = listening.examples(said, 40, 0)
-    steps = round(listening.HEARD / voices.STEP)
-    assert found["events"].shape == (40, steps, 2 * voices.CHANNELS)
-    assert set(found["label"].tolist()) == {0, 1}
+def test_examples_end_with_the_word_or_without(speech):
+    batch = listening.examples(speech, 40, 0)
+    steps = round(listening.LENGTH / voices.STEP)
+    assert batch["events"].shape == (40, steps, 2 * voices.CHANNELS)
+    assert set(batch["label"].tolist()) == {0, 1}
 
 
-def test_disturbed_examples_are_moved_and_lose_events_but_gain_none():
+def test_augmented_examples_are_moved_and_lose_events_but_gain_none():
     events = torch.zeros(64, 5, 2 * voices.CHANNELS)
     events[:, 2, 10] = 3
-    found = listening.disturbed(events, torch.Generator().manual_seed(0))
-    assert found.shape == events.shape
-    assert set(found[:, 2, 8:13].unique().tolist()) == {0, 3}
-    assert found.count_nonzero() == found[:, 2, 8:13].count_nonzero() > 32
+    moved = listening.augment(events, torch.Generator().manual_seed(0))
+    assert moved.shape == events.shape
+    assert set(moved[:, 2, 8:13].unique().tolist()) == {0, 3}
+    assert moved.count_nonzero() == moved[:, 2, 8:13].count_nonzero() > 32
 
 
-def test_the_listener_trains_once_and_every_figure_is_a_number(said, monkeypatch, tmp_path):
+def test_the_listener_trains_once_and_every_figure_is_a_number(speech, monkeypatch, tmp_path):
     small = {"steps": 3, "batch": 8, "warmup": 1, "log_every": 1}
     plain = listening.recipe
     monkeypatch.setattr(listening, "NETWORK", SMALL)
     for room in (listening, wakewords):
-        monkeypatch.setattr(room, "voices", lambda part: said)
+        monkeypatch.setattr(room, "read_speech", lambda part: speech)
     monkeypatch.setattr(listening, "recipe", lambda seed: plain(seed, 16, **small))
     monkeypatch.setattr(wakewords, "DECIBELS", (20,))
-    found = wakewords.figures(0, tmp_path, hours=1 / 60)
+    figures = wakewords.figures(0, tmp_path, hours=1 / 60)
     card = json.loads((tmp_path / "wakewords-0" / "trained.json").read_text())
-    assert found["wakewords_train_seconds"] == card["seconds"]
+    assert figures["wakewords_train_seconds"] == card["seconds"]
     for name in ("wakewords_missed", "wakewords_missed_at_budget", "loudness_missed"):
-        assert 0 <= found[name]["low"] <= found[name]["high"] <= 100
-    json.dumps(found, allow_nan=False)
+        assert 0 <= figures[name]["low"] <= figures[name]["high"] <= 100
+    json.dumps(figures, allow_nan=False)
     monkeypatch.setattr(listening, "fit", None)  # it is not called again
-    graph, _ = listening.listener(0, tmp_path)
+    graph, _ = listening.train_listener(0, tmp_path)
     assert graph.inputs
 
 
-def test_a_stream_says_what_the_network_says(said, tmp_path):
+def test_a_stream_says_what_the_network_says(speech, tmp_path):
     torch.manual_seed(0)
     network = listening.SpikingClassifier(SMALL).eval()
     graph = listening.trace(network.network, torch.zeros(1, 1, 2 * voices.CHANNELS))
-    heard = wakewords.hear(graph, said, 1, 0)
-    signal, _ = voices.mixture(said, 60.0, wakewords.DECIBELS[0], np.random.default_rng(0))
+    stream = wakewords.listen(graph, speech, 1, 0)
+    signal, _ = voices.mixture(speech, 60.0, wakewords.DECIBELS[0], np.random.default_rng(0))
     with torch.inference_mode():
-        frames = torch.from_numpy(voices.Ear()(signal))[:, None]
+        frames = torch.from_numpy(voices.Cochleagram()(signal))[:, None]
         y = network.network(frames)[0][:, 0].reshape(-1, listening.WINDOW, 2).mean(1).numpy()
-    assert np.allclose(heard.scores, y[:, 1] - y[:, 0], atol=1e-3)
-    assert heard.synops > 0 and heard.seconds == 60
+    assert np.allclose(stream.scores, y[:, 1] - y[:, 0], atol=1e-3)
+    assert stream.synops > 0 and stream.seconds == 60

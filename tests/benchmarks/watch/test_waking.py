@@ -16,16 +16,16 @@ def ends(count: int) -> np.ndarray:
 
 
 def test_wakes_last_from_the_first_window_that_reaches_the_threshold():
-    found = waking.awake(ends(6), np.array([0, 2, 3, 0, 0, 2.0]), 1.0, POLICY)
-    assert [start for start, _ in found] == [2.0, 6.0]
-    assert found[0][1] == 3.0  # when the last window that kept it open ended
+    wakes = waking.wake_intervals(ends(6), np.array([0, 2, 3, 0, 0, 2.0]), 1.0, POLICY)
+    assert [start for start, _ in wakes] == [2.0, 6.0]
+    assert wakes[0][1] == 3.0  # when the last window that kept it open ended
 
 
 @given(st.lists(st.integers(0, 20), min_size=3, max_size=40), st.integers(0, 4))
 def test_the_rarest_threshold_lets_so_many_bursts_pass_and_is_the_lowest(values, bursts):
     scores = np.array(values, float)
-    limit = waking.rarest(ends(len(scores)), scores, bursts, 1.0)
-    assert len(waking.awake(ends(len(scores)), scores, limit, POLICY)) <= bursts
+    limit = waking.burst_threshold(ends(len(scores)), scores, bursts, 1.0)
+    assert len(waking.wake_intervals(ends(len(scores)), scores, limit, POLICY)) <= bursts
     if limit > scores.min():
         assert (scores >= np.nextafter(limit, -np.inf)).sum() > (scores >= limit).sum()
 
@@ -33,9 +33,9 @@ def test_the_rarest_threshold_lets_so_many_bursts_pass_and_is_the_lowest(values,
 def test_an_evolving_network_is_surprised_by_what_it_did_not_learn():
     x = np.random.default_rng(0).normal(size=(300, 3))
     x[250:] += 30
-    found = waking.surprises(x, 200)
-    assert found[250:].min() > found[200:250].max()
-    assert (waking.surprises(x[:260], 200) == found[:260]).all()
+    scores = waking.surprises(x, 200)
+    assert scores[250:].min() > scores[200:250].max()
+    assert (waking.surprises(x[:260], 200) == scores[:260]).all()
 
 
 def test_chance_wakes_as_long():

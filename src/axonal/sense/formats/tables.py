@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core.extras import require
+from ...core.hdf5 import dataset
 from ..stream import samples
 from .reading import Damage, Options, events_of, microseconds
 
@@ -26,11 +27,6 @@ SPELLED = {
     "height": ("height",),
 }
 ROW = 1 << 23  # bytes of a row, and rows of a batch, at most
-CHUNK = 1 << 26  # bytes that a chunk of HDF5, which is unpacked whole, may have
-RATIO = 1100  # times smaller: what the strongest compression makes of numbers
-# Filters of HDF5 that are part of it, and those that hdf5plugin brings: Blosc, Blosc 2, LZ4, bit
-# shuffle, Zstandard.
-OWN, PLUGGED = (1, 2, 3, 32000), (32001, 32026, 32004, 32008, 32015)
 SILENCE = 30.0  # seconds
 DSEC, MVSEC = (640, 480), (346, 260)
 
@@ -132,7 +128,7 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
     with h5py.File(path, "r") as file:
         if "davis" in file:
             yield MVSEC, 0
-            data = _dataset(h5py, file, "davis/left/events", 2)
+            data = dataset(file, "davis/left/events", 2)
             names = ("x", "y", "t", "p")
             if data.shape[1] != len(names):
                 raise ValueError(f"davis/left/events has {data.shape[1]} columns, not x, y, t, p")
@@ -143,8 +139,8 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
             yield from _tables(len(data), data.dtype.itemsize * 4, read, options, "s")
             return
         yield DSEC, 0
-        columns = {name: _dataset(h5py, file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
-        offset = _dataset(h5py, file, "t_offset", 0)[()] if "t_offset" in file else 0
+        columns = {name: dataset(file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
+        offset = dataset(file, "t_offset", 0)[()] if "t_offset" in file else 0
         if len(lengths := {len(column) for column in columns.values()}) > 1:
             raise ValueError("its columns differ in length")
 
@@ -153,34 +149,6 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
             return part | {"t": part["t"].astype(np.int64) + np.int64(offset)}
 
         yield from _tables(lengths.pop(), 32, sliced, options, "us")
-
-
-def _dataset(h5py: Any, file: Any, name: str, axes: int) -> Any:
-    """A data set of numbers that lies in this file and can be read in bounded memory.
-
-    HDF5 can point into other files, load plugins, and declare terabytes in a few bytes.
-    """
-    for depth in range(1, name.count("/") + 2):
-        part = "/".join(name.split("/")[:depth])
-        if not isinstance(file.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"it has no {part} of its own")
-    data = file[name]
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or data.ndim != axes:
-        raise ValueError(f"{name} is no table of numbers with {axes} axes")
-    made = data.id.get_create_plist()
-    if data.is_virtual or made.get_external_count():
-        raise ValueError(f"{name} keeps its data in other files")
-    used = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
-    if unknown := set(used) - {*OWN, *PLUGGED}:
-        raise ValueError(f"{name} is packed by a filter that isn't read: {min(unknown)}")
-    if not set(used) <= set(OWN):
-        require("hdf5plugin", "events")
-    chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
-    declared = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
-    held = min(data.id.get_storage_size(), Path(file.filename).stat().st_size)
-    if chunk > CHUNK or declared > (RATIO if used else 1) * held + chunk:
-        raise ValueError(f"{name} declares {declared} bytes in chunks of {chunk}, and holds {held}")
-    return data
 
 
 def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
@@ -218,7 +186,7 @@ def _aedat4_process(path: Path) -> Iterator[Callable[..., np.ndarray]]:
         while len(raw) < 8 * numbers:
             if not select.select([pipe], [], [], SILENCE)[0]:
                 raise ValueError(f"dv-processing said nothing for {SILENCE} s: it is damaged")
-            if not (part := os.read(pipe, min(8 * numbers - len(raw), CHUNK))):
+            if not (part := os.read(pipe, min(8 * numbers - len(raw), 1 << 26))):
                 if last and not raw and process.wait() == 0:
                     break
                 raise ValueError("dv-processing can't read it: it is damaged")
