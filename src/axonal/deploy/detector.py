@@ -43,8 +43,8 @@ class Network(Classifier):
     def _step(self, x: np.ndarray) -> np.ndarray:
         if x.size != math.prod(self.shape):
             raise InputError(f"a window has {x.size} features, the network takes {self.shape}")
-        given = x.astype(np.float32).reshape(1, *self.shape)
-        [sent] = self.stream.push({self.input: given}).values()
+        features = x.astype(np.float32).reshape(1, *self.shape)
+        [sent] = self.stream.push({self.input: features}).values()
         return sent.to_dense().ravel()
 
     def state(self) -> State:
