@@ -34,7 +34,7 @@ RESETS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A node in numbers.
+    """The figures of a node.
 
     Attributes:
         name: of the node.

@@ -1,4 +1,4 @@
-"""What a target is: a machine, real or simulated, that runs a graph and says what it did."""
+"""Targets: machines, real or simulated, that run a graph and count what they executed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Evidence = Literal["bit-exact", "modelled energy", "unknown energy", "behaviour 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run gave.
+    """Outputs, counts and state of a run.
 
     Attributes:
         outputs: values [T, ...] of each output node.
@@ -94,4 +94,4 @@ class Target(ABC):
 
     @abstractmethod
     def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
-        """`run`, of a graph and inputs that were checked."""
+        """Run a graph on inputs, all of which `run` has checked."""
