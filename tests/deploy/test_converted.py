@@ -17,7 +17,8 @@ from axonal.deploy.engine import Engine, codegen, layout, reference, values
 from axonal.deploy.from_torch import trace
 from axonal.graph.difference import Difference
 from axonal.graph.drawing import mermaid
-from axonal.graph.graph import Add, Bias, Delay, Dense, Graph, Input, Neurons, Node
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Bias, Delay, Dense, Input, Neurons
 from axonal.graph.summary import description, layers
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ

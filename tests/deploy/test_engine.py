@@ -14,18 +14,8 @@ from axonal.core.neurons import Current, Delta, Izhikevich, Leaky
 from axonal.deploy.engine import engine, kernels, reference
 from axonal.deploy.engine.engine import Engine
 from axonal.graph import load, save
-from axonal.graph.graph import (
-    Add,
-    Conv,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Pool,
-    Select,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Conv, Delay, Dense, Input, Neurons, Pool, Select
 from axonal.nn import LIF, Sequential
 from axonal.nn.meter import Meter
 

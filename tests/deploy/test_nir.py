@@ -24,17 +24,16 @@ from axonal.core.errors import FileError, InputError
 from axonal.core.neurons import AdaptiveThreshold, Current, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
-from axonal.graph.graph import (
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import (
     Add,
     Bias,
     Concat,
     Conv,
     Delay,
     Dense,
-    Graph,
     Input,
     Neurons,
-    Node,
     Pool,
     Resize,
     Scale,

@@ -16,15 +16,8 @@ from axonal.core.meter import FIELDS, Counts
 from axonal.core.neurons import Izhikevich, Leaky
 from axonal.deploy.targets import TARGETS, Target
 from axonal.graph.difference import Difference
-from axonal.graph.graph import (
-    Add,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Delay, Dense, Input, Neurons
 from axonal.testing import _sample_graphs, check_target
 
 pytestmark = pytest.mark.usefixtures("one_module")

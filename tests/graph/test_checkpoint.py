@@ -19,18 +19,8 @@ from axonal.core.neurons import Dynamics, Leaky
 from axonal.graph import load, save
 from axonal.graph.checkpoint import ARRAYS_FILE, NODES_FILE
 from axonal.graph.difference import Difference
-from axonal.graph.graph import (
-    Add,
-    Bias,
-    Conv,
-    Delay,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Op,
-    Scale,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Bias, Conv, Delay, Input, Neurons, Op, Scale
 
 
 def ones(*shape):

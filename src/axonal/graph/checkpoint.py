@@ -20,7 +20,8 @@ from safetensors import numpy as safetensors
 from ..core import files
 from ..core.errors import FileError, InputError
 from ..core.neurons import Dynamics
-from .graph import Delay, Graph, Node, Op
+from .graph import Graph, Node
+from .ops import Delay, Op
 
 NODES_FILE, ARRAYS_FILE = "graph.json", "graph.safetensors"
 VERSION = 1

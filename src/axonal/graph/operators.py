@@ -112,7 +112,7 @@ def _move(name: str, *arguments: str, role: Role | None = "linear", **row: Any) 
 
 
 def _rectifier(name: str, module: str, *arguments: str) -> Operator:
-    kind = {"modules": (module,), "instead": lowering.NEURONS}
+    kind: dict[str, Any] = {"modules": (module,), "instead": lowering.NEURONS}
     return Operator(name, arguments, role="rectifier", **kind)
 
 
@@ -121,7 +121,8 @@ MAXIMA = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_i
 NORM = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 RESIZE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 ATTENTION = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-SUM, PRODUCT = {"tensors": 2, "joint": "linear"}, {"tensors": 2, "joint": "product"}
+SUM: dict[str, Any] = {"tensors": 2, "joint": "linear"}
+PRODUCT: dict[str, Any] = {"tensors": 2, "joint": "product"}
 
 ROWS = (
     # Maps with weights; a graph's samples have three axes at most.

@@ -9,7 +9,8 @@ from numba import get_num_threads
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Delay, Graph, Neurons
+from ...graph.graph import Graph
+from ...graph.ops import Delay, Neurons
 from . import codegen, kernels
 from .layout import DELAY, WEIGHTS, Tables
 from .memory import blank

@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...graph.graph import (
+from ...graph.graph import Graph, Node
+from ...graph.ops import (
     Add,
     Bias,
     Concat,
     Conv,
     Delay,
     Dense,
-    Graph,
     Input,
     Neurons,
-    Node,
     Pool,
     Resize,
     Scale,
     Select,
     Shape,
+    between,
+    windows,
 )
-from ...graph.ops import between, windows
 from . import codegen, kernels
 from .memory import Flat, padded_size
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from ...graph.difference import Difference
-from ...graph.graph import Delay, Graph, Neurons
+from ...graph.graph import Graph
+from ...graph.ops import Delay, Neurons
 from .values import Arrays, GraphState, Values, rest, steps_of
 
 

@@ -15,7 +15,8 @@ from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
 from ...graph.difference import Difference
-from ...graph.graph import Graph, Input, Node
+from ...graph.graph import Graph, Node
+from ...graph.ops import Input
 from .layout import Tables
 from .values import SEPARATE, GraphState, steps_of
 

@@ -12,21 +12,8 @@ from ...core import files
 from ...core.errors import InputError
 from ...core.extras import require
 from ...core.neurons import Current, Leaky
-from ...graph.graph import (
-    Add,
-    Bias,
-    Conv,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Op,
-    Pool,
-    Scale,
-    Select,
-)
+from ...graph.graph import Graph, Node
+from ...graph.ops import Add, Bias, Conv, Delay, Dense, Input, Neurons, Op, Pool, Scale, Select
 from .conventions import Convention, convention
 
 Array = np.ndarray

@@ -10,7 +10,8 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.meter import Counts
 from ...core.neurons import Dynamics
-from ...graph.graph import Graph, Neurons, Op
+from ...graph.graph import Graph
+from ...graph.ops import Neurons, Op
 from ...graph.summary import layers
 from ..engine.values import GraphState, Values, steps_of
 
