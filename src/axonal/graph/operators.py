@@ -229,7 +229,8 @@ ROWS = (
         when=_attends,
         value=values.attention,
         cost=values.attention_cost,
-        **PRODUCT | {"tensors": 3},
+        tensors=3,
+        joint="product",
     ),
     # Neurons go in the place of these.
     _rectifier("relu", "ReLU", "inplace"),
