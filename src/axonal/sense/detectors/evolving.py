@@ -48,16 +48,10 @@ def resonate(x, low, high, won, winner, step):
             grown = True
             low[winner, j] = min(low[winner, j], x[j])
             high[winner, j] = max(high[winner, j], x[j])
-    if grown:
-        for i in range(len(won)):
-            if i != winner and won[i] >= 0:
-                inside = True
-                for j in range(len(x)):
-                    if low[i, j] < low[winner, j] or high[i, j] > high[winner, j]:
-                        inside = False
-                        break
-                if inside:
-                    won[i] = FREE
+    for i in range(len(won) if grown else 0):
+        inside = (low[i] >= low[winner]).all() and (high[i] <= high[winner]).all()
+        if inside and i != winner:
+            won[i] = FREE
 
 
 @dataclass(eq=False, kw_only=True)
