@@ -103,10 +103,6 @@ def root() -> Path:
 def fetch(remote: Remote, timeout: float = 30.0) -> bytes:
     """Download `remote` with a progress bar and check its digest.
 
-    Args:
-        remote: what to download.
-        timeout: seconds to wait for an answer, and for each next piece.
-
     Raises:
         FileError: no answer, too many bytes, or not those expected. Nothing is kept then.
     """

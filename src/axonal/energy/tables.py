@@ -151,11 +151,7 @@ def datapath(table: CostTable | None = None, widths: tuple[int, ...] = ()) -> Co
 
 
 def parse(values: Mapping[str, Any], where: str) -> CostTable:
-    """The table that a TOML file holds.
-
-    Args:
-        values: of the file.
-        where: for messages: its path.
+    """The table that a TOML file holds, which messages call `where`.
 
     Raises:
         InputError: as `load`.

@@ -378,9 +378,6 @@ def fix(network: nn.Module, batch: Batch, loss: Loss, seed: int = 0) -> Treatmen
     Weights are rescaled until membranes spread to the threshold (`initialise.rescale`), and
     surrogates widened where no membrane lies inside. A step that leaves as many faults as before
     is taken back.
-
-    Args:
-        network, batch, loss, seed: as of `examine`.
     """
     before = after = examine(network, batch, loss, seed)
     best, changes = network, {}

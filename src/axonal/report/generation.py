@@ -70,11 +70,11 @@ def html(
     )
 
 
-def interval(figure: Interval | None, digits: int = 2) -> str:
+def interval(figure: Interval | None) -> str:
     """ "3.42 (3.10 to 3.80)", or a dash for what is not known."""
     if figure is None:
         return "–"
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
 
 
 def picture(run: Run) -> Markup:
