@@ -9,10 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core import files, png
 from ..core.errors import InputError
+from ..data import ASSETS
 from ..energy import CostTable, datapath, load
 from ..generate import Generator
 from ..generate.evaluation import Evaluation, Setting, evaluate
-from ..generate.features import ASSETS
 from ..generate.pretrained import read_certificates
 from ..generate.quality import Reference, reference
 from ..generate.runs import Comparison, compare

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..core import files
 from ..core.errors import InputError
+from ..data import ASSETS
 from ..deploy import nir
-from ..generate.features import ASSETS
 from ..graph import load
 from ..graph.checkpoint import NODES_FILE
 from ..graph.drawing import mermaid

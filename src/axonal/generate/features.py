@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..core.errors import FileError, InputError
 from ..core.extras import require
+from ..data import ASSETS
 from ..models.classifier import Classifier
 
 Features = Callable[[np.ndarray | Tensor], np.ndarray]
-ASSETS = Path(__file__).parent.parent / "data" / "assets"
 
 
 def classifier_features(name: str = "mnist") -> Features:

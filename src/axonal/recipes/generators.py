@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..convert.calibrate import calibrate
 from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..core import files
-from ..generate.features import ASSETS
+from ..data import ASSETS
 from ..generate.pipeline import delta_network, delta_step
 from ..generate.pretrained import CERTIFICATES
 from ..generate.samplers import SAMPLERS
