@@ -11,11 +11,7 @@ from ..generate import Generator
 
 
 def generate(name: str | Path, classes: Sequence[int] | None, out: Path, **options: Any) -> str:
-    """Generate images; write a PNG grid and a JSON of counts.
-
-    Raises:
-        InputError, FileError: as `Generator`.
-    """
+    """Generate images; write a PNG grid and a JSON of counts."""
     if out.suffix != ".png":
         raise InputError(f"{out} is no name for a picture; let it end in .png")
     files.writable(out.parent)

@@ -46,11 +46,7 @@ ALL_DETECTORS = {**DETECTORS, "network": _network}
 
 
 def watch(source: str, folder: Path, report: Path | None, live: bool = True) -> str:
-    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`.
-
-    Raises:
-        InputError, FileError, MissingExtra: as `assemble` and `Watch.run`.
-    """
+    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`."""
     settings, text = read(source)
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")

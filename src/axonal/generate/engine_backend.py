@@ -48,11 +48,7 @@ class EngineBackend:
     def __call__(
         self, noise: Tensor, label: int, steps: int, sampler: str
     ) -> tuple[Tensor, Counts]:
-        """Solve the flow from `noise` [...]; its values [...], and the counts.
-
-        Raises:
-            InputError: as `samplers.sample`.
-        """
+        """Solve the flow from `noise` [...]; its values [...], and the counts."""
         state, estimate = self.start(label)
         stream = self.engine.stream(state)
         estimate = estimate.copy()

@@ -61,11 +61,7 @@ def evaluate(
     reference: Reference,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
-    """Generate `samples` images, classes in turn, and measure them.
-
-    Raises:
-        InputError, FileError: as `Generator` and `measure`.
-    """
+    """Generate `samples` images, classes in turn, and measure them."""
     generator = Generator.from_pretrained(setting.generator, setting.budget)
     output = generator(
         torch.arange(samples) % generator.model.config.classes,

@@ -287,9 +287,6 @@ def measure(
     (precision) or the real (recall) as a sample, given the other side.
 
     Args:
-        images: what was generated.
-        reference: what is real.
-        seed: of the draws.
         resamples: of the distance; see `bootstrap` for what they cost.
 
     Returns:

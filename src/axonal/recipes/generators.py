@@ -92,11 +92,7 @@ def mnist_sigma_delta(seed: int, start: Path) -> Recipe:
 
 
 def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator in float16; there are no figures for its card.
-
-    Raises:
-        FileError: the folder can't be written.
-    """
+    """Write a generator in float16; there are no figures for its card."""
     assert isinstance(network, Model)
     network.save(folder, torch.float16)
     return {}
@@ -109,9 +105,6 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
 
     Returns:
         The errors for its card, by budget.
-
-    Raises:
-        FileError: the folder can't be written.
     """
     save_model(network, recipe, folder)
     model, steps = FlowUNet.load(folder), UNTUNED["steps"]
@@ -127,9 +120,6 @@ def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
 
     Returns:
         The errors for its card, by budget.
-
-    Raises:
-        FileError: the folder can't be written.
     """
     save_model(network, recipe, folder)
     teacher, steps = FlowUNet.load(ASSETS / "mnist"), TUNED["steps"]

@@ -53,9 +53,6 @@ def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[st
     Returns:
         Figures for its card, all of the float16 weights, read back. The floor measures training
         images, drawn with the seed, as if they had been generated.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
     """
     assert isinstance(network, Classifier)
     data = recipe.name.removesuffix("-classifier")
@@ -149,9 +146,6 @@ def save_picture(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, 
 
     Returns:
         Figures for its card, of the float16 weights, read back.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
     """
     assert isinstance(network, Model)
     network = type(network).load(network.save(folder, torch.float16))

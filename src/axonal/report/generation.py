@@ -40,9 +40,6 @@ def html(
         facts: machine, versions, seed, command, sample count: printed as they are.
         seconds: of one image made by itself, by what made it.
         table: prices of operators and memories; the shipped `cmos45` by default.
-
-    Raises:
-        InputError: as `generate.runs.compare`, or the table is no datapath of int8 and fp32.
     """
     choice, table = compare(runs), datapath(table, tuple(DATAPATHS))
     return page(
