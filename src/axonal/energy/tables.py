@@ -156,7 +156,7 @@ def parse(values: Mapping[str, Any], where: str) -> CostTable:
     Raises:
         InputError: as `load`.
     """
-    kind = values.get("kind")
+    kind = str(values.get("kind"))
     if kind not in KINDS:
         raise InputError(
             f'{where}: say kind = "datapath", of the operators and memories of a process, or "chip"'

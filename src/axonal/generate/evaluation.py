@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from ..core.config import Config
+from ..core.errors import InputError
+from .images import Images
 from .pipeline import Generator
 from .quality import Reference, measure
 from .runs import Family, Run
@@ -61,10 +63,16 @@ def evaluate(
     reference: Reference,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Evaluation:
-    """Generate `samples` images, classes in turn, and measure them."""
+    """Generate `samples` images, classes in turn, and measure them.
+
+    Raises:
+        InputError, FileError: it generates no images, or as `Generator` and `measure`.
+    """
     generator = Generator.from_pretrained(setting.generator, setting.budget)
+    if not isinstance(generator.medium, Images):
+        raise InputError(f"{setting.generator} generates no images to measure")
     output = generator(
-        torch.arange(samples) % generator.model.config.classes,
+        torch.arange(samples) % generator.medium.classes,
         steps=setting.steps,
         sampler=setting.sampler,
         seed=seed,

@@ -215,7 +215,8 @@ class Generator:
                 for meter in meters if rows[0] < metered else ():
                     stack.enter_context(meter)
                 x = self._run(noise[rows], conditions[rows], starts(rows), solver)
-            yield x, *(meter.counts() if meter.steps else None for meter in meters)
+            counts, without_zeros = (meter.counts() if meter.steps else None for meter in meters)
+            yield x, counts, without_zeros
 
     def _singles(
         self, engine: EngineBackend, noise: Tensor, conditions: Tensor, solver: tuple[int, str]
