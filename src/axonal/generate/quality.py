@@ -88,11 +88,7 @@ def _root(cov: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(
-    real: Moments,
-    features: np.ndarray,
-    resamples: int = 200,
-    level: float = LEVEL,
-    seed: int = 0,
+    real: Moments, features: np.ndarray, resamples: int = 200, level: float = LEVEL, seed: int = 0
 ) -> tuple[Interval, np.ndarray]:
     """The Frechet distance of `features` [N, D] to `real`, and its bootstrap interval.
 

@@ -350,10 +350,7 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 
 def _first_nonfinite(
-    network: nn.Module,
-    batch: Batch,
-    loss: Callable[[], tuple[Tensor, Any]],
-    step: int,
+    network: nn.Module, batch: Batch, loss: Callable[[], tuple[Tensor, Any]], step: int
 ) -> str:
     """Run the loss of a step again and name the first not finite; "" if all of it is.
 
