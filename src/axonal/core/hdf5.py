@@ -143,7 +143,7 @@ class _Reader:
         return tree
 
     def once(self, value: Any, name: str) -> None:
-        """No cycles, and nothing read twice for the price of once."""
+        """Refuse an object that was read before: cycles, and data that count once."""
         address = self.h5py.h5o.get_info(value.id).addr
         self.need(address not in self.seen, name, "is an object that has another name too")
         self.need(len(self.seen) < OBJECTS, name, f"is one of more than {OBJECTS} objects")

@@ -180,7 +180,7 @@ class _Record:
 
     @property
     def steps(self) -> float:
-        """T."""
+        """The steps T of a call."""
         begun = sum(state is None for _, state, _ in self.calls)
         return sum(len(y) for *_, y in self.calls) / (begun or 1)
 
