@@ -135,7 +135,9 @@ def converted(network, images):
         kind, options = WAYS[way]
         torch.manual_seed(0)
         model = (
-            NETWORKS[kind]().eval() if kind in NETWORKS else network(kind, 4 * ("qcfs" in options.values()))
+            NETWORKS[kind]().eval()
+            if kind in NETWORKS
+            else network(kind, 4 * ("qcfs" in options.values()))
         )
         x = images(60) if x is None else x
         return convert(model, x, T=T, held_out=x[:5], **options)[0]

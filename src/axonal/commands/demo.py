@@ -27,15 +27,6 @@ TITLE = "MNIST digits from a conventional and from a spiking generator"
 def demo(out: Path, samples: int = 1000, seed: int = 0, table: str = "cmos45") -> str:
     """Generate, measure and price a handful of runs; write the report and the pictures to `out`.
 
-    Args:
-        out: a folder.
-        samples: images of each run.
-        seed: of the noise.
-        table: of costs, by name or path.
-
-    Returns:
-        A sentence: what was achieved and where it lies.
-
     Raises:
         InputError: too few samples, or a table of a chip or without int8 and fp32. FileError:
             there is no such table, or `out` can't be written.

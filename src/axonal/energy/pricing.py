@@ -198,11 +198,7 @@ def scale_events(counts: Counts, factor: float) -> Counts:
 
 
 def break_even(
-    events: Counts,
-    dense: Counts,
-    table: CostTable | None = None,
-    bits: int = 8,
-    reuse: float = 1.0,
+    events: Counts, dense: Counts, table: CostTable | None = None, bits: int = 8, reuse: float = 1.0
 ) -> BreakEven:
     """The share of events at which an event-driven run costs what the dense one costs.
 

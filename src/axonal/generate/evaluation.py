@@ -65,12 +65,6 @@ def evaluate(
 ) -> Evaluation:
     """Generate `samples` images, classes in turn, and measure them.
 
-    Args:
-        setting: what runs.
-        samples, seed: of the noise.
-        reference: the real images.
-        advance: called with the number of images done.
-
     Raises:
         InputError, FileError: it generates no images, or as `Generator` and `measure`.
     """

@@ -261,11 +261,7 @@ class Generator:
 
 
 def delta_network(model: nn.Module) -> DeltaNetwork:
-    """The sigma-delta form of a generator, with thresholds of zero.
-
-    Raises:
-        InputError: as `medium_of` and `convert.sigma_delta`.
-    """
+    """The sigma-delta form of a generator, with thresholds of zero."""
     medium = medium_of(model)
     return sigma_delta(model, torch.zeros(1, *medium.shape), medium.conditions([0]))
 
