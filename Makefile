@@ -16,9 +16,9 @@ ifdef TORCH_INDEX
 export PIP_EXTRA_INDEX_URL := $(TORCH_INDEX)
 endif
 
-.PHONY: test lint demo setup wheel-demo
+.PHONY: test lint docs demo setup wheel-demo
 
-test: lint $(BROKER)
+test: lint docs $(BROKER)
 	$(BIN)/pytest
 
 lint: setup
@@ -26,6 +26,10 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Every link inside the pages is checked; a warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs docs/_build
 
 demo: setup
 	$(BIN)/axonal demo
@@ -45,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[torch,fid,nir,events,watch,video]' --group dev
+		--editable '.[torch,fid,nir,events,watch,video]' --group dev --group docs
 	touch $@
 
 # Tests of MQTT talk to a real broker.

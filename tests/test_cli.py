@@ -11,6 +11,7 @@ import torch
 from axonal import cli
 from axonal.commands import demo, resolve
 from axonal.convert import load
+from axonal.energy import tables
 from axonal.models.base import WEIGHTS
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.models.vgg import VGG, VGGConfig
@@ -152,10 +153,11 @@ def test_the_command_line_itself_needs_no_torch():
 
 
 def test_inspect_shows_and_draws_a_network(axonal, tmp_path):
-    out = tmp_path / "graph.svg"
+    out = tmp_path / "graph.md"
     status, text, _ = axonal("inspect", "mnist-spiking-classifier", "--out", out)
     assert status == 0 and "478,608" in text
-    assert out.read_text().startswith("<svg")
+    assert out.read_text().startswith("```mermaid\nflowchart TD\n")
+    assert ", output" in out.read_text()
 
 
 def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
@@ -191,6 +193,15 @@ def test_assess_shows_a_page(axonal, pictures, tmp_path, monkeypatch):
     page = out.read_text()
     assert "Not worth it" in page and "features_3" in page and "Left out: static" in page
     assert "http" not in page.replace("(doi:", "") and "<script" not in page
+
+
+def test_assess_prices_with_the_table_of_the_user(axonal, pictures, tmp_path):
+    text = (tables.SHIPPED / "cmos45.toml").read_text().replace("45 nm CMOS at 0.9 V", "my process")
+    (tmp_path / "mine.toml").write_text(text.replace("8 KiB SRAM", "registers"))
+    out, table = tmp_path / "page.html", tmp_path / "mine.toml"
+    status, text, _ = axonal("assess", *pictures, "--samples", 20, "--out", out, "--table", table)
+    assert status == 0 and "registers" in text and "my process" in " ".join(text.split())
+    assert "registers (low)" in out.read_text()
 
 
 def test_assess_refuses(axonal, pictures, tmp_path, monkeypatch):

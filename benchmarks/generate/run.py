@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from axonal.commands.demo import (
@@ -17,13 +18,14 @@ from axonal.commands.demo import (
     report,
     sigma_delta_settings,
 )
-from axonal.generate.evaluation import Evaluation, Setting, ratio_interval, saving_interval
+from axonal.generate.evaluation import Evaluation, Setting
 from axonal.generate.quality import reference
 from axonal.generate.runs import Interval, compare
 
 from ..harness.bench import Run
 from ..harness.page import shown, table
 from ..harness.results import Figures, Results
+from .evaluations import ratio_interval, saving_interval, stored
 
 ANN_STEPS = (2, 4, 8, 16, 32, 64)
 
@@ -49,7 +51,9 @@ def measure(*, run: Run, samples: int = 10_000, seed: int = 0) -> Results:
             run can't be written.
     """
     check(samples, run.results, run.store)
-    evaluated = evaluate_all(settings(), samples, seed, reference(ANN, data=True), run.store)
+    evaluated = evaluate_all(
+        settings(), samples, seed, reference(ANN, data=True), partial(stored, store=run.store)
+    )
     choice = compare([e.run for e in evaluated])
     compared = {"spiking": choice.spiking.name, "ann": choice.dense.name, "best": choice.best.name}
     report(run.results / "generate.html", evaluated, {**run.provenance, "samples": samples})

@@ -13,7 +13,7 @@ from typing import Any
 from axonal.core import files
 from axonal.core.errors import FileError, ProcessError
 from axonal.sense import checkpoint
-from axonal.sense.watch import STATE
+from axonal.sense.watch import STATE_FILE
 
 
 class Broker:
@@ -87,7 +87,7 @@ class Watch:
 
     def __init__(self, settings: Path, text: str):
         self.settings = files.write(settings, text)
-        self.state = settings.with_suffix("") / STATE
+        self.state = settings.with_suffix("") / STATE_FILE
         self.resident: list[int] = []
         self.start()
 

@@ -13,9 +13,7 @@ import numpy as np
 from axonal.data.recordings import nmnist
 from axonal.sense.detectors import Budget
 from axonal.sense.features import Windows
-from axonal.sense.filters import STCF, HotPixel, InhibitedTrace, LIFTrace
-from axonal.sense.filters.filters import Correlation
-from axonal.sense.filters.inhibited import LEVELS
+from axonal.sense.filters import LEVELS, STCF, Correlation, HotPixel, InhibitedTrace, LIFTrace
 from axonal.sense.wake import Policy
 
 from ..harness.results import Figures

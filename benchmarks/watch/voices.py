@@ -8,8 +8,8 @@ import numpy as np
 from axonal.core.errors import FileError
 from axonal.data.images import root
 from axonal.data.recordings import FSDD, read_wav
-from axonal.sense.sources.sound import Cochlea
-from axonal.sense.stream import sampled
+from axonal.sense.sources import Cochlea
+from axonal.sense.stream import samples
 
 from .waking import arrays
 
@@ -199,7 +199,7 @@ class Cochleagram:
         """Count the events of a signal of whole steps, which goes on where the last one ended."""
         begun, self.samples = self.samples, self.samples + len(signal)
         times = np.arange(begun, self.samples) * 1_000_000 // RATE
-        sent = self.cochlea.encode(sampled(times, signal[:, None]))
+        sent = self.cochlea.encode(samples(times, signal[:, None]))
         t = sent["t"] // round(STEP * 1e6) - round(begun / RATE / STEP)
         place = (t * 2 + sent["p"]) * CHANNELS + sent["x"]
         steps = round(len(signal) / RATE / STEP)

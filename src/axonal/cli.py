@@ -68,7 +68,7 @@ def generate(
 
 @app.command
 def inspect(
-    what: str,
+    model: str,
     *,
     dt: float | None = None,
     discretisation: str | None = None,
@@ -77,15 +77,15 @@ def inspect(
     """Show the layers, neurons and synapses of a network, and draw it.
 
     Args:
-        what: a NIR file, a network that ships, or a folder that train made.
+        model: a NIR file, a network that ships, or a folder of train or of graph.save.
         dt: seconds of a step, of a NIR file.
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
-        out: an SVG with the drawing.
+        out: a Markdown file (.md) for the drawing, a Mermaid diagram.
     """
     from .commands import inspect as command
     from .graph.summary import summary
 
-    graph = command.graph_of(what, dt, discretisation)
+    graph = command.graph_of(model, dt, discretisation)
     show(summary(graph))
     if out is not None:
         console.print(command.picture(graph, out))
@@ -113,8 +113,8 @@ def train(
     """
     from .commands import train as command
 
-    if said := command.train(name, out, seed, device, tensorboard):
-        console.print(said)
+    if sentence := command.train(name, out, seed, device, tensorboard):
+        console.print(sentence)
 
 
 @app.command
@@ -184,7 +184,7 @@ def convert(
 
 @watch.default
 def watch_stream(
-    what: str,
+    source: str,
     *,
     state: Path | None = None,
     report: Path | None = None,
@@ -193,33 +193,33 @@ def watch_stream(
     """Watch until the stream ends; the same command goes on where an interrupted one stopped.
 
     Args:
-        what: a TOML file of settings, or a recording, wav or CSV, watched with default settings.
+        source: a TOML file of settings, or a recording, wav or CSV, watched with default settings.
         state: folder for state, wakes and clips; by default named like the settings or recording.
         report: an HTML page with the timeline and all wakes.
         quiet: without the live view.
     """
     from .commands import watch as command
 
-    name = "watch" if ":" in what or what == "-" else Path(what).stem
-    folder = state or (Path(what).parent if what.endswith(".toml") else Path()) / name
-    console.print(command.watch(what, folder, report, live=not quiet))
+    name = "watch" if ":" in source or source == "-" else Path(source).stem
+    folder = state or (Path(source).parent if source.endswith(".toml") else Path()) / name
+    console.print(command.watch(source, folder, report, live=not quiet))
 
 
 @watch.command(name="calibrate")
 def watch_calibrate(
-    what: str, sample: str, *, out: Path = Path("calibrated"), noise: float = 0.05
+    source: str, sample: str, *, out: Path = Path("calibrated"), noise: float = 0.05
 ) -> None:
     """Learn what is normal from a sample, and write settings that begin from there.
 
     Args:
-        what: a TOML file of settings, or the sample again for default settings.
+        source: a TOML file of settings, or the sample again for default settings.
         sample: a recording of normal life.
         out: folder for watch.toml and what was learned.
         noise: events a second and pixel that filters may pass by chance.
     """
     from .commands import watch as command
 
-    console.print(command.calibrate(what, sample, out, noise))
+    console.print(command.calibrate(source, sample, out, noise))
 
 
 @app.command

@@ -11,7 +11,7 @@ from axonal.commands import watch
 from axonal.core.errors import InputError
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Sequential
-from axonal.report import watch as timeline
+from axonal.report.watch import duration
 from axonal.sense import checkpoint, pipeline, settings
 from axonal.sense.formats import save
 from axonal.sense.sources import send
@@ -53,7 +53,7 @@ source = "measured at the plug"
 
 
 def visited(path, seconds=120, visits=(90, 110), seed=0):
-    """Noise of 0.5 Hz a pixel, and a blob for half a second at each visit."""
+    """Save noise of 0.5 Hz a pixel, and a blob for half a second at each visit."""
     draw = np.random.default_rng(seed)
     t = [draw.integers(0, seconds * 1_000_000, seconds * SIDE**2 // 2)]
     x, y = [draw.integers(0, SIDE, t[0].size)], [draw.integers(0, SIDE, t[0].size)]
@@ -82,9 +82,9 @@ def run(*command):
 def test_the_command_wakes_reports_and_goes_on(yard, capsys):
     page = yard.with_suffix(".html")
     run("watch", yard, "--report", page, "--quiet")
-    said = re.sub(r"\s+", " ", capsys.readouterr().err)
-    assert said.startswith("2 wakes in 2.0 min: a larger model would be called")
-    assert "less than always on" in said and str(page) in said
+    output = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert output.startswith("2 wakes in 2.0 min: a larger model would be called")
+    assert "less than always on" in output and str(page) in output
     text = page.read_text()
     assert text.count("data:image/png") == 2 and "measured at the plug" in text
     assert "Avoided, modelled: " in text and "Left out: the sensor" in text
@@ -113,19 +113,21 @@ def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, ca
     out = tmp_path / "calibrated"
     run("watch", "calibrate", yard, tmp_path / "calm.npz", "--out", out, "--noise", "0.05")
     assert f"now run axonal watch {out}" in re.sub(r"\s+", " ", capsys.readouterr().err)
-    found = settings.read(out / "watch.toml")
-    assert found.filter[0]["threshold"] != 3.0 and found.source["url"].endswith("yard.npz")
-    made = pipeline.assemble(found, tmp_path / "state", quiet=True)
-    made.restore(checkpoint.read(out / "watch" / "state.safetensors"))
-    made.run()
-    starts = [wake.t_wake_us / 1e6 for wake in made.wakes if wake.type == "new"]
+    calibrated = settings.read(out / "watch.toml")
+    assert calibrated.filter[0]["threshold"] != 3.0 and calibrated.source["url"].endswith(
+        "yard.npz"
+    )
+    session = pipeline.assemble(calibrated, tmp_path / "state", quiet=True)
+    session.restore(checkpoint.read(out / "watch" / "state.safetensors"))
+    session.run()
+    starts = [wake.t_wake_us / 1e6 for wake in session.wakes if wake.type == "new"]
     assert len(starts) <= 6 and all(any(0 <= t - at < 0.3 for t in starts) for at in (90, 110))
     with pytest.raises(InputError, match="is there already"):
         watch.calibrate(str(yard), str(tmp_path / "calm.npz"), out, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('kind = "rate"', 'kind = "rat"', "line 16.*kind is one of .*network"),
         ("threshold = 0.65", "", "line 16.*as threshold or as wakes_per_hour"),
@@ -135,9 +137,9 @@ def test_calibration_learns_normal_life_and_begins_from_there(yard, tmp_path, ca
         ("[model]", '[[sink]]\nkind = "pigeon"\n[model]', "kind is one of"),
     ],
 )
-def test_mistakes_in_settings_are_told(yard, tmp_path, old, new, told):
+def test_mistakes_in_settings_are_named(yard, tmp_path, old, new, message):
     yard.write_text(yard.read_text().replace(old, new))
-    with pytest.raises((InputError, OSError), match=told):
+    with pytest.raises((InputError, OSError), match=message):
         watch.watch(str(yard), tmp_path / "state", None, live=False)
 
 
@@ -153,12 +155,12 @@ def test_an_empty_file_holds_nothing_to_watch(tmp_path):
 
 
 def test_durations_are_for_people():
-    told = [timeline.lasting(s) for s in (0.25, 90, 150, 3 * 3600)]
-    assert told == ["0.25 s", "90 s", "2.5 min", "3.0 h"]
+    texts = [duration(s) for s in (0.25, 90, 150, 3 * 3600)]
+    assert texts == ["0.25 s", "90 s", "2.5 min", "3.0 h"]
 
 
 def test_a_terminated_watch_saves_its_state_and_goes_on(yard, tmp_path):
-    """What a service manager sends is heard as an interruption from the keyboard."""
+    """SIGTERM, which a service manager sends, is taken as an interruption from the keyboard."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -184,18 +186,21 @@ def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
     text = text.replace(
         'kind = "rate"\nfloor = 1.0\nrising = true', 'kind = "network"\ngraph = "a"'
     )
-    found = settings.parse(text.replace("threshold = 0.65", "target = 2\nthreshold = 0.65"))
-    made, again = (pipeline.assemble(found, tmp_path / name, quiet=True) for name in "ab")
+    parsed = settings.parse(text.replace("threshold = 0.65", "target = 2\nthreshold = 0.65"))
+    session, again, other = (
+        pipeline.assemble(parsed, tmp_path / name, quiet=True, detectors=watch.ALL_DETECTORS)
+        for name in "abc"
+    )
     drive = np.random.default_rng(0).random((40, 4)) * 8
-    first = [made.judges[0].score(x) for x in drive]
+    first = [session.triggers[0].score(x) for x in drive]
     dense, _ = net(torch.from_numpy(drive[:, None]).float())
     odds = torch.softmax(dense[:, 0].double(), -1)[:, 2]
     np.testing.assert_allclose(first, odds.detach().numpy(), rtol=1e-4)
-    begun = [again.judges[0].score(x) for x in drive[:20]]
-    checkpoint.write(tmp_path / "state", again.judges[0].state())
-    other = pipeline.assemble(found, tmp_path / "c", quiet=True).judges[0]
-    other.restore(checkpoint.read(tmp_path / "state"))
-    assert begun + [other.score(x) for x in drive[20:]] == first
-    assert made.run().windows == 200
+    before = [again.triggers[0].score(x) for x in drive[:20]]
+    checkpoint.write(tmp_path / "state", again.triggers[0].state())
+    restored = other.triggers[0]
+    restored.restore(checkpoint.read(tmp_path / "state"))
+    assert before + [restored.score(x) for x in drive[20:]] == first
+    assert session.run().windows == 200
     with pytest.raises(InputError, match="a window has 5 features"):
-        other.score(np.zeros(5))
+        restored.score(np.zeros(5))

@@ -9,11 +9,11 @@ from axonal.core.errors import FileError
 
 
 @given(st.binary())
-def test_bytes_arrive_whole(tmp_path, content):
+def test_bytes_arrive_unchanged(tmp_path, content):
     assert files.write(tmp_path / "file", content).read_bytes() == content
 
 
-def test_text_is_utf8_and_parents_are_made(tmp_path):
+def test_text_is_utf8_and_parents_are_created(tmp_path):
     path = files.write(tmp_path / "a" / "b" / "file.txt", "β = 0.9\n")
     assert path.read_bytes() == "β = 0.9\n".encode()
 

@@ -258,16 +258,16 @@ def test_neurons_of_converted_networks_conform(neuron):
     torch.manual_seed(0)
     x = torch.randn(9, 3, 3, 4)
     check_neuron(neuron, x)
-    dynamics, values = neuron.dynamics, {name: neuron.value(name) for name in neuron.given}
+    dynamics, values = neuron.dynamics, {name: neuron.value(name) for name in neuron.varying}
     assert neuron(x)[0].any() and dynamics.graded == (dynamics.levels > 1)
 
     def fused(x):
         return scan(x, None, dynamics, **{k: v.double() for k, v in values.items()})
 
     def plain(x):
-        given = {k: v.double().expand(x.shape[2:]) for k, v in values.items()}
+        constants = {k: v.double().expand(x.shape[2:]) for k, v in values.items()}
         state = x.new_zeros(dynamics.state_size, *x.shape[1:])
-        return reference.scan(x, state, given, dynamics, "atan", 2.0)
+        return reference.scan(x, state, constants, dynamics, "atan", 2.0)
 
     check_op(fused, plain, [x.double()], rtol=1e-9, atol=1e-9)
 

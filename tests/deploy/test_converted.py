@@ -16,8 +16,9 @@ from axonal.deploy.certify import certify, sent
 from axonal.deploy.engine import Engine, codegen, layout, reference, values
 from axonal.deploy.from_torch import trace
 from axonal.graph.difference import Difference
+from axonal.graph.drawing import mermaid
 from axonal.graph.graph import Add, Bias, Delay, Dense, Graph, Input, Neurons, Node
-from axonal.graph.summary import draw, layers, words
+from axonal.graph.summary import description, layers
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ
 from axonal.nn import GraphModule, Neuron, OneStep, Sequential, Stateful
@@ -359,19 +360,19 @@ def test_a_cycle_through_a_function_is_refused():
 )
 def test_neurons_are_shown_and_not_written(dynamics, said):
     graph = Graph([Node("x", Input((4,))), Node("n", Neurons(dynamics), ("x",))], ["n"])
-    assert words(graph.nodes["n"].op) == f"{said}, takes the threshold away"
+    assert description(graph.nodes["n"].op) == f"{said}, takes the threshold away"
     with pytest.raises(InputError, match=f"nir: 'n': NIR has no {type(dynamics).__name__} neurons"):
         nir.to_nir(graph, dt=1e-3, discretisation="euler")
 
 
 def test_functions_are_shown_and_not_written():
     graph = staged()
-    assert words(graph.nodes["f"].op) == "softmax of rates"
+    assert description(graph.nodes["f"].op) == "softmax of rates"
     norm = Difference("layer_norm", {"normalized_shape": (4,), "weight": np.ones(4, "f4")})
     graph = Graph([Node("x", Input((4,))), Node("f", norm, ("x",))], ["f"])
     assert [layer.parameters for layer in layers(graph)] == [0, 4]
-    assert "Difference 4" in draw(graph)
-    with pytest.raises(InputError, match="nir: 'f': NIR has no Difference; keep"):
+    assert "Difference 4" in mermaid(graph)
+    with pytest.raises(InputError, match="nir: 'f': NIR has no Difference; axonal"):
         nir.to_nir(graph, dt=1e-3, discretisation="euler")
     assert values.rest(graph)["f"].shape == (9,)
 

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from graphs import DYNAMICS, VARYING, drive, graphs, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,10 +13,9 @@ from axonal.core.events import Events
 from axonal.core.neurons import Current, Delta, Izhikevich, Leaky
 from axonal.deploy.engine import codegen, engine, kernels, layout, reference
 from axonal.deploy.engine.engine import Engine
+from axonal.graph import load, save
 from axonal.graph.graph import (
     Add,
-    Bias,
-    Concat,
     Conv,
     Delay,
     Dense,
@@ -24,108 +24,10 @@ from axonal.graph.graph import (
     Neurons,
     Node,
     Pool,
-    Resize,
-    Scale,
     Select,
-    reshape,
 )
 from axonal.nn import LIF, Sequential
 from axonal.nn.meter import Meter
-
-DYNAMICS = [
-    Leaky(decay=0.9, threshold=0.4),
-    Leaky(decay=0.8, threshold=0.3, reset="zero", refractory=2),
-    Leaky(decay=0.7, threshold=0.3, reset="late", above=True),
-    Leaky(decay=0.9, threshold=0.3, emit="ternary"),
-    Leaky(decay=0.9, threshold=0.3, emit="integer", levels=3),
-    Leaky(decay=0.9, threshold=0.5, emit="graded", levels=3),
-    Leaky(decay=0.9, emit="membrane", reset="none"),
-    Current(threshold=0.4),
-    Delta(threshold=0.2),
-    Delta(threshold=0.1, negative_slope=1.0),
-]
-
-VARYING = [
-    DYNAMICS[0],
-    DYNAMICS[4],
-    DYNAMICS[-1],
-]  # that are drawn with a threshold for each neuron
-
-
-def weights(generator: np.random.Generator, *shape: int) -> np.ndarray:
-    """Multiples of 1/64, whose sums are exact in any order."""
-    return (generator.integers(-32, 48, shape) / 64).astype(np.float32)
-
-
-@st.composite
-def graphs(draw) -> Graph:
-    """A chain of random maps and populations behind one input, with a skip and a cycle."""
-    generator = np.random.default_rng(draw(st.integers(0, 999)))
-    if draw(st.booleans()):
-        shape = (draw(st.integers(1, 3)), draw(st.integers(3, 7)), draw(st.integers(3, 7)))
-    else:
-        shape = (draw(st.integers(1, 3)), draw(st.integers(3, 9)))
-    nodes, last = [Node("x", Input(shape))], "x"
-    for i in range(draw(st.integers(1, 4))):
-        op, shape = _map(draw, generator, shape)
-        nodes.append(Node(f"map{i}", op, (last,)))
-        if draw(st.booleans()):
-            nodes.append(
-                Node(
-                    f"bias{i}",
-                    Bias(weights(generator, shape[0], *(1,) * (len(shape) - 1))),
-                    (f"map{i}",),
-                )
-            )
-        dynamics = draw(st.sampled_from(DYNAMICS))
-        values = {}
-        if dynamics in VARYING and draw(st.booleans()):
-            values = {"threshold": 0.25 + abs(weights(generator, *shape))}
-        nodes.append(Node(f"n{i}", Neurons(dynamics, values), (nodes[-1].name,)))
-        last = f"n{i}"
-        if draw(st.booleans()):
-            nodes += [
-                Node(f"late{i}", Delay(generator.integers(0, 4, shape)), (last,)),
-                Node(f"sum{i}", Add(), (last, f"late{i}")),
-            ]
-            last = f"sum{i}"
-    nodes += [
-        Node("flat", reshape((int(np.prod(shape)),)), (last,)),
-        Node("in", Dense(weights(generator, 70, int(np.prod(shape)))), ("flat",)),
-        Node("both", Add(), ("in", "again")),
-        Node("loop", Neurons(Leaky(decay=0.9, threshold=0.7)), ("both",)),
-        Node("line", Delay(generator.integers(1, 4, 70)), ("loop",)),
-        Node("again", Dense(weights(generator, 70, 70) / 8), ("line",)),
-        Node("twice", Concat(), ("loop", "flat")),
-    ]
-    return Graph(nodes, ["twice", "n0", "loop"])
-
-
-def _map(draw, generator: np.random.Generator, shape: tuple[int, ...]):
-    dims, channels = len(shape) - 1, shape[0]
-    kind = draw(st.sampled_from(["conv", "conv", "pool", "resize", "select", "scale"]))
-    if kind == "conv":
-        groups = draw(st.sampled_from([1, 1, channels]))
-        padding = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(dims))
-        room = [n + sum(p) for n, p in zip(shape[1:], padding, strict=True)]
-        kernel = tuple(draw(st.integers(1, min(3, r))) for r in room)
-        dilation = tuple(
-            2 if 2 * (k - 1) < r and draw(st.booleans()) else 1
-            for k, r in zip(kernel, room, strict=True)
-        )
-        stride = tuple(draw(st.integers(1, 2)) for _ in range(dims))
-        weight = weights(generator, groups * draw(st.integers(1, 3)), channels // groups, *kernel)
-        op = Conv(weight, stride, padding, dilation, groups)
-    elif kind == "pool":
-        size = tuple(draw(st.integers(1, min(2, n))) for n in shape[1:])
-        op = Pool(size, size, ((0, 0),) * dims, draw(st.booleans()))
-    elif kind == "resize":
-        op = Resize((2,) * dims, draw(st.booleans()))
-    elif kind == "select":
-        op = Select(generator.permutation(int(np.prod(shape))).reshape(shape))
-    else:
-        op = Scale(weights(generator, channels, *(1,) * dims))
-    return op, op.shape(shape)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,15 +45,6 @@ def one_module():
 
         patch.setattr(layout.Tables, "_finish", known)
         yield
-
-
-def drive(graph: Graph, steps: int, seed: int, share: float = 0.3) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    found = {}
-    for name in graph.inputs:
-        shape = (steps, *graph.shapes[name])
-        found[name] = ((generator.random(shape) < share) * weights(generator, *shape)).astype("f4")
-    return found
 
 
 @settings(max_examples=30)
@@ -185,6 +78,18 @@ def test_chunks_equal_the_whole_and_states_are_values(graph, cut, seed):
     for name, values in last.items():
         np.testing.assert_array_equal(after[name], values)
         np.testing.assert_array_equal(stream.state()[name], values)
+
+
+@settings(max_examples=15)
+@given(graph=graphs(), seed=st.integers(0, 99))
+def test_a_saved_graph_fires_the_same(graph, seed, tmp_path):
+    x = drive(graph, 12, seed)
+    sent, state = Engine(graph).run(x)
+    again, after = Engine(load(save(graph, tmp_path))).run(x)
+    for name, values in sent.items():
+        np.testing.assert_array_equal(again[name], values)
+    for name, values in state.items():
+        np.testing.assert_array_equal(after[name], values)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.7, 0.05])
@@ -395,7 +300,7 @@ def test_the_engine_runs_without_torch():
         "import sys, numpy as np\n"
         "from axonal.core.neurons import Leaky\n"
         "from axonal.deploy.engine import Engine\n"
-        "from axonal.deploy.graph import *\n"
+        "from axonal.graph.graph import *\n"
         "g = Graph([Node('x', Input((2,))), Node('n', Neurons(Leaky()), ('x',))], ['n'])\n"
         "assert Engine(g).run({'x': np.ones((3, 2), 'f4')})[0]['n'].all()\n"
         "assert 'torch' not in sys.modules\n"

@@ -1,4 +1,4 @@
-"""NIR: published files and traces, round trips of random graphs, and files that mean harm.
+"""NIR: published files and traces, random graphs written and read, and files that mean harm.
 
 FILES are two of the NIR project (github.com/neuromorphs/NIR 7232ada, BSD-3, paper/01_lif), packed;
 INPUT and TRAINS are what its authors' simulators were given and made of them, in steps of 0.1 ms.
@@ -10,11 +10,13 @@ import lzma
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import h5py
 import nir as peer
 import numpy as np
 import pytest
+from graphs import assert_same
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,6 @@ from axonal.core.errors import FileError, InputError
 from axonal.core.neurons import AdaptiveThreshold, Current, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run
-from axonal.deploy.nir import hdf5
 from axonal.graph.graph import (
     Add,
     Bias,
@@ -74,6 +75,36 @@ FILES = {
         "EA7MSJLT4wDYsCAAAAAAFZWg=="
     ),
 }
+# Written before graphs had files of their own, when a note in their metadata told the graph itself.
+NOTED = (
+    "/Td6WFoAAAFpIt42AgAhARwAAAAQz1jM4K0nBl1dAESSBIRvent3SsRmT2odD3JpHhjMHvSeTvkiFP326Em6gM"
+    "iVidGUMP/x3+MvtDk7Sfj+1zBEXa80StFG3ytqoSyWTt0+bZN1gKXT+wlCyDU6G46dDnY87a5S4dcIwLru4MQM"
+    "djQQKvqZMdC2L3UwnLrHNppJrZlIGjjKomibwV3WE8KYvPYqV45c5egajvYfoOtS6MJe1PKHYL5sG/XfX5seRB"
+    "jTI3m76SIakdnXmU4QPRxQg1g8rgsjOL5FP9DDsN7EiQy6QyOlB1i0zX7tKbR9duH1+dlIOyzU1N2MmzIsdrt9"
+    "R5C7ZX50ecoxtDR4SDXw6poeCdgvHWkvWX4LyT5hne+WxnenOQl2BBw03uR70vS6WPdO6rhpwOxhmQNAeEqHGF"
+    "10dzVmtOIWP3sNFNRkqbW9ChE7AbJ9OuAa7tFb7D6uH1GsNVjDId2vpJnAfseuUnLyz0apT+Zq7BgVJuBWDfkR"
+    "OluQi7Jk8pHrOFhFujl6vb8uJb2/jMON+7Xf7xgVSNCKRzmRz2Xdbh+tsbFcg7Yy6xW6rfSVES6O0J2W0OUUQP"
+    "xoIlBemiUgD2v/ou74ydasiTlPiOT35VL0cVNza17PPncl1CDnmAzHvB7DKhfKLZi6jadXI5NyCUCxFlDpmVkm"
+    "O2rscxm46doEHOtEOfCnfL2bpuk8SIol2kCn9J31N/NnvCFL8dOJ5gcTxV7pxJQDafe359288io7yn1S0mqnXG"
+    "kbm2skQcmZ8PMbK0og8oRj6l8kozNV+wH4kk3BVysgyviKH0jBOY2nuwGeR6G6qheHIX6iMHDicFk1pr3HlW8A"
+    "v1GY6kSI6p7oGa//qVshEaIBTFhGRJFMSqMs5hG+iUMo1teCG7DqVNgKLGs+C5iP8Q+TCWXqJP9/zLj+IeU6zu"
+    "/9e96SISnopFV9HaaSOLwEhRiypiNjknpT+9zbce5klpGuZdipkhLITrGxHC+fXnN9aGY6QIlKzUBx2saoVvTO"
+    "wiFEVI84c+p/Cc1XufrJ7BON34zsEbKZU79rnJp9ZG7E58fNZiIVS6YBa1bFDKjfJXqvi7N9rHWy5CLGrl00cI"
+    "rCeEWwFaHxziEkhRjRqCaQMu3d5SlETtQc+yFnsbbsETETaBR5gxFGxI3h6PETeEn58tgdhJmNGSAImGNlkApv"
+    "a7APUW21aExBCCwVfR/FKbetaxfJK73hmHo7q9tBqMqQIokYcDc96Raylk6E29qr7Th1J4mkO+I8zkmQ6F2E+o"
+    "FmLzy4CWZkeCIVafaEke4jcYUz1cf9ohteQBjCZmAvnwuekDhrZnzcN5ZzBoxZ4ERbk1tJYCiLHXWPKaQEtf8X"
+    "ngRSFeqnEC0LCdyW41y2KiMrknrWq8GML02v5pkSAuqrAGY4dqpgyWLAalNQoWRJ4HQeK1aPknExEbc9QqQAOd"
+    "mtu6DHCk6+15q/UVXxstB0FVpgX6XaMQk2egR6JxtH3V9igeR0pwYdM5JsFDW3it8bQdzzBykj9+Zj6FF2+OvF"
+    "O7aGRa4pt3zQHkb2oJCGA/tmKCChIJ+Uayak86/Hl4XYlXXmwHcAiIid4A2CHkfvQRC4o9VOjnt5o6RPUxdiCO"
+    "VFpUqC+MzLzN6igGyVKuJ+7qmysPGlylhraaDDR7p94PdKQFdEvrJjdKBx3tmkQ5bHigxpNVnXt2gPsxlqJR3v"
+    "kK0eIp9U3XHASNQPXpa8KRMeRRoDZ8k2+u3N7JYpNk9D7XSYJx/lnMW77qAQbj0jCvqcFdrMW5Q0gogYbCRaCb"
+    "qPLuSRIeNims41yrnZDNAC4Ns0xeULlaRC28ajfbgDHQaqv4b1dKgIwgcSifsMDl+WtmgIr+GxozclCabq8YzI"
+    "bKI7rrFXXXPhRBgNK6+Dwn+W3JNOJJ90w6MGdH9mvKfXqWJwENt27UnKHme9AuKWjJCrjw1clqH45bZRNhM4sf"
+    "YAiNB7Y7AgIHuk95mp/326qhfurZlcvZDba2AGdxtSW/1VfesaO2uDHNkdYrqdW/LXmTkZMnS1bvmJf+WcPgvg"
+    "zSqwdS+KPAGVU5KfyGoNGRk89c4hBB+yzeb0Jiezkwz/2uMynPtLbmr2enWIUIkkcfrJQHMEHq2xubL87Cb8Nn"
+    "jrMj5mhyC8Tyd8FF3Pt0cbYrdKo/HiMoXD4jCUHCVbOaizJe8jP4gJVABjgrIoAAAAAAB2cIpaAAH1DKjaAgD4"
+    "Ug15PjANiwIAAAAAAVla"
+)
 INPUT = [60, 220, 270, *range(310, 330, 10), 350, 370, *range(400, 420, 10), *range(430, 540, 10)]
 INPUT += [*range(670, 790, 10), 840, 850]
 TRAINS = {  # simulator: file, discretisation, steps of its spikes
@@ -94,20 +125,20 @@ TRAINS = {  # simulator: file, discretisation, steps of its spikes
 @pytest.fixture
 def published(tmp_path):
     def path(name):
-        made = tmp_path / f"{name}.nir"
-        made.write_bytes(lzma.decompress(base64.b64decode(FILES[name])))
-        return made
+        file = tmp_path / f"{name}.nir"
+        file.write_bytes(lzma.decompress(base64.b64decode(FILES[name])))
+        return file
 
     return path
 
 
-def drawn(seed):
+def rng(seed):
     return np.random.default_rng(seed)
 
 
 def spikes_in(graph, steps=40, seed=0):
     return {
-        name: (drawn(seed).random((steps, *graph.shapes[name])) < 0.4).astype(np.float32)
+        name: (rng(seed).random((steps, *graph.shapes[name])) < 0.4).astype(np.float32)
         for name in graph.inputs
     }
 
@@ -117,11 +148,10 @@ def alone(dynamics, size=5, **values):
     return Graph(nodes, ["p"])
 
 
-def plain(graph, dt=1e-3, discretisation="euler"):
-    """What others see: the graph through NIR, without our note."""
-    made = nir.to_nir(graph, dt=dt, discretisation=discretisation)
-    made.metadata = {}
-    return nir.from_nir(made, dt=dt, discretisation=discretisation)
+def through_nir(graph, dt=1e-3, discretisation="euler"):
+    """The graph as others see it."""
+    network = nir.to_nir(graph, dt=dt, discretisation=discretisation)
+    return nir.from_nir(network, dt=dt, discretisation=discretisation)
 
 
 @pytest.mark.parametrize("simulator", TRAINS)
@@ -130,8 +160,8 @@ def test_published_spike_trains_are_met(simulator, published):
     x = np.zeros((1000, 1), np.float32)
     x[INPUT] = 1
     graph = nir.read(published(name), dt=1e-4, discretisation=discretisation)
-    found = run(graph, {"input": x})[0][graph.outputs[0]]
-    assert tuple(np.flatnonzero(found)) == spikes and set(found.ravel()) == {0, 1}
+    sent = output(graph, x)
+    assert tuple(np.flatnonzero(sent)) == spikes and set(sent.ravel()) == {0, 1}
 
 
 def test_exact_is_the_exact_membrane(published):
@@ -152,8 +182,8 @@ def test_a_file_reads_as_the_graph_of_the_package(published):
         assert ours.shapes == theirs.shapes and ours.outputs == theirs.outputs
 
 
-def network(nodes, edges, **options):
-    return peer.NIRGraph(nodes=nodes, edges=edges, type_check=False, **options)
+def network(nodes, edges):
+    return peer.NIRGraph(nodes=nodes, edges=edges, type_check=False)
 
 
 def chain(*nodes, shape=(2,)):
@@ -164,7 +194,7 @@ def chain(*nodes, shape=(2,)):
     return network(ends | inside, list(itertools.pairwise(names)))
 
 
-def made(graph, dt=1.0, discretisation="exact"):
+def imported(graph, dt=1.0, discretisation="exact"):
     return nir.from_nir(graph, dt=dt, discretisation=discretisation)
 
 
@@ -178,7 +208,7 @@ def array(*values):
 
 def solved(x, tau, r, v_leak, slow=None, w_in=None, fine=2000):
     """The membrane at the end of every step of 1, by Heun steps so fine that they are exact."""
-    v, i, found = 0.0, 0.0, []
+    v, i, membrane = 0.0, 0.0, []
     h = 1 / fine
 
     def change(v, i, drive):
@@ -191,8 +221,8 @@ def solved(x, tau, r, v_leak, slow=None, w_in=None, fine=2000):
             a, b = change(v, i, drive)
             c, d = change(v + h * a, i + h * b, drive)
             v, i = v + h * (a + c) / 2, i + h * (b + d) / 2
-        found.append(v)
-    return np.array(found)
+        membrane.append(v)
+    return np.array(membrane)
 
 
 X = np.array([[1.0], [0], [0], [2], [-1], [0], [0.5], [0]])
@@ -201,12 +231,12 @@ X = np.array([[1.0], [0], [0], [2], [-1], [0], [0.5], [0]])
 @pytest.mark.parametrize("slow", [2.0, 5.0])
 def test_exact_integrators_solve_their_equations(slow):
     tau, r, rest, w_in = array(2), array(1.5), array(0.25), array(0.8)
-    li = made(chain(peer.LI(tau, r, rest), shape=(1,)))
+    li = imported(chain(peer.LI(tau, r, rest), shape=(1,)))
     assert output(li, X)[:, 0] == pytest.approx(solved(X[:, 0], 2, 1.5, 0.25), abs=1e-5)
-    cuba = made(chain(peer.CubaLI(array(slow), tau, r, rest, w_in), shape=(1,)))
+    cuba = imported(chain(peer.CubaLI(array(slow), tau, r, rest, w_in), shape=(1,)))
     want = solved(X[:, 0], 2, 1.5, 0.25, slow, 0.8)
     assert output(cuba, X)[:, 0] == pytest.approx(want, abs=1e-5)
-    i = made(chain(peer.I(array(3)), shape=(1,)), dt=0.5)
+    i = imported(chain(peer.I(array(3)), shape=(1,)), dt=0.5)
     assert output(i, X)[:, 0] == pytest.approx(np.cumsum(X) * 1.5)
 
 
@@ -214,9 +244,11 @@ def test_an_exact_current_fires_where_its_solution_crosses():
     values = {"tau_syn": array(5), "tau_mem": array(2), "r": array(1.5), "v_leak": array(0)}
     v = solved(X[:, 0], 2, 1.5, 0, 5, 1)
     for level in (0.05, 0.15, 0.2):
-        graph = made(chain(peer.CubaLIF(**values, v_threshold=array(level)), shape=(1,)))
+        graph = imported(chain(peer.CubaLIF(**values, v_threshold=array(level)), shape=(1,)))
         assert np.flatnonzero(output(graph, X))[0] == np.flatnonzero(v > level)[0]
-    held = made(chain(peer.CubaLIF(**values, v_threshold=array(0.3)), shape=(1,)), 1, "exponential")
+    held = imported(
+        chain(peer.CubaLIF(**values, v_threshold=array(0.3)), shape=(1,)), 1, "exponential"
+    )
     assert isinstance(next(iter(held.neurons.values())).dynamics, Current)
 
 
@@ -225,26 +257,26 @@ def test_an_exact_current_fires_where_its_solution_crosses():
 def test_potentials_shift_away(kind, discretisation):
     """Against the equations stepped as they stand, for each neuron its own potentials."""
     dt, size = 0.5, 4
-    tau, r, slow = (drawn(i).uniform(2, 5, size).astype(np.float32) for i in range(3))
+    tau, r, slow = (rng(i).uniform(2, 5, size).astype(np.float32) for i in range(3))
     leak, back = array(0, 0.6, -0.3, 0.2), array(-0.5, 0.125, 0, -0.25)
     level = back + array(0.5, 0.75, 0.5, 1)
     values = {"r": r, "v_threshold": level, "v_reset": back}
     values |= {"LIF": {"tau": tau, "v_leak": leak}, "IF": {}}.get(
         kind, {"tau_mem": tau, "tau_syn": slow, "v_leak": leak}
     )
-    graph = made(chain(getattr(peer, kind)(**values), shape=(size,)), dt, discretisation)
-    x = drawn(5).uniform(0, 1, (60, size)).astype(np.float32)
+    graph = imported(chain(getattr(peer, kind)(**values), shape=(size,)), dt, discretisation)
+    x = rng(5).uniform(0, 1, (60, size)).astype(np.float32)
     euler = discretisation == "euler"
     a, s = (1 - dt / t if euler else np.exp(-dt / t) for t in (tau.astype(float), slow))
     v, i, want = back.astype(float), np.zeros(size), []
-    for given_ in x:
-        drive = given_ * 1.0
+    for x_t in x:
+        drive = x_t * 1.0
         if kind == "CubaLIF":
-            i, old = s * i + (1 - s) * given_, i
+            i, old = s * i + (1 - s) * x_t, i
             drive = i
             if discretisation == "exact":
                 k = slow / (slow - tau) * (s - a)
-                drive = (k * old + (1 - a - k) * given_) / (1 - a)
+                drive = (k * old + (1 - a - k) * x_t) / (1 - a)
         v = v + r * dt * drive if kind == "IF" else a * v + (1 - a) * (leak + r * drive)
         want.append((v > level) * 1.0)
         v = np.where(v > level, back, v)
@@ -256,20 +288,20 @@ def test_simulators_have_no_potentials():
     lif = peer.LIF(array(2), array(1), array(0.5), array(1))
     for discretisation in ("sinabs", "rockpool", "norse", "spyx"):
         with pytest.raises(InputError, match=r"'0' \(LIF\): v_leak and v_reset other than 0"):
-            made(chain(lif, shape=(1,)), 1.0, discretisation)
+            imported(chain(lif, shape=(1,)), 1.0, discretisation)
     cuba = peer.CubaLIF(*(array(2) for _ in range(3)), array(0), array(1))
     with pytest.raises(InputError, match="no CubaLIF in this discretisation"):
-        made(chain(cuba, shape=(1,)), 1.0, "sinabs")
+        imported(chain(cuba, shape=(1,)), 1.0, "sinabs")
 
 
 def weights(*shape, seed=0):
-    return drawn(seed).normal(0, 1, shape).astype(np.float32)
+    return rng(seed).normal(0, 1, shape).astype(np.float32)
 
 
 def test_every_kind_without_memory():
-    x = drawn(1).normal(0, 1, (3, 2, 5, 6)).astype(np.float32)
+    x = rng(1).normal(0, 1, (3, 2, 5, 6)).astype(np.float32)
     conv = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
-    graph = made(
+    graph = imported(
         chain(
             peer.Conv2d((5, 6), weights(4, 1, 3, 2), bias=weights(4), **conv),
             peer.SumPool2d(np.array([2, 2]), np.array([1, 2]), np.array([0, 0])),
@@ -283,26 +315,26 @@ def test_every_kind_without_memory():
             shape=(2, 5, 6),
         )
     )
-    found = run(graph, {"input": x})[0]
+    values = run(graph, {"input": x})[0]
     assert [graph.shapes[str(i)] for i in (0, 1, 2, 5, 8)] == [
         (4, 3, 8), (4, 2, 4), (4, 3, 4), (48,), (2,),
     ]  # fmt: skip
-    pooled = found["0"][:, :, :2, ::2] + found["0"][:, :, 1:, ::2]
-    pooled += found["0"][:, :, :2, 1::2] + found["0"][:, :, 1:, 1::2]
-    assert found["1"] == pytest.approx(pooled, abs=1e-5)
-    assert np.array_equal(found["4"], found["3"] > 0.25)
-    assert np.array_equal(found["7"][2], [found["6"][2, 0], found["6"][1, 1], found["6"][0, 2]])
+    pooled = values["0"][:, :, :2, ::2] + values["0"][:, :, 1:, ::2]
+    pooled += values["0"][:, :, :2, 1::2] + values["0"][:, :, 1:, 1::2]
+    assert values["1"] == pytest.approx(pooled, abs=1e-5)
+    assert np.array_equal(values["4"], values["3"] > 0.25)
+    assert np.array_equal(values["7"][2], [values["6"][2, 0], values["6"][1, 1], values["6"][0, 2]])
 
 
 def test_conv_1d_and_same():
     w = weights(3, 2, 4)
     options = {"stride": 1, "dilation": 1, "groups": 1, "bias": weights(3)}
-    same = made(chain(peer.Conv1d(None, w, padding="same", **options), shape=(2, 7)))
-    sides = made(chain(peer.Conv1d(7, w, padding=2, **options), shape=(2, 7)))
-    x = drawn(0).normal(0, 1, (2, 2, 7)).astype(np.float32)
+    same = imported(chain(peer.Conv1d(None, w, padding="same", **options), shape=(2, 7)))
+    sides = imported(chain(peer.Conv1d(7, w, padding=2, **options), shape=(2, 7)))
+    x = rng(0).normal(0, 1, (2, 2, 7)).astype(np.float32)
     assert same.shapes["0"] == (3, 7) and sides.shapes["0"] == (3, 8)
     assert output(same, x) == pytest.approx(output(sides, x)[..., 1:], abs=1e-6)
-    again = plain(same, 1.0, "exact")
+    again = through_nir(same, 1.0, "exact")
     assert np.array_equal(output(again, x), output(same, x))
 
 
@@ -324,14 +356,14 @@ def recurrent(names=("in", "p", "back", "out")):
 
 def test_a_cycle_takes_one_step_where_spikes_enter_the_way_back():
     for names in (("in", "p", "back", "out"), ("z", "b", "a", "c")):
-        graph = made(recurrent(names), 1.0, "euler")
+        graph = imported(recurrent(names), 1.0, "euler")
         late = graph.nodes[f"{names[2]}.recurrent"]
         assert late.inputs == (names[1],) and isinstance(late.op, Delay)
         assert sum(isinstance(node.op, Delay) for node in graph) == 1
-    x = drawn(0).random((30, 2)).astype(np.float32)
+    x = rng(0).random((30, 2)).astype(np.float32)
     v, s, want = np.zeros(2), np.zeros(2), []
-    for given_ in x:
-        v = 0.5 * v + 0.5 * (given_ + weights(2, 2) @ s)
+    for x_t in x:
+        v = 0.5 * v + 0.5 * (x_t + weights(2, 2) @ s)
         s = (v > 0.25) * 1.0
         v = v * (1 - s)
         want.append(s)
@@ -342,25 +374,25 @@ def test_cycles_with_a_delay_need_no_other():
     graph = recurrent()
     graph.nodes["d"] = peer.Delay(np.array([2.0, 2.0]))
     graph.edges = [("p", "d"), ("d", "back"), ("back", "p"), ("in", "p"), ("p", "out")]
-    assert "back.recurrent" not in made(graph).nodes
-    assert "back.recurrent" not in made(recurrent(), 1.0, "spyx").nodes  # its spikes are late
+    assert "back.recurrent" not in imported(graph).nodes
+    assert "back.recurrent" not in imported(recurrent(), 1.0, "spyx").nodes  # its spikes are late
     two = {"in": peer.Input(np.array([2])), "out": peer.Output(np.array([2]))}
     two |= {"a": lif(), "b": lif(), "ab": peer.Linear(weights(2, 2)), "ba": peer.Scale(array(1, 2))}
     edges = [("in", "a"), ("a", "ab"), ("ab", "b"), ("b", "ba"), ("ba", "a"), ("b", "out")]
-    found = made(network(two, edges))
-    assert [n.name for n in found if isinstance(n.op, Delay)] == ["ba.recurrent"]
+    pair = imported(network(two, edges))
+    assert [n.name for n in pair if isinstance(n.op, Delay)] == ["ba.recurrent"]
     two |= {"loop": peer.Scale(array(0.5, 0.5))}
-    rounds = made(network(two, [*edges, ("b", "loop"), ("loop", "loop"), ("loop", "out")]))
+    rounds = imported(network(two, [*edges, ("b", "loop"), ("loop", "loop"), ("loop", "out")]))
     assert "loop.recurrent" in rounds.nodes and "ba.recurrent" in rounds.nodes
 
 
 def test_nested_graphs_are_flattened():
     inner = recurrent()
     nodes = {"in": peer.Input(np.array([2])), "rnn": inner, "out": peer.Output(np.array([2]))}
-    graph = made(network(nodes, [("in", "rnn"), ("rnn", "out")]), 1.0, "euler")
-    flat = made(recurrent(), 1.0, "euler")
+    graph = imported(network(nodes, [("in", "rnn"), ("rnn", "out")]), 1.0, "euler")
+    flat = imported(recurrent(), 1.0, "euler")
     assert {"rnn.p", "rnn.back", "rnn.back.recurrent"} <= set(graph.nodes)
-    x = drawn(2).random((30, 2)).astype(np.float32)
+    x = rng(2).random((30, 2)).astype(np.float32)
     assert np.array_equal(output(graph, x), output(flat, x))
 
 
@@ -368,7 +400,7 @@ def test_names_that_clash_are_told_apart():
     nodes = {"input": peer.Input(np.array([2])), "0": peer.Affine(weights(2, 2), weights(2))}
     nodes |= {"0.weight": peer.Scale(array(2, 3)), "output": peer.Output(np.array([2]))}
     edges = [("input", "0.weight"), ("0.weight", "0"), ("0", "output"), ("0.weight", "output")]
-    graph = made(network(nodes, edges))
+    graph = imported(network(nodes, edges))
     assert graph.nodes["0"].inputs == ("0.weight_1",) and graph.outputs == ("output.sum",)
 
 
@@ -393,7 +425,7 @@ SOFT = [{"reset": "subtract"}, {"reset": "late"}, {"reset": "none"}]
 
 def built(layers, seed, sizes):
     """A random graph of what NIR has, or has the parts of."""
-    pick = drawn(seed)
+    pick = rng(seed)
     nodes, last, size = [Node("x", Input((sizes[0],)))], "x", sizes[0]
 
     def put(op, *inputs):
@@ -428,36 +460,56 @@ def built(layers, seed, sizes):
     return Graph(nodes, ends if seed % 2 else ends[:1])
 
 
-def same(a, b):
-    assert list(a.nodes) == list(b.nodes) and a.outputs == b.outputs and a.shapes == b.shapes
-    for one, other in zip(a, b, strict=True):
-        assert type(one.op) is type(other.op) and one.inputs == other.inputs
-        for key, value in vars(one.op).items():
-            twin = getattr(other.op, key)
-            if isinstance(value, np.ndarray):
-                assert value.dtype == twin.dtype and np.array_equal(value, twin)
-            elif isinstance(value, dict):
-                assert value.keys() == twin.keys()
-                assert all(np.array_equal(v, twin[k]) for k, v in value.items())
-            else:
-                assert value == twin
-    x = spikes_in(a, 20)
-    found, again = run(a, x)[0], run(b, x)[0]
-    assert all(np.array_equal(found[name], again[name]) for name in a.nodes)
-
-
 @given(
     layers=st.lists(LAYERS, min_size=1, max_size=7),
     seed=st.integers(0, 99),
     sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3),
     discretisation=st.sampled_from(["exact", "exponential", "euler", "spikingjelly"]),
 )
-def test_what_is_written_is_read(layers, seed, sizes, discretisation, tmp_path):
+def test_files_and_graphs_of_the_package_read_alike(layers, seed, sizes, discretisation, tmp_path):
     graph = built(layers, seed, sizes)
     path = nir.write(graph, tmp_path / "a.nir", dt=1e-3, discretisation=discretisation)
-    same(graph, nir.read(path, dt=1e-3, discretisation=discretisation))
+    ours = nir.read(path, dt=1e-3, discretisation=discretisation)
     package = peer.read(path)  # with its own check of types
-    same(graph, nir.from_nir(package, dt=1e-3, discretisation=discretisation))
+    assert_same(ours, nir.from_nir(package, dt=1e-3, discretisation=discretisation))
+    assert_same(ours, through_nir(graph, 1e-3, discretisation))
+    assert [ours.shapes[name] for name in ours.outputs] == [graph.shapes[n] for n in graph.outputs]
+
+
+def on_a_grid(graph):
+    """The graph with weights in quarters and constants in halves, so that its sums are exact."""
+
+    def quarters(values):
+        return np.asarray(np.round(4 * values) / 4, np.float32)
+
+    nodes = []
+    for node in graph:
+        op = node.op
+        if isinstance(op, Neurons):
+            halves = {"decay": 0.5, "gain": 0.5}
+            halves |= {"synapse": 0.5} if isinstance(op.dynamics, Current) else {}
+            values = {
+                k: np.maximum(quarters(v), 0.25) for k, v in op.values.items() if k != "decay"
+            }
+            op = Neurons(replace(op.dynamics, **halves), values)
+        elif isinstance(op, Dense | Bias | Scale):
+            op = type(op)(*map(quarters, op.arrays().values()))
+        nodes.append(Node(node.name, op, node.inputs))
+    return Graph(nodes, graph.outputs)
+
+
+@given(
+    layers=st.lists(LAYERS, min_size=1, max_size=5),
+    seed=st.integers(0, 99),
+    sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3),
+)
+def test_networks_fire_the_same_through_nir(layers, seed, sizes):
+    graph = on_a_grid(built(layers, seed, sizes))
+    seen = through_nir(graph, 1.0, "euler")
+    x = rng(seed).integers(-2, 5, (10, *graph.shapes["x"])).astype(np.float32) / 4
+    values, again = run(graph, {"x": x})[0], run(seen, {"x": x})[0]
+    for name, other in zip(graph.outputs, seen.outputs, strict=True):
+        assert np.array_equal(values[name], again[other])
 
 
 @given(
@@ -477,8 +529,8 @@ def test_others_find_the_same_spikes(dynamics, discretisation, seed):
     """By Euler in steps of 1, with numbers that binary fractions hold, to the last bit."""
     kind = "synapse" if isinstance(dynamics, Current) else None
     graph = alone(dynamics, **({kind: np.array([0.5], np.float32)} if kind else {}))
-    seen = plain(graph, 1.0, discretisation)
-    x = drawn(seed).integers(-2, 5, (16, 5)).astype(np.float32) / 4
+    seen = through_nir(graph, 1.0, discretisation)
+    x = rng(seed).integers(-2, 5, (16, 5)).astype(np.float32) / 4
     assert np.array_equal(output(seen, x), output(graph, x))
 
 
@@ -489,8 +541,8 @@ def test_many_spikes_are_written_for_who_makes_them(discretisation):
     if discretisation == "rockpool":
         kinds += [Leaky(**many, gain=0.5), Current(**many, synapse=0.5, gain=0.5)]
     for dynamics in kinds:
-        seen = plain(alone(dynamics), 1.0, discretisation)
-        x = drawn(0).integers(0, 9, (30, 5)).astype(np.float32)
+        seen = through_nir(alone(dynamics), 1.0, discretisation)
+        x = rng(0).integers(0, 9, (30, 5)).astype(np.float32)
         assert np.array_equal(output(seen, x), output(alone(dynamics), x))
         assert output(seen, x).max() > 1
 
@@ -503,9 +555,9 @@ FIRING = {
 
 @pytest.mark.parametrize("discretisation", FIRING)
 @pytest.mark.parametrize("bias", [False, True])
-def test_gains_go_into_weights_where_an_importer_knows_no_scale(discretisation, bias, tmp_path):
+def test_gains_go_into_weights_where_an_importer_knows_no_scale(discretisation, bias):
     """With numbers that binary fractions hold; Sinabs has no Linear either."""
-    many = drawn(1).choice([0.5, 1, 2], (4, 1, 1)).astype(np.float32)
+    many = rng(1).choice([0.5, 1, 2], (4, 1, 1)).astype(np.float32)
     conv = Conv(np.round(weights(4, 2, 3, 3), 2), (1, 1), ((1, 1), (1, 1)), (1, 1))
     dense = Dense(np.round(4 * weights(5, 64)) / 4)
     options = {"decay": 0.5, "gain": 0.25} | FIRING[discretisation]
@@ -519,14 +571,12 @@ def test_gains_go_into_weights_where_an_importer_knows_no_scale(discretisation, 
         Node("q", Neurons(Leaky(**options)), ("bias" if bias else "dense",)),
     ]
     graph = Graph(nodes, ["q"])
-    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation=discretisation)
-    same(graph, nir.read(path, dt=1.0, discretisation=discretisation))
-    made = nir.to_nir(graph, dt=1.0, discretisation=discretisation)
-    kinds = {type(node).__name__ for node in made.nodes.values()}
+    package = nir.to_nir(graph, dt=1.0, discretisation=discretisation)
+    kinds = {type(node).__name__ for node in package.nodes.values()}
     assert "Scale" not in kinds and ("Linear" in kinds) == (discretisation == "norse" and not bias)
-    x = {"x": drawn(2).integers(0, 2, (40, 2, 4, 4)).astype(np.float32)}
-    seen, found = plain(graph, 1.0, discretisation), run(graph, x)[0]["q"]
-    assert np.array_equal(run(seen, x)[0][seen.outputs[0]], found) and found.any()
+    x = {"x": rng(2).integers(0, 2, (40, 2, 4, 4)).astype(np.float32)}
+    seen, sent = through_nir(graph, 1.0, discretisation), run(graph, x)[0]["q"]
+    assert np.array_equal(run(seen, x)[0][seen.outputs[0]], sent) and sent.any()
 
 
 def test_what_an_importer_leaves_out_is_not_written_for_it():
@@ -535,7 +585,7 @@ def test_what_an_importer_leaves_out_is_not_written_for_it():
     with pytest.raises(InputError, match=r"'p.gain' would be a Scale, which .* leaves out"):
         nir.to_nir(graph, dt=1.0, discretisation="norse")
     unit = alone(Leaky(decay=0.9, gain=1 - 0.9, reset="zero", above=True))
-    again = plain(unit, 1.0, "norse")  # its decay was rounded
+    again = through_nir(unit, 1.0, "norse")  # its decay was rounded
     assert "p.gain" not in nir.to_nir(again, dt=1.0, discretisation="norse").nodes
     with pytest.raises(InputError, match="there is no IF"):
         nir.to_nir(alone(Leaky(reset="zero", decay=1.0)), dt=1e-4, discretisation="snntorch")
@@ -543,11 +593,11 @@ def test_what_an_importer_leaves_out_is_not_written_for_it():
 
 def test_norse_ignores_r():
     strong = peer.LIF(array(2), array(7), array(0), array(1))
-    (op,) = made(chain(strong, shape=(1,)), 1.0, "norse").neurons.values()
+    (op,) = imported(chain(strong, shape=(1,)), 1.0, "norse").neurons.values()
     assert op.dynamics.constants()["gain"] == 0.5
 
 
-def test_a_convolutional_network_comes_back(tmp_path):
+def test_a_convolutional_network_comes_back():
     neurons = Neurons(Leaky(decay=0.8, reset="zero"))
     conv = Conv(weights(4, 1, 3, 2), (1, 1), ((1, 1), (0, 1)), (1, 1), 2)
     nodes = [
@@ -564,10 +614,8 @@ def test_a_convolutional_network_comes_back(tmp_path):
         Node("q", Neurons(Leaky(decay=0.8), {"decay": weights(12) * 0 + 0.5}), ("b3",)),
     ]
     graph = Graph(nodes, ["q"])
-    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation="exponential")
-    same(graph, nir.read(path, dt=1.0, discretisation="exponential"))
     x = spikes_in(graph)
-    seen = plain(graph, 1.0, "exponential")
+    seen = through_nir(graph, 1.0, "exponential")
     assert seen.nodes["bias"].inputs == ("bias.weight",)
     got, want = run(seen, x)[0]["bias"], run(graph, x)[0]["bias"]
     assert got == pytest.approx(want, abs=1e-6)
@@ -594,7 +642,7 @@ def test_what_would_be_lost_is_refused(op, reason):
     flat = isinstance(op, Neurons | Select | Concat)
     shape = (4,) if flat else (2, 2) if isinstance(op, Bias) else (2, 4)
     graph = Graph([Node("x", Input(shape)), Node("odd", op, ("x",))], ["odd"])
-    with pytest.raises(InputError, match=f"^nir: 'odd': .*{reason}"):
+    with pytest.raises(InputError, match=f"^nir: 'odd': .*{reason}.*; axonal.graph.save keeps it"):
         nir.to_nir(graph, dt=1e-3, discretisation="euler")
 
 
@@ -615,23 +663,20 @@ def test_what_is_asked_must_make_sense(tmp_path, published):
         nir.read(published("lif_norse"), dt=0.01, discretisation="euler")
 
 
-def test_a_note_can_say_nothing_else_than_the_file(tmp_path):
-    graph = alone(Leaky(decay=0.5))
-    path = nir.write(graph, tmp_path / "a.nir", dt=1.0, discretisation="exact")
-    with pytest.raises(InputError, match=r"written with dt 1\.0 and discretisation 'exact'"):
-        nir.read(path, dt=2.0, discretisation="exact")
-    with h5py.File(path, "r+") as file:
-        file["node/nodes/p/threshold"][...] = 2
-    with pytest.raises(InputError, match="changed after Axonal wrote it"):
-        nir.read(path, dt=1.0, discretisation="exact")
-    with h5py.File(path, "r+") as file:
-        file["node/metadata/axonal/graph"][...] = '{"dt": 1.0, "discretisation": "exact"}'
-    with pytest.raises(InputError, match="note of Axonal in it is damaged"):
-        nir.read(path, dt=1.0, discretisation="exact")
-    with h5py.File(path, "r+") as file:
-        del file["node/metadata"]
-    found = nir.read(path, dt=1.0, discretisation="exact")
-    assert "p.membrane" in found.nodes and found.neurons["p"].dynamics.threshold == 2
+def test_files_with_a_note_of_before_are_read_as_what_nir_says(tmp_path):
+    path = tmp_path / "a.nir"
+    path.write_bytes(lzma.decompress(base64.b64decode(NOTED)))
+    with h5py.File(path) as file:
+        assert "axonal" in file["node/metadata"]
+    weight = np.array([[0.25, -0.25], [0.75, 0], [-0.5, 0.25]], np.float32)
+    soft = Neurons(Leaky(decay=0.5, threshold=0.5))
+    nodes = [Node("x", Input((2,))), Node("weights", Dense(weight), ("x",))]
+    graph = Graph([*nodes, Node("soft", soft, ("weights",))], ["soft"])
+    seen = nir.read(path, dt=1.0, discretisation="euler")
+    assert "soft.membrane" in seen.nodes
+    assert_same(seen, through_nir(graph, 1.0, "euler"))
+    x = rng(0).integers(-2, 5, (16, 2)).astype(np.float32)
+    assert np.array_equal(output(seen, x), output(graph, x)) and output(seen, x).any()
 
 
 def _edit(path, change):
@@ -778,20 +823,11 @@ def test_files_that_are_none(tmp_path, published):
         nir.read(published("lif_norse"), dt=1.0, discretisation="exact", limit=1000)
 
 
-def test_texts_that_share_their_bytes_count_each(tmp_path):
-    """One long string, told a million times, would be terabytes."""
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["t"] = ["x" * 1000] * 2000
-    assert len(hdf5.read(tmp_path / "a.h5")["t"]) == 2000
-    with pytest.raises(FileError, match="would take the file's data over"):
-        hdf5.read(tmp_path / "a.h5", limit=3_500_000)
-
-
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4)
 
 
-@given(damage=DAMAGE, kept=st.floats(0, 1), cut=st.booleans(), own=st.booleans())
-def test_damaged_files_fail_in_words(damage, kept, cut, own, tmp_path):
+@given(damage=DAMAGE, end=st.floats(0, 1), cut=st.booleans(), own=st.booleans())
+def test_damaged_files_fail_in_words(damage, end, cut, own, tmp_path):
     if own:
         graph = built(["affine", "hard", "loop", "soft"], 1, [2, 3])
         raw = bytearray(
@@ -802,11 +838,11 @@ def test_damaged_files_fail_in_words(damage, kept, cut, own, tmp_path):
     for place, value in damage:
         raw[int(place * len(raw))] = value
     path = tmp_path / "damaged.nir"
-    path.write_bytes(raw[: int(kept * len(raw))] if cut else raw)
+    path.write_bytes(raw[: int(end * len(raw))] if cut else raw)
     with suppress(InputError, FileError):
         nir.read(path, dt=1.0, discretisation="exact", limit=2**24)
 
 
 def test_no_torch():
-    code = "import axonal.deploy.nir, axonal.deploy.inspect, sys; assert 'torch' not in sys.modules"
+    code = "import axonal.deploy.nir, axonal.graph.summary, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from runs import dense_counts, event_counts
 
 from axonal.core.errors import InputError
 from axonal.core.meter import FIELDS, Counts
 from axonal.energy import break_even, price, tables
-from runs import dense_counts, event_counts
 
 ABOUT = 'source = "This test"\nyear = 2024\nevidence = "recalled"\nnote = "by hand"\n'
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import dense_counts, event_counts
 
 from axonal.core.errors import FileError, InputError
 from axonal.core.meter import FIELDS, Counts
 from axonal.energy import EVENT_STATE_BITS, PARTS, break_even, price, scale_events, tables
-from runs import dense_counts, event_counts
 
 SHIPPED = tables.SHIPPED / "cmos45.toml"
 COUNT = st.integers(0, 10**9)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from runs import make_run
 
 from axonal.core.errors import InputError
 from axonal.generate.runs import best, saving
-from runs import make_run
 
 
 def test_saving_takes_the_cheapest_baseline_of_equal_quality():

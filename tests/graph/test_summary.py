@@ -1,7 +1,7 @@
 """Tables and drawings of graphs: numbers against brute force, and text that stays text."""
 
 import io
-from xml.etree import ElementTree
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from axonal.core.errors import InputError
 from axonal.core.neurons import AdaptiveThreshold, Delta, Leaky
+from axonal.graph.drawing import EDGES, mermaid
 from axonal.graph.graph import (
     Add,
     Bias,
@@ -27,7 +28,7 @@ from axonal.graph.graph import (
     Select,
     reshape,
 )
-from axonal.graph.summary import draw, layers, summary, words
+from axonal.graph.summary import description, layers, summary
 
 
 def weights(*shape, seed=0):
@@ -70,10 +71,10 @@ def test_synapses_are_counted_at_the_edges(sizes, kernel, stride, sides, dilatio
     except InputError:
         return
     there = connected(op, shape)
-    found = layers(alone(op, shape))[1]
-    assert found.synapses == there.sum()
-    assert found.fan_in == (pytest.approx(there.sum(1).mean()), there.sum(1).max())
-    assert found.fan_out == (pytest.approx(there.sum(0).mean()), there.sum(0).max())
+    layer = layers(alone(op, shape))[1]
+    assert layer.synapses == there.sum()
+    assert layer.fan_in == (pytest.approx(there.sum(1).mean()), there.sum(1).max())
+    assert layer.fan_out == (pytest.approx(there.sum(0).mean()), there.sum(0).max())
 
 
 def network():
@@ -101,19 +102,19 @@ def network():
 
 
 def test_layers_in_numbers():
-    found = {layer.name: layer for layer in layers(network())}
-    assert list(found)[:4] == ["x", "conv", "bias", "lif"]
-    assert list(found).index("back") > list(found).index("rnn")
-    conv = found["conv"]
+    rows = {layer.name: layer for layer in layers(network())}
+    assert list(rows)[:4] == ["x", "conv", "bias", "lif"]
+    assert list(rows).index("back") > list(rows).index("rnn")
+    conv = rows["conv"]
     assert (conv.kind, conv.shape, conv.parameters, conv.neurons) == ("Conv", (2, 4, 4), 18, 0)
     assert conv.synapses == 2 * 10**2 and conv.fan_in[1] == 9 and conv.fan_out[1] == 18
-    dense = found["back.weight"]
+    dense = rows["back.weight"]
     assert (dense.parameters, dense.synapses, dense.fan_in) == (16, 4, (1.0, 1))
-    assert (found["rnn"].neurons, found["rnn"].parameters) == (4, 4)
-    assert found["flat"].parameters == found["axon"].parameters == found["pool"].synapses == 0
+    assert (rows["rnn"].neurons, rows["rnn"].parameters) == (4, 4)
+    assert rows["flat"].parameters == rows["axon"].parameters == rows["pool"].synapses == 0
 
 
-WORDS = [
+DESCRIPTIONS = [
     (Neurons(Leaky()), "integrate, threshold 1, one spike, takes the threshold away"),
     (
         Neurons(Leaky(reset="zero", above=True, refractory=2), {"decay": np.array([0.5, 0.25])}),
@@ -141,9 +142,9 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize(("op", "said"), WORDS, ids=[said[:20] for _, said in WORDS])
-def test_words(op, said):
-    assert words(op) == said
+@pytest.mark.parametrize(("op", "said"), DESCRIPTIONS, ids=[said[:20] for _, said in DESCRIPTIONS])
+def test_descriptions(op, said):
+    assert description(op) == said
 
 
 def printed(table):
@@ -164,61 +165,49 @@ NASTY = "[red]<script>alert(1)</script>&\"'\x1b[31m\x00\u202e" + "n" * 99
 
 def test_names_stay_names():
     graph = Graph([Node(NASTY, Input((2,)))], [NASTY])
-    text, drawing = printed(summary(graph)), draw(graph)
+    text, drawing = printed(summary(graph)), mermaid(graph)
     assert "[red]<script>" in text
     assert not set(text + drawing) & set("\x1b\x00\u202e")
-    root = ElementTree.fromstring(drawing)
-    assert not root.findall(".//{*}script")
-    shown = [e.text for e in root.findall(".//{*}text")]
-    assert shown[0].startswith("[red]<script>") and len(shown[0]) == 26
+    (box,) = boxes(drawing).values()
+    assert box == ("[red]<script>alert(1)</sc…", "Input 2, output", "(", "input")
+
+
+BOX = re.compile(r'    (n\d+)([(\[]+)"([\w ._…\-#;]*)<br>([\w ,×]+)"[)\]]+:::(\w+)')
+EDGE = re.compile(r"    (n\d+) (-->|-\.->) (n\d+)")
 
 
 def boxes(drawing):
-    """Every box by the name in it: x, y, width, height, class."""
-    root, found = ElementTree.fromstring(drawing), {}
-    for group in root.findall("{*}g"):
-        rect, name = group.find("{*}rect"), group.find("{*}text").text
-        place = [float(rect.get(key)) for key in ("x", "y", "width", "height")]
-        found[name] = (*place, rect.get("class"))
-    return root, found
+    """Every box by its number: the name and the text in it, its shape and its style."""
+    lines = filter(None, map(BOX.fullmatch, drawing.splitlines()))
+    return {
+        number: (re.sub(r"#(\d+);", lambda m: chr(int(m[1])), name), text, shape, style)
+        for number, shape, name, text, style in (line.groups() for line in lines)
+    }
 
 
 def test_the_drawing_shows_every_node_and_edge():
     graph = network()
-    root, found = boxes(draw(graph))
-    assert set(found) == set(graph.nodes)
-    assert {name for name, box in found.items() if box[4] == "late"} == {"back", "axon"}
-    wires = [p.get("class") for p in root.findall("{*}path") if p.get("class") != "tip"]
-    assert len(wires) == sum(len(node.inputs) for node in graph)
-    assert wires.count("wire late") == 3
-    for node in graph:
-        for source in node.inputs:
-            down = found[source][1] < found[node.name][1]
-            assert down == ((source, node.name) != ("back.weight", "in"))
-    text = "".join(root.itertext())
-    assert "Leaky 2×4×4, output" in text and "0 to 3 steps later, output" in text
+    drawing = mermaid(graph)
+    shown = boxes(drawing)
+    assert [box[0] for box in shown.values()] == [layer.name for layer in layers(graph)]
+    by_name = {name: box for name, *box in shown.values()}
+    assert by_name["lif"] == ["Leaky 2×4×4, output", "([", "neurons"]
+    assert by_name["conv"] == ["Conv 2×4×4", "[", "weights"]
+    assert by_name["axon"] == ["0 to 3 steps later, output", "(", "late"]
+    assert {name for name, box in by_name.items() if box[2] == "late"} == {"back", "axon"}
+    edges = [line.groups() for line in filter(None, map(EDGE.fullmatch, drawing.splitlines()))]
+    ends = sorted((shown[source][0], shown[reader][0]) for source, _, reader in edges)
+    assert ends == sorted((source, node.name) for node in graph for source in node.inputs)
+    late = {(shown[source][0], shown[reader][0]) for source, way, reader in edges if "." in way}
+    assert late == {("rnn", "back"), ("rnn", "axon"), ("back", "back.weight")}
+    styles = set(re.findall(r"classDef (\w+) ", drawing))
+    assert {box[3] for box in shown.values()} <= styles
+    assert len(boxes(drawing)) + len(edges) + len(styles) + 1 == len(drawing.splitlines())
 
 
-@given(seed=st.integers(0, 999), count=st.integers(1, 25))
-def test_boxes_are_apart_and_within(seed, count):
-    pick = np.random.default_rng(seed)
-    nodes = [Node("n0", Input((1,)))]
-    for i in range(1, count):
-        nodes.append(Node(f"n{i}", Add(), tuple(f"n{j}" for j in pick.integers(0, i, 3))))
-    nodes += [Node("late", Delay(np.array(1)), (nodes[-1].name,)), Node("on", Add(), ("late",))]
-    nodes[count // 2 + 1 : count // 2 + 1] = [Node("loop", Add(), ("n0", "late"))]
-    root, found = boxes(draw(Graph(nodes, ["loop"])))
-    wide, high = float(root.get("width")), float(root.get("height"))
-    places = [box[:4] for box in found.values()]
-    for i, (x, y, w, h) in enumerate(places):
-        assert x >= 0 and y >= 0 and x + w <= wide and y + h <= high
-        for a, b, c, d in places[:i]:
-            assert x >= a + c or a >= x + w or y >= b + d or b >= y + h
-
-
-def test_too_many_nodes_are_not_drawn():
+def test_too_many_edges_are_not_drawn():
     nodes = [Node("0", Input((1,)))]
-    nodes += [Node(str(i), Bias(np.ones(1, np.float32)), (str(i - 1),)) for i in range(1, 401)]
-    with pytest.raises(InputError, match="401 nodes; 400 at most"):
-        draw(Graph(nodes, ["400"]))
-    assert len(boxes(draw(Graph(nodes[:400], ["399"])))[1]) == 400
+    nodes += [Node(str(i), Bias(np.ones(1, np.float32)), (str(i - 1),)) for i in range(1, 502)]
+    with pytest.raises(InputError, match="501 edges; 500 are drawn at most"):
+        mermaid(Graph(nodes, ["501"]))
+    assert len(boxes(mermaid(Graph(nodes[:501], ["500"])))) == EDGES + 1

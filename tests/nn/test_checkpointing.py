@@ -55,7 +55,7 @@ def test_gradients_flow_from_one_chunk_to_the_chunk_before():
     torch.testing.assert_close(*results)
 
 
-def test_a_graph_that_is_kept_gives_its_gradients_again():
+def test_a_retained_graph_gives_its_gradients_again():
     net = network(True)
     loss = net(3 * torch.rand(6, 2, 6))[0].sum()
     first, second = (
@@ -66,7 +66,7 @@ def test_a_graph_that_is_kept_gives_its_gradients_again():
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 65])
-def test_spikes_are_packed_into_bits_and_anything_else_is_kept(size):
+def test_spikes_are_packed_into_bits_and_nothing_else(size):
     spikes = (torch.rand(size, 3) > 0.5).float()
     packed = Packed(spikes)
     assert not isinstance(packed.data, torch.Tensor) and packed.data.nbytes == -(-3 * size // 8)

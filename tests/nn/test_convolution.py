@@ -29,15 +29,15 @@ def spikes(*shape):
 @pytest.mark.parametrize("padding", [0, 2, (1, 2)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_events_yield_the_layer_of_torch(padding, bias):
-    x, found = spikes(9, 4, 7, 8), []
+    x, results = spikes(9, 4, 7, 8), []
     with patch.multiple(op, **ALL), patch.object(op, "fused", wraps=op.fused) as fused:
         for layer in twins(3, padding=padding, bias=bias):
             x = x.detach().requires_grad_()
             y = layer(x)
             y.square().sum().backward()
-            found.append([y, x.grad, *(p.grad for p in layer.parameters())])
+            results.append([y, x.grad, *(p.grad for p in layer.parameters())])
     assert fused.call_count == 1
-    for mine, theirs in zip(*found, strict=True):
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -63,7 +63,7 @@ def test_what_kernels_do_not_do_is_left_to_torch(options):
 def test_hooks_meters_and_copies_see_a_convolution():
     plain, ours = twins(3)
     seen: list[torch.Size] = []
-    ours.register_forward_hook(lambda layer, given, y: seen.append(y.shape))
+    ours.register_forward_hook(lambda layer, inputs, y: seen.append(y.shape))
     x, counts = spikes(10, 4, 7, 8).unflatten(0, (5, 2)), []
     for layer in (plain, copy.deepcopy(ours)):
         net = Sequential(layer, LIF(0.9))

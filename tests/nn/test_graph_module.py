@@ -95,14 +95,14 @@ def test_layers_with_states_run_over_all_steps():
 
 @torch.no_grad()
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 20))
-def test_chunks_are_the_whole(sizes, seed):
+def test_chunks_are_one_run(sizes, seed):
     net, x = spiking(seed), stream(sum(sizes), seed=seed)
-    whole, last = net(x)
+    expected, last = net(x)
     parts, state = [], None
     for chunk in x.split(sizes):
         y, state = net(chunk, state)
         parts.append(y)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-4, atol=1e-5)
     for one, other in zip(flat(state), flat(last), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -249,13 +249,13 @@ def test_a_difference_adds_up_to_the_function_of_the_mean(name, steps, seed):
 def test_a_difference_of_two_inputs_in_chunks(first, second):
     a, b = torch.randn(first + second, 2, 3, 4), torch.randn(first + second, 2, 4, 5)
     product = Difference(torch.matmul)
-    whole, last = product(a, b, None)
+    y, last = product(a, b, None)
     torch.testing.assert_close(
-        whole.sum(0), (first + second) * a.mean(0) @ b.mean(0), rtol=1e-4, atol=1e-4
+        y.sum(0), (first + second) * a.mean(0) @ b.mean(0), rtol=1e-4, atol=1e-4
     )
     begin, state = product(a[:first], b[:first], None)
     end, state = product(a[first:], b[first:], state)
-    torch.testing.assert_close(torch.cat([begin, end]), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cat([begin, end]), y, rtol=1e-4, atol=1e-4)
     for one, other in zip(flat(state), flat(last), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
@@ -268,22 +268,21 @@ def test_what_is_rounded_is_the_same_however_it_is_computed(power, steps, pieces
     a = torch.randint(-64, 64, (steps, 2, 3, 12), generator=draw) / 16
     b = torch.randint(-64, 64, (steps, 2, 12, 4), generator=draw) / 16
     order = torch.randperm(12, generator=draw)
-    whole, _ = Difference(torch.matmul, unit)(a, b, None)
+    expected, _ = Difference(torch.matmul, unit)(a, b, None)
     other, state = Difference(torch.matmul, unit), None
     parts = []
     for begin in range(0, steps, pieces):
         rows = slice(begin, begin + pieces)
         y, state = other(a[rows][..., order], b[rows][:, :, order].double(), state)
         parts.append(y)
-    assert torch.equal(torch.cat(parts), whole) and torch.equal(
-        whole, (whole / unit).round() * unit
-    )
+    assert torch.equal(torch.cat(parts), expected)
+    assert torch.equal(expected, (expected / unit).round() * unit)
     exact = (
         a.double().cumsum(0)
         @ b.double().cumsum(0)
         / torch.arange(1, steps + 1)[:, None, None, None]
     )
-    assert (whole.cumsum(0) - exact).abs().max() <= unit / 2 * 1.001
+    assert (expected.cumsum(0) - exact).abs().max() <= unit / 2 * 1.001
 
 
 def test_gradients_pass_a_rounded_difference():
@@ -303,7 +302,7 @@ def test_a_difference_hands_on_the_first_step_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
         ((torch.zeros(0, 2, 4), None), "no step"),
         ((torch.zeros(3, 2, 4), torch.zeros(2, 4)), "the state is of other inputs"),
@@ -311,9 +310,9 @@ def test_a_difference_hands_on_the_first_step_as_it_is():
         ((torch.zeros(3, 2, 4), (torch.zeros(2, 4),) * 4), "of other inputs"),
     ],
 )
-def test_a_difference_refuses_what_does_not_fit(given, message):
+def test_a_difference_refuses_what_does_not_fit(inputs, message):
     with pytest.raises(InputError, match=message):
-        Difference(torch.tanh)(*given)
+        Difference(torch.tanh)(*inputs)
 
 
 def test_thresholds_of_a_population_may_differ():

@@ -26,9 +26,9 @@ def test_what_neurons_send_is_seen_once_for_each_call_and_not_after():
     assert sent["1"][0].grad_fn is not None
     with tally(net) as counted:
         net(x)
-    found = rates(counted)
-    assert found["1"] == pytest.approx(float(expected.detach().mean()))
-    assert found["2.neuron"] == pytest.approx(float(torch.cat(sent["2.neuron"]).detach().mean()))
+    shares = rates(counted)
+    assert shares["1"] == pytest.approx(float(expected.detach().mean()))
+    assert shares["2.neuron"] == pytest.approx(float(torch.cat(sent["2.neuron"]).detach().mean()))
     with watch(net, readouts=True) as sent:
         y, _ = net(x)
     torch.testing.assert_close(sent["4"][0], y)
@@ -37,7 +37,7 @@ def test_what_neurons_send_is_seen_once_for_each_call_and_not_after():
     assert list(sent) == ["mine"]
 
 
-def test_what_maps_are_given_is_seen():
+def test_the_inputs_of_maps_are_seen():
     net, x = network(), torch.rand(6, 2, 4)
     with watch_reads(net) as read:
         net(x)

@@ -8,11 +8,11 @@ from axonal.core.errors import InputError
 from axonal.nn import LIF, Delay, DelayedLinear, Noise, Recurrent, Sequential
 
 
-def chunks_equal_the_whole(layer, x, cut):
-    whole, final = layer(x)
+def chunks_equal_one_run(layer, x, cut):
+    y, final = layer(x)
     first, state = layer(x[:cut])
     second, state = layer(x[cut:], state)
-    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(torch.cat([first, second]), y)
     torch.testing.assert_close(state, final)
 
 
@@ -32,9 +32,9 @@ def chunks_equal_the_whole(layer, x, cut):
     ids=list("abcdefghi"),
 )
 @given(cut=st.integers(1, 8))
-def test_chunks_equal_the_whole(layer, cut):
+def test_chunks_equal_one_run(layer, cut):
     torch.manual_seed(0)
-    chunks_equal_the_whole(layer, torch.randn(9, 2, 4), cut)
+    chunks_equal_one_run(layer, torch.randn(9, 2, 4), cut)
 
 
 @given(st.integers(0, 6), st.integers(1, 5))

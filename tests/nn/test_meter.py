@@ -60,10 +60,10 @@ def test_dense_work_is_every_weight_at_every_place(name):
     layer, shape = LAYERS[name]
     x = sparse((3, *shape)).to(layer.weight.dtype)
     counts, work = metered(layer, x), len(list(uses(layer, shape)))
-    found = counts.totals()
-    assert [found[k] for k in ("synops", "multiplies", "adds", "weight_reads")] == [work] * 4
-    assert found["state_reads"] == found["spikes"] == found["sites"] == x[0].numel()
-    assert found["state_writes"] == layer(x)[0].numel() and counts.samples == 3
+    totals = counts.totals()
+    assert [totals[k] for k in ("synops", "multiplies", "adds", "weight_reads")] == [work] * 4
+    assert totals["state_reads"] == totals["spikes"] == totals["sites"] == x[0].numel()
+    assert totals["state_writes"] == layer(x)[0].numel() and counts.samples == 3
 
 
 @pytest.mark.parametrize("mode", ["zeros", "events"])
@@ -72,15 +72,15 @@ def test_zeros_and_events_spend_nothing_on_zeros(name, mode):
     layer, shape = LAYERS[name]
     x, meets = sparse((3, *shape)).to(layer.weight.dtype), list(uses(layer, shape))
     work = sum(bool(sample[place]) for sample in x for place in meets) / 3
-    found = metered(layer, x, mode).totals()
+    totals = metered(layer, x, mode).totals()
     spent = ("synops", "multiplies", "adds", "weight_reads")
-    assert [found[k] for k in spent] == pytest.approx([work] * 4)
+    assert [totals[k] for k in spent] == pytest.approx([work] * 4)
     if mode == "zeros":
-        assert found["spikes"] == pytest.approx(int(x.count_nonzero()) / 3)
-        assert (found["sites"], found["state_reads"]) == (x[0].numel(), x[0].numel())
+        assert totals["spikes"] == pytest.approx(int(x.count_nonzero()) / 3)
+        assert (totals["sites"], totals["state_reads"]) == (x[0].numel(), x[0].numel())
     else:
-        assert found["state_reads"] == found["state_writes"] == pytest.approx(work)
-        assert found["spikes"] == found["sites"] == 0
+        assert totals["state_reads"] == totals["state_writes"] == pytest.approx(work)
+        assert totals["spikes"] == totals["sites"] == 0
 
 
 def test_zeros_cost_the_same_if_none_is_skipped():
@@ -203,8 +203,8 @@ def test_a_sigma_delta_network_spends_its_changes():
         meets = list(uses(layer, tuple(events.shape[1:])))
         expected[name] = sum(bool(e[place]) for e in events for place in meets) / 2
     counts = meter.counts()
-    found = counts.by_layer("synops")
-    assert {k: found[k] for k in expected} == expected and counts.total("synops") == sum(
+    synops = counts.by_layer("synops")
+    assert {k: synops[k] for k in expected} == expected and counts.total("synops") == sum(
         expected.values()
     )
     assert counts.by_layer("spikes")["delta._1"] == int(moved.sum()) / 2
@@ -221,13 +221,13 @@ def test_negative_changes_are_events_too():
 def test_neurons_that_are_handed_a_constant_drive_once_are_counted_in_every_step():
     torch.manual_seed(0)
     net, x = Sequential(nn.Linear(4, 5), LIF(0.9)), torch.rand(1, 3, 4).expand(6, 3, 4)
-    found = []
+    runs = []
     for drive in (x, x.contiguous()):
         with Meter(net, batch_dim=1) as meter:
             net(drive)
-        found.append(meter.counts())
+        runs.append(meter.counts())
     for field in ("adds", "state_reads", "state_writes", "spikes", "sites"):
-        once, each = (counts.by_layer(field) for counts in found)
+        once, each = (counts.by_layer(field) for counts in runs)
         assert once["1"] == each["1"] > 0
     # The map itself is executed once, and counted so.
-    assert 6 * found[0].by_layer("synops")["0"] == found[1].by_layer("synops")["0"]
+    assert 6 * runs[0].by_layer("synops")["0"] == runs[1].by_layer("synops")["0"]

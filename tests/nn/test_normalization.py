@@ -45,12 +45,12 @@ def test_scales_of_steps_multiply_a_shared_norm_and_streams_go_on():
     torch.testing.assert_close(norm(x)[0], plain(x)[0])
     with torch.no_grad():
         norm.scale.copy_(torch.arange(1.0, 7))
-    whole, count = norm(x)
+    y, count = norm(x)
     assert count == 6
-    torch.testing.assert_close(whole[3], 4 * plain(x)[0][3])
+    torch.testing.assert_close(y[3], 4 * plain(x)[0][3])
     first, state = norm(x[:2])
     rest, _ = norm(x[2:], state)
-    torch.testing.assert_close(torch.cat([first, rest]), whole)
+    torch.testing.assert_close(torch.cat([first, rest]), y)
     with pytest.raises(InputError, match="learned for 6"):
         norm(x, state)
     norm.train()(x)[0].square().sum().backward()

@@ -27,12 +27,12 @@ def test_time_is_folded_into_the_batch_and_state_threaded():
     torch.testing.assert_close(y, torch.stack([net[4](step) for step in spikes]))
 
 
-def test_streaming_in_chunks_is_the_whole():
+def test_streaming_in_chunks_is_one_run():
     net, x = network(), torch.rand(6, 2, 1, 6, 6) * 3
-    whole, final = net(x)
+    y, final = net(x)
     first, state = net(x[:2])
     second, state = net(x[2:], state)
-    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(torch.cat([first, second]), y)
     torch.testing.assert_close(state[1], final[1])
     torch.testing.assert_close(state[3][1], final[3][1])
 

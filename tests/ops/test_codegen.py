@@ -14,10 +14,10 @@ def fresh(monkeypatch, tmp_path):
 
 
 def test_source_becomes_a_module_in_the_cache():
-    found = codegen.module(SOURCE)
-    assert found.answer() == 42 and codegen.module(SOURCE) is found
+    generated = codegen.module(SOURCE)
+    assert generated.answer() == 42 and codegen.module(SOURCE) is generated
     (path,) = codegen.folder().glob("*.py")
-    assert path.read_text() == SOURCE and found.__file__ == str(path)
+    assert path.read_text() == SOURCE and generated.__file__ == str(path)
 
 
 def test_a_file_that_was_changed_is_not_run():

@@ -40,17 +40,17 @@ def drawn(samples, inputs, outputs, kernel, more, rate=0.3, seed=0):
 def both(padding, end=lambda y: y):
     """The convolution and its definition, as functions of the same tensors."""
     forms = convolution, reference.convolution
-    return [lambda *given, f=f: (end(f(*given, padding)),) for f in forms]
+    return [lambda *tensors, f=f: (end(f(*tensors, padding)),) for f in forms]
 
 
 @settings(max_examples=60)
 @given(shapes, st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.booleans(), st.integers(0, 99))
 def test_events_yield_what_the_definition_does(shape, rate, pooled, seed):
     samples, inputs, outputs, kernel, padding, more = shape
-    given_ = drawn(samples, inputs, outputs, kernel, more, rate, seed)
+    tensors = drawn(samples, inputs, outputs, kernel, more, rate, seed)
     end = (lambda y: max_pool2d(y, 2, ceil_mode=True)) if pooled else (lambda y: y)
     with following():
-        check_op(*both(padding, end), given_, rtol=1e-3, atol=1e-3)
+        check_op(*both(padding, end), tensors, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("shares", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 0, 0)])
@@ -64,13 +64,13 @@ def test_passes_by_events_and_dense_ones_mix(shares):
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
 def test_only_the_gradients_that_are_wanted(wanted):
-    found = []
+    results = []
     for run in both((0, 0)):
         x, weight, bias = drawn(6, 5, 8, (3, 3), (4, 4))
         ends = [t.requires_grad_() for t, want in zip((x, weight), wanted, strict=True) if want]
         with following():
-            found += torch.autograd.grad(run(x, weight, bias)[0].square().sum(), ends)
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+            results += torch.autograd.grad(run(x, weight, bias)[0].square().sum(), ends)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
 
 
 def test_operators_keep_the_contract_of_torch():
@@ -78,8 +78,8 @@ def test_operators_keep_the_contract_of_torch():
     grad = torch.randn(4, 16, 5, 6).to(memory_format=LAST)
     with following():
         for last in (bias, None):
-            given_ = [t if t is None else t.clone().requires_grad_() for t in (x, weight, last)]
-            torch.library.opcheck(op.fused, (*given_, (0, 0)))
+            tensors = [t if t is None else t.clone().requires_grad_() for t in (x, weight, last)]
+            torch.library.opcheck(op.fused, (*tensors, (0, 0)))
         for wanted in ((True, True, True), (False, True, False), (True, False, True)):
             torch.library.opcheck(op.fused_backward, (grad, x, weight, (0, 0), wanted))
 
@@ -102,16 +102,16 @@ def test_silence_answers_with_the_bias():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("where", ["x", "weight", "bias", "gradient"])
 def test_what_is_not_finite_comes_out_as_of_torch(value, where):
-    given_ = dict(zip(("x", "weight", "bias"), drawn(5, 12, 16, (3, 3), (6, 7)), strict=True))
-    given_["gradient"] = torch.randn(5, 16, 7, 8) * (torch.rand(5, 16, 7, 8) < 0.2)
-    given_[where][tuple(n // 2 for n in given_[where].shape)] = value
-    found = []
+    tensors = dict(zip(("x", "weight", "bias"), drawn(5, 12, 16, (3, 3), (6, 7)), strict=True))
+    tensors["gradient"] = torch.randn(5, 16, 7, 8) * (torch.rand(5, 16, 7, 8) < 0.2)
+    tensors[where][tuple(n // 2 for n in tensors[where].shape)] = value
+    results = []
     for run in (convolution, conv2d):
-        x, weight, bias = (given_[n].clone().requires_grad_() for n in ("x", "weight", "bias"))
+        x, weight, bias = (tensors[n].clone().requires_grad_() for n in ("x", "weight", "bias"))
         with following():
             y = run(x, weight, bias)
-            found.append([y, *torch.autograd.grad(y, (x, weight, bias), given_["gradient"])])
-    for mine, theirs in zip(*found, strict=True):
+            results.append([y, *torch.autograd.grad(y, (x, weight, bias), tensors["gradient"])])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.neurons import AdEx, BalancedResonate, Current, Delta, Dynamics, Izhikevich, Leaky
-from axonal.ops.autodiff import MARK
+from axonal.ops import threads
 from axonal.ops.scan import cpu, op, parallel, reference, scan
+from axonal.ops.scan.marks import MARK
 from axonal.ops.surrogate import SURROGATES
 from axonal.testing import check_op
 
@@ -106,7 +107,7 @@ def test_three_threads_equal_one(monkeypatch, of_torch):
     inputs = inputs_of(Leaky(), 40, 7, 300, 0, torch.float64)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     if not of_torch:
-        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
     monkeypatch.setattr(cpu, "WIDTH", 64)
     check_op(*both(Leaky()), inputs, rtol=1e-9, atol=1e-9)
 
@@ -117,9 +118,9 @@ def test_an_error_in_a_thread_is_raised(monkeypatch, of_torch):
         raise KeyboardInterrupt
 
     if not of_torch:
-        monkeypatch.setattr(cpu, "_openmp", lambda: None)
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
     with pytest.raises(KeyboardInterrupt):
-        cpu.together(fail, 2)
+        threads.run_in_threads(fail, 2)
 
 
 @pytest.mark.parametrize("used", [0, 1])
@@ -137,14 +138,14 @@ def test_constants_alone_equal_constants_as_tensors():
     def alike(x):
         return scan(x, None, dynamics)
 
-    def given(x):
+    def varied(x):
         values = {n: torch.full((5,), v).double() for n, v in dynamics.constants().items()}
         return scan(x, None, dynamics, **values)
 
     check_op(
         alike, lambda x: reference.scan(x, x.new_zeros(1, 3, 5), {}, dynamics, "atan", 2.0), [x]
     )
-    check_op(alike, given, [x])
+    check_op(alike, varied, [x])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_opcheck(dynamics):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dynamics", [Leaky(decay=0.9), Current(reset="zero")], ids=repr)
-def test_what_stays_the_same_is_given_once(dynamics, dtype):
+def test_what_stays_the_same_is_passed_once(dynamics, dtype):
     torch.manual_seed(0)
     steps = 2 * MARK + 3
     x = torch.rand(1, 3, 5, dtype=dtype)
@@ -180,11 +181,11 @@ def test_what_stays_the_same_is_given_once(dynamics, dtype):
         ((spikes * weights).sum() + state.sum()).backward()
         return spikes, state, x.grad.float().sum(0), decay.grad
 
-    held, whole = run(x, steps), run(x.expand(steps, 3, 5), None)
+    held, repeated = run(x, steps), run(x.expand(steps, 3, 5), None)
     assert held[0].any()
-    for found, expected in zip(held, whole, strict=True):
+    for actual, expected in zip(held, repeated, strict=True):
         rough = {"rtol": 2e-2, "atol": 2e-1} if dtype == torch.bfloat16 else {}
-        torch.testing.assert_close(found, expected, **rough)
+        torch.testing.assert_close(actual, expected, **rough)
     for wrong in ({"steps": 0}, {"steps": 4, "x": x.expand(2, 3, 5)}):
         with pytest.raises(InputError, match="no one step that stays"):
             scan(**{"x": x, "state": None, "dynamics": dynamics} | wrong)
@@ -206,8 +207,8 @@ def test_images_and_parameters_for_each_channel():
         return scan(x, None, dynamics, decay=decay, threshold=threshold)
 
     def plain(x, decay, threshold):
-        given, state = {"decay": decay, "threshold": threshold}, torch.zeros(1, 2, 3, 4, 4)
-        return reference.scan(x, state, given, dynamics, "atan", 2.0)
+        values, state = {"decay": decay, "threshold": threshold}, torch.zeros(1, 2, 3, 4, 4)
+        return reference.scan(x, state, values, dynamics, "atan", 2.0)
 
     check_op(fused, plain, (x, decay, threshold))
 
@@ -220,8 +221,8 @@ def test_all_steps_at_once_equal_one_after_another(steps, emit, seed):
 
     def both_forms(form):
         def run(x, state, gain, threshold, decay):
-            given = {"gain": gain, "threshold": threshold, "decay": decay}
-            return form.scan(x, state, given, dynamics, "atan", 2.0)
+            values = {"gain": gain, "threshold": threshold, "decay": decay}
+            return form.scan(x, state, values, dynamics, "atan", 2.0)
 
         return run
 
@@ -310,8 +311,8 @@ def test_half_precision_keeps_its_membranes_in_float32(dtype):
         return scan(x, None, dynamics, **dict(zip(names, values, strict=True)))
 
     def plain(x, *values):
-        given, rest = dict(zip(names, values, strict=True)), torch.zeros(1, 3, neurons)
-        spikes, state = reference.scan(x.float(), rest, given, dynamics, "atan", 2.0)
+        constants, rest = dict(zip(names, values, strict=True)), torch.zeros(1, 3, neurons)
+        spikes, state = reference.scan(x.float(), rest, constants, dynamics, "atan", 2.0)
         return spikes.to(x.dtype), state
 
     spikes, state = half(x, *values)
@@ -360,7 +361,7 @@ def test_memory_keeps_its_order(decay):
     x = torch.rand(40, 2, 3, 4, 5)
     last = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (40, 2))
     values = {} if decay is None else {"decay": decay}
-    found = []
+    results = []
     for drive in (x, last):
         drive = drive.detach().requires_grad_()
         state = torch.zeros(1, 2, 3, 4, 5)
@@ -368,6 +369,6 @@ def test_memory_keeps_its_order(decay):
             spikes, state = scan(part, state, Leaky(decay=0.9), **values)
         (spikes.square().sum() + state.sum()).backward()
         assert spikes.stride() == part.stride()
-        found.append((spikes, state, drive.grad))
-    for a, b in zip(*found, strict=True):
+        results.append((spikes, state, drive.grad))
+    for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)

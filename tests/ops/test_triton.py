@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from axonal.core.neurons import Dynamics, Leaky
-from axonal.ops.autodiff import MARK
 from axonal.ops.scan import cpu, triton
+from axonal.ops.scan.marks import MARK
 from axonal.testing import poisoned
 
 KINDS = [*(kind() for kind in Dynamics.KINDS.values())]
@@ -53,7 +53,7 @@ def test_more_neurons_than_a_block_and_none():
     rules = (Leaky(decay=0.9).text, "", "atan", 2.0)
     for size in (triton.BLOCK + 1, 0):
         x, state = torch.rand(3, 1, size), torch.zeros(1, 1, size)
-        found = triton.forward(rules, x, state, torch.empty(0, size), len(x))
+        results = triton.forward(rules, x, state, torch.empty(0, size), len(x))
         torch.testing.assert_close(
-            found, cpu.forward(rules, x, state, torch.empty(0, size), len(x))
+            results, cpu.forward(rules, x, state, torch.empty(0, size), len(x))
         )

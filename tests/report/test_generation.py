@@ -5,12 +5,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from runs import make_run
 
 from axonal.core.errors import InputError
 from axonal.generate.runs import compare
 from axonal.report import generation
 from axonal.report.charts import Point, Series, scatter, si, standalone, steps, ticks
-from runs import make_run
 
 CERTIFICATE = {
     "budget": 0.1,

@@ -23,8 +23,8 @@ from axonal.sense.clip import LARGEST, picture, summary
 from axonal.sense.delivery.mqtt import Mqtt
 from axonal.sense.delivery.outbox import Outbox, Refused, Retry
 from axonal.sense.delivery.sinks import ANSWER, SINKS, Callback, Chat, Command, Webhook
-from axonal.sense.settings import made
-from axonal.sense.stream import events, samples
+from axonal.sense.settings import build
+from axonal.sense.stream import events, sample_type
 from axonal.sense.wake import Wake
 
 CLIP = events([0, 10, 20, 30], [1, 2, 2, 5], [0, 3, 3, 1], [1, 0, 1, 1])
@@ -58,7 +58,7 @@ class Server(ThreadingMixIn, HTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.got, self.release = queue.Queue(), queue.Queue(), threading.Event()
+        self.answers, self.requests, self.release = queue.Queue(), queue.Queue(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
         self.thread.start()
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.put((self.path, self.headers, json.loads(body)))
+        self.server.requests.put((self.path, self.headers, json.loads(body)))
         answer = self.server.answers.get()
         if answer == "slow":
             self.server.release.wait(10)
@@ -99,9 +99,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    one = Server()
-    yield one
-    one.end()
+    server = Server()
+    yield server
+    server.end()
 
 
 def ok(text: str = "") -> tuple:
@@ -113,17 +113,17 @@ def answer(text) -> tuple:
 
 
 def test_a_callback_is_called():
-    got = []
-    Callback(lambda *given: got.append(given)).send(event(), CLIP)
-    assert got[0][0]["id"] == "w0/new/0" and got[0][1] is CLIP
+    calls = []
+    Callback(lambda *arguments: calls.append(arguments)).send(event(), CLIP)
+    assert calls[0][0]["id"] == "w0/new/0" and calls[0][1] is CLIP
 
 
 def test_a_command_reads_the_event(tmp_path):
     path = tmp_path / "got"
     code = f"import sys; open({str(path)!r}, 'w').write(sys.stdin.read())"
-    one = Command([sys.executable, "-c", code])
-    one.send(event(), None)
-    one.close()
+    command = Command([sys.executable, "-c", code])
+    command.send(event(), None)
+    command.close()
     assert json.loads(path.read_text()) == event()
     with pytest.raises(Retry, match="status 3"):
         Command([sys.executable, "-c", "raise SystemExit(3)"]).send(event(), None)
@@ -137,39 +137,39 @@ def test_a_command_reads_the_event(tmp_path):
 
 
 def test_a_webhook_gets_a_cloudevent(server):
-    one = Webhook(server.url + "/hook", {"X-Room": "hall"})
+    hook = Webhook(server.url + "/hook", {"X-Room": "hall"})
     server.answers.put(ok("thanks"))
-    one.send(event(), CLIP)
-    one.close()
-    path, headers, body = server.got.get()
+    hook.send(event(), CLIP)
+    hook.close()
+    path, headers, body = server.requests.get()
     assert path == "/hook" and body == event() and headers["X-Room"] == "hall"
     assert headers["Content-Type"].startswith("application/cloudevents+json")
     assert headers["Idempotency-Key"] == "w0/new/0"
 
 
-def test_what_a_webhook_tries_again(server):
-    one, hasty = Webhook(server.url), Webhook(server.url, timeout=0.1)
+def test_failures_that_a_webhook_retries(server):
+    hook, hasty = Webhook(server.url), Webhook(server.url, timeout=0.1)
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
     for status, after, least in [
         *((s, None, 0) for s in (408, 425, 500, 503)),
         *((429, a, least) for a, least in [("30", 30), (date, 45), ("soon", 0), ("-5", 0)]),
     ]:
         server.answers.put((status, {} if after is None else {"Retry-After": after}, []))
-        with pytest.raises(Retry, match=str(status)) as found:
-            one.send(event(), None)
-        assert least <= found.value.after <= least + 5
+        with pytest.raises(Retry, match=str(status)) as failure:
+            hook.send(event(), None)
+        assert least <= failure.value.after <= least + 5
     for broken in (b"", b"HTTP/9 what\r\n\r\n", b"HTTP/1.1 200 OK\r\nBad Header\r\n\r\n", "slow"):
         server.answers.put(broken)
         with pytest.raises(Retry):
-            (hasty if broken == "slow" else one).send(event(), None)
+            (hasty if broken == "slow" else hook).send(event(), None)
     hasty.close()
     for final in (301, 400, 401, 404, 410):
         server.answers.put((final, {"Location": server.url}, []))
         with pytest.raises(Refused, match=str(final)):
-            one.send(event(), None)
+            hook.send(event(), None)
     server.answers.put((200, {}, itertools.repeat(b"x" * 65536, 10_000)))  # is not read
-    one.send(event(), None)
-    one.close()
+    hook.send(event(), None)
+    hook.close()
     gone = Webhook("http://127.0.0.1:9")
     with pytest.raises(Retry):
         gone.send(event(), None)
@@ -181,12 +181,12 @@ def test_what_a_webhook_tries_again(server):
 
 def test_a_webhook_behind_an_outbox(server, tmp_path):
     box = Outbox(tmp_path, {"web": Webhook(server.url)}, backoff=1e-3)
-    for one in ((500, {}, []), b"nonsense", ok(), ok(), (404, {}, []), ok()):
-        server.answers.put(one)
+    for reply in ((500, {}, []), b"nonsense", ok(), ok(), (404, {}, []), ok()):
+        server.answers.put(reply)
     for k in range(4):
         box.put(wake(k=k))
     assert box.close()
-    keys = [server.got.get()[1]["Idempotency-Key"] for _ in range(6)]
+    keys = [server.requests.get()[1]["Idempotency-Key"] for _ in range(6)]
     assert keys == [f"w{k}/new/0" for k in (0, 0, 0, 1, 2, 3)]
     assert (box.counters()["retried"], box.counters()["dead"]) == (2, 1)
 
@@ -194,15 +194,15 @@ def test_a_webhook_behind_an_outbox(server, tmp_path):
 def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
     monkeypatch.setenv("THE_KEY", "s3cret")
     path = tmp_path / "answers.jsonl"
-    one = Chat(server.url + "/v1/", "large", str(path), key_env="THE_KEY")
-    one.send(event("update"), CLIP)  # not asked about
+    chat = Chat(server.url + "/v1/", "large", str(path), key_env="THE_KEY")
+    chat.send(event("update"), CLIP)  # not asked about
     for text in ("A cat.", "Nobody."):
         server.answers.put(answer(text))
-    one.send(event(), CLIP)
-    one.send(event(k=1), None)
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [r["text"] for r in found] == ["A cat.", "Nobody."] and found[1]["id"] == "w1/new/0"
-    where, headers, body = server.got.get()
+    chat.send(event(), CLIP)
+    chat.send(event(k=1), None)
+    answers = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [r["text"] for r in answers] == ["A cat.", "Nobody."] and answers[1]["id"] == "w1/new/0"
+    where, headers, body = server.requests.get()
     assert where == "/v1/chat/completions" and headers["Authorization"] == "Bearer s3cret"
     assert body["model"] == "large" and body["messages"][0]["role"] == "system"
     text, image = body["messages"][1]["content"]
@@ -212,13 +212,13 @@ def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
     for odd in (ok("<html>"), ok("{}"), ok("[" * 5000), ok('{"choices": 3}')):
         server.answers.put(odd)
         with pytest.raises(Retry, match="no answer"):
-            one.send(event(), None)
+            chat.send(event(), None)
     server.answers.put((200, {}, itertools.repeat(b"x" * 65536, ANSWER // 65536 + 9)))
     with pytest.raises(Retry, match="no answer"):
-        one.send(event(), None)
+        chat.send(event(), None)
     server.answers.put((401, {}, []))
     with pytest.raises(Refused):
-        one.send(event(), None)
+        chat.send(event(), None)
 
     def drip():
         while not server.release.is_set():
@@ -226,21 +226,21 @@ def test_a_chat_model_sees_the_clip(server, tmp_path, monkeypatch):
             yield b" "
 
     server.answers.put((200, {}, drip()))
-    one.timeout = 0.2
+    chat.timeout = 0.2
     with pytest.raises(Retry, match="longer than"):
-        one.send(event(), None)
-    one.close()
+        chat.send(event(), None)
+    chat.close()
     with pytest.raises(InputError, match="NO_KEY"):
         Chat(server.url, "large", str(path), key_env="NO_KEY")
 
 
 class Listener:
-    """Subscribes to everything, and keeps what it hears."""
+    """A subscriber to everything, which records its messages."""
 
     def __init__(self, broker, topic: str = "#"):
-        self.heard = queue.Queue()
+        self.messages = queue.Queue()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        self.client.on_message = lambda c, u, m: self.heard.put((m.topic, m.payload, m.retain))
+        self.client.on_message = lambda c, u, m: self.messages.put((m.topic, m.payload, m.retain))
         ready = threading.Event()
         self.client.on_subscribe = lambda *a: ready.set()
         self.client.on_connect = lambda c, *a: c.subscribe(topic, qos=1)
@@ -250,11 +250,11 @@ class Listener:
         assert ready.wait(5)
 
     def until(self, topic: str, payload: bytes | None = None) -> bytes:
-        """What is heard there next, or when it is that."""
+        """The next message of a topic, or the next one that is `payload`."""
         while True:
-            where, found, _ = self.heard.get(timeout=5)
-            if where == topic and payload in (None, found):
-                return found
+            where, content, _ = self.messages.get(timeout=5)
+            if where == topic and payload in (None, content):
+                return content
 
     def close(self):
         self.client.disconnect()
@@ -262,89 +262,90 @@ class Listener:
 
 
 def test_mqtt_as_frigate_and_home_assistant_know_it(broker):
-    ear = Listener(broker)
-    one = Mqtt(broker.host, broker.port, sources=["front door"])
-    ear.until("axonal/available", b"online")
+    listener = Listener(broker)
+    publisher = Mqtt(broker.host, broker.port, sources=["front door"])
+    listener.until("axonal/available", b"online")
     topic = "homeassistant/binary_sensor/axonal/front_door/config"
-    told = json.loads(ear.until(topic))
-    assert told["state_topic"] == "axonal/front_door/motion" and told["device_class"] == "motion"
-    assert told["availability_topic"] == "axonal/available"
-    ear.until("axonal/front_door/motion", b"OFF")
+    sensor = json.loads(listener.until(topic))
+    assert sensor["state_topic"] == "axonal/front_door/motion"
+    assert sensor["device_class"] == "motion"
+    assert sensor["availability_topic"] == "axonal/available"
+    listener.until("axonal/front_door/motion", b"OFF")
     changes = []
     for kind, state in (("new", b"ON"), ("update", b"ON"), ("end", b"OFF")):
-        one.send(event(kind), None)
-        ear.until("axonal/front_door/motion", state)
-        changes.append(json.loads(ear.until("axonal/events")))
+        publisher.send(event(kind), None)
+        listener.until("axonal/front_door/motion", state)
+        changes.append(json.loads(listener.until("axonal/events")))
     assert [c["type"] for c in changes] == ["new", "update", "end"]
     first, last = changes[0]["after"], changes[2]["after"]
     assert first["id"] == "w0" and first["camera"] == "front door" and first["top_score"] == 0.9
     assert first["start_time"] == 1.0 and first["end_time"] is None and last["end_time"] == 2.0
     assert changes[1]["before"] == first and changes[0]["before"] == first
-    one.send(event(source="cellar", k=1), None)
-    ear.until("homeassistant/binary_sensor/axonal/cellar/config")
-    one.stats({"rate": 5})
-    assert json.loads(ear.until("axonal/stats")) == {"rate": 5}
+    publisher.send(event(source="cellar", k=1), None)
+    listener.until("homeassistant/binary_sensor/axonal/cellar/config")
+    publisher.stats({"rate": 5})
+    assert json.loads(listener.until("axonal/stats")) == {"rate": 5}
     late = Listener(broker)
-    kept = {late.heard.get(timeout=5)[:2] for _ in range(5)}
-    assert {("axonal/cellar/motion", b"ON"), ("axonal/front_door/motion", b"OFF")} <= kept
-    assert ("axonal/available", b"online") in kept
-    one.close()
-    ear.until("axonal/available", b"offline")
-    ear.close()
+    retained = {late.messages.get(timeout=5)[:2] for _ in range(5)}
+    assert {("axonal/cellar/motion", b"ON"), ("axonal/front_door/motion", b"OFF")} <= retained
+    assert ("axonal/available", b"online") in retained
+    publisher.close()
+    listener.until("axonal/available", b"offline")
+    listener.close()
     late.close()
 
 
 def test_mqtt_leaves_a_last_will_and_comes_back(broker):
-    ear = Listener(broker, "axonal/#")
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, discovery="")
-    ear.until("axonal/available", b"online")
-    one.client.socket().shutdown(2)
-    ear.until("axonal/available", b"offline")
-    ear.until("axonal/available", b"online")
-    one.close()
-    ear.close()
+    listener = Listener(broker, "axonal/#")
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, discovery="")
+    listener.until("axonal/available", b"online")
+    publisher.client.socket().shutdown(2)
+    listener.until("axonal/available", b"offline")
+    listener.until("axonal/available", b"online")
+    publisher.close()
+    listener.close()
 
 
 def test_mqtt_behind_an_outbox_over_restarts_of_the_broker(broker, tmp_path):
-    ear = Listener(broker, "axonal/events")
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.3)
-    box = Outbox(tmp_path, {"mqtt": one}, backoff=0.01, tries=1000)
-    got = []
+    listener = Listener(broker, "axonal/events")
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.3)
+    box = Outbox(tmp_path, {"mqtt": publisher}, backoff=0.01, tries=1000)
+    ids = []
     for k in range(9):
         box.put(wake(k=k))
         if k % 3 == 1:
             broker.restart(kill=True)
     assert box.close(20) and box.counters()["delivered"] == 9
-    while not ear.heard.empty():
-        got.append(json.loads(ear.heard.get()[1])["after"]["id"])
+    while not listener.messages.empty():
+        ids.append(json.loads(listener.messages.get()[1])["after"]["id"])
     # what the broker acknowledged while the listener was away is the listener's loss
-    assert got == sorted(got) and set(got) <= {f"w{k}" for k in range(9)}
-    ear.close()
+    assert ids == sorted(ids) and set(ids) <= {f"w{k}" for k in range(9)}
+    listener.close()
 
 
 def test_mqtt_without_a_broker_says_so_and_sends_later(broker):
     broker.stop(kill=True)
-    one = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.2)
+    publisher = Mqtt(broker.host, broker.port, reconnect=0.02, timeout=0.2)
     with pytest.raises(Retry, match="no connection"):
-        one.send(event(), None)
+        publisher.send(event(), None)
     broker.start()
-    ear = Listener(broker)
-    one.timeout = 5.0
-    one.send(event(), None)
-    ear.until("axonal/events")
-    one.timeout = 0.2
+    listener = Listener(broker)
+    publisher.timeout = 5.0
+    publisher.send(event(), None)
+    listener.until("axonal/events")
+    publisher.timeout = 0.2
     late = threading.Event()
-    one.client.on_publish = lambda *a: (late.wait(5), one._acknowledged(*a))
+    publisher.client.on_publish = lambda *a: (late.wait(5), publisher._acknowledge(*a))
     with pytest.raises(Retry, match="acknowledged"):
-        one.send(event("end"), None)
+        publisher.send(event("end"), None)
     late.set()
-    one.timeout = 5.0
-    one.send(event("end"), None)  # the same message is waited for, and not sent twice
-    one.send(event(k=2), None)
-    found = [json.loads(ear.until("axonal/events"))["after"]["id"] for _ in range(2)]
-    assert found == ["w0", "w2"]
-    one.close()
-    ear.close()
+    publisher.timeout = 5.0
+    publisher.send(event("end"), None)  # the same message is waited for, and not sent twice
+    publisher.send(event(k=2), None)
+    ids = [json.loads(listener.until("axonal/events"))["after"]["id"] for _ in range(2)]
+    assert ids == ["w0", "w2"]
+    publisher.close()
+    listener.close()
 
 
 def test_mqtt_with_a_wrong_password_says_so(broker, monkeypatch):
@@ -352,21 +353,21 @@ def test_mqtt_with_a_wrong_password_says_so(broker, monkeypatch):
     broker.restart(kill=True)
     monkeypatch.setenv("WORD", "wrong")
     name = {"username": "me", "password_env": "WORD"}
-    one = Mqtt(broker.host, broker.port, timeout=0.3, **name)
+    publisher = Mqtt(broker.host, broker.port, timeout=0.3, **name)
     with pytest.raises(Retry, match=r"(?i)not authorized"):
-        one.send(event(), None)
-    one.close()
+        publisher.send(event(), None)
+    publisher.close()
 
 
 def sink(table):
-    return made("sink", SINKS, table)
+    return build("sink", SINKS, table)
 
 
 def test_sinks_from_tables(monkeypatch):
     assert isinstance(sink({"kind": "command", "argv": ["true"]}), Command)
-    one = sink({"kind": "webhook", "url": "https://localhost/x", "headers": {"A": "b"}})
-    assert isinstance(one, Webhook)
-    one.close()
+    hook = sink({"kind": "webhook", "url": "https://localhost/x", "headers": {"A": "b"}})
+    assert isinstance(hook, Webhook)
+    hook.close()
     with pytest.raises(InputError, match=f"one of {', '.join(SINKS)}, not 'carrier pigeon'"):
         sink({"kind": "carrier pigeon"})
     for table in [
@@ -406,7 +407,7 @@ def test_a_picture_of_events():
 
 
 def test_a_picture_of_samples():
-    packet = np.zeros(500, samples(2))
+    packet = np.zeros(500, sample_type(2))
     packet["t"] = np.arange(500) * 1000
     packet["value"][:, 0] = np.linspace(0, 1, 500)
     image = pixels(picture(packet, 100, 40))[..., 0]
@@ -426,25 +427,25 @@ size = st.integers(1, 30)
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(times, values, values), min_size=1, max_size=20), size, size, st.data())
-def test_anything_can_be_told_and_drawn(found, width, height, data):
-    found.sort(key=lambda row: row[0])
-    t = [row[0] for row in found]
+def test_anything_can_be_described_and_drawn(table, width, height, data):
+    table.sort(key=lambda row: row[0])
+    t = [row[0] for row in table]
     if data.draw(st.booleans()):
-        packet = np.zeros(len(t), samples(2))
-        packet["t"], packet["value"] = t, [row[1:] for row in found]
+        packet = np.zeros(len(t), sample_type(2))
+        packet["t"], packet["value"] = t, [row[1:] for row in table]
     else:
-        whole = st.integers(0, 65535)
-        x, y = (data.draw(st.lists(whole, min_size=len(t), max_size=len(t))) for _ in "xy")
+        place = st.integers(0, 65535)
+        x, y = (data.draw(st.lists(place, min_size=len(t), max_size=len(t))) for _ in "xy")
         packet = events(t, x, y, np.arange(len(t)) % 2)
     assert pixels(picture(packet, width, height)).shape[:2] == (height, width)
     assert "nan" not in summary(event(), packet)
 
 
 def test_a_summary_in_words():
-    told = summary(event(), CLIP)
+    text = summary(event(), CLIP)
     for part in ("front door", "rate", "10 of its 20", "4 rows", "75% are ON", "x 1 to 5"):
-        assert part in told
-    packet = np.zeros(4, samples(1))
+        assert part in text
+    packet = np.zeros(4, sample_type(1))
     packet["value"][:, 0] = [1, 2, 3, np.nan]
     assert "Channel 0: 1 to 3, mean 2," in summary(event(), packet)
     assert "clip" not in summary(event(), None)

@@ -8,7 +8,7 @@ from axonal.sense.detectors import DETECTORS, Classifier, Cusum, Evolving, Rate
 from axonal.sense.detectors.base import Alarm
 from axonal.sense.detectors.evolving import FREE, first_spike, resonate
 from axonal.sense.detectors.predictor import BETA, KAPPA, RHO, advance
-from axonal.sense.settings import made
+from axonal.sense.settings import build
 
 SMALL = {"trees": {"window": 20, "height": 4}, "evolving": {"neurons": 8, "memory": 300.0}}
 NAMES = sorted(DETECTORS)
@@ -24,12 +24,12 @@ def wave(count, features=3, seed=0):
     return np.sin(phase) + 0.05 * rng.normal(size=(count, features))
 
 
-def scores_of(one, rows):
-    found = []
+def scores_of(detector, rows):
+    scores = []
     for x in rows:
-        found.append(one.score_one(x))
-        one.learn_one(x)
-    return np.array(found)
+        scores.append(detector.score_one(x))
+        detector.learn_one(x)
+    return np.array(scores)
 
 
 def same(a, b):
@@ -41,56 +41,56 @@ def same(a, b):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_restored_detector_goes_on_and_later_rows_change_no_earlier_score(name):
     rows = wave(90)
-    whole = scores_of(make(name), rows)
+    straight = scores_of(make(name), rows)
     for cut in (0, 1, 17, 40, 55):
         first, second = make(name), make(name)
         before = scores_of(first, rows[:cut])
         second.restore(first.state())
-        assert np.array_equal(np.append(before, scores_of(second, rows[cut:])), whole)
-    assert (whole >= 0).all() and (whole <= 1).all()
+        assert np.array_equal(np.append(before, scores_of(second, rows[cut:])), straight)
+    assert (straight >= 0).all() and (straight <= 1).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scoring_changes_nothing_and_names_are_read_in_order(name):
-    one, named = make(name), make(name)
+    detector, named = make(name), make(name)
     for x in wave(60):
-        before = one.state()
-        score = one.score_one(x)
-        assert same(one.state(), before)
+        before = detector.state()
+        score = detector.score_one(x)
+        assert same(detector.state(), before)
         x_named = dict(zip("abc", x.tolist(), strict=True))
         assert named.score_one(x_named) == score
-        one.learn_one(x)
+        detector.learn_one(x)
         named.learn_one(x_named)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused_and_leaves_no_trace(name, bad):
-    one = make(name)
-    scores_of(one, wave(5))
-    before = one.state()
-    for call in (one.score_one, one.learn_one):
+def test_values_that_are_no_numbers_are_refused_and_change_nothing(name, bad):
+    detector = make(name)
+    scores_of(detector, wave(5))
+    before = detector.state()
+    for call in (detector.score_one, detector.learn_one):
         with pytest.raises(NotFinite, match="feature 1"):
             call([0.0, bad, 0.0])
         for wrong in ([1.0], [[1.0, 2.0, 3.0]], ["a", "b", "c"], []):
             with pytest.raises(InputError):
                 call(wrong)
-    assert same(one.state(), before)
+    assert same(detector.state(), before)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_strange_scores_high(name):
-    one, rows = make(name), wave(400)
-    usual = scores_of(one, rows)[200:]
-    assert one.score_one(rows[7] + 30) > np.quantile(usual, 0.99)
+def test_strange_values_score_high(name):
+    detector, rows = make(name), wave(400)
+    usual = scores_of(detector, rows)[200:]
+    assert detector.score_one(rows[7] + 30) > np.quantile(usual, 0.99)
 
 
 @pytest.mark.parametrize("name", ["evolving", "predictor", "rate", "trees"])
 def test_a_new_mean_is_strange_and_then_usual(name):
     options = {"rate": {"memory": 50.0}, "predictor": {"memory": 50.0}} | SMALL
-    one, rows = DETECTORS[name](**options.get(name, {})), wave(600)
-    calm = scores_of(one, rows).mean()
-    shifted = scores_of(one, rows + 5)
+    detector, rows = DETECTORS[name](**options.get(name, {})), wave(600)
+    calm = scores_of(detector, rows).mean()
+    shifted = scores_of(detector, rows + 5)
     assert shifted[:3].max() > max(0.3, calm)
     assert shifted[-100:].mean() < (shifted[:3].max() + calm) / 2
 
@@ -101,11 +101,11 @@ def test_memory_is_constant(name):
         inner = state.values() if isinstance(state, dict) else None
         return np.size(state) if inner is None else sum(map(size, inner))
 
-    one = make(name)
-    scores_of(one, wave(50))
-    early = size(one.state())
-    scores_of(one, 3 * np.random.default_rng(1).normal(size=(400, 3)))
-    assert size(one.state()) == early
+    detector = make(name)
+    scores_of(detector, wave(50))
+    early = size(detector.state())
+    scores_of(detector, 3 * np.random.default_rng(1).normal(size=(400, 3)))
+    assert size(detector.state()) == early
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,9 +116,9 @@ def test_a_state_of_another_kind_is_refused(name):
 
 def test_names_and_options_are_checked():
     with pytest.raises(InputError, match=r"detector: kind is one of rate, cusum.*not 'nose'"):
-        made("detector", DETECTORS, {"kind": "nose"})
+        build("detector", DETECTORS, {"kind": "nose"})
     with pytest.raises(InputError, match=r"detector: 'rate' has no option 'smell'; it takes"):
-        made("detector", DETECTORS, {"kind": "rate", "smell": 1})
+        build("detector", DETECTORS, {"kind": "rate", "smell": 1})
     wrong = [
         ("evolving", {"vigilance": 1.0}), ("evolving", {"neurons": 0}),
         ("evolving", {"spans": [-1.0]}), ("evolving", {"rest": 0.5}),
@@ -163,7 +163,7 @@ def test_the_first_spike_is_the_nearest_field(seed, neurons, features):
     assert winner == (np.argmin(latency) if latency.min() < 1 else -1)
 
 
-def test_resonance_stretches_the_winner_and_merges_what_it_covers():
+def test_resonance_stretches_the_winner_and_merges_neurons_inside_it():
     low, high = np.array([[0.0], [0.5], [3.0]]), np.array([[0.2], [0.6], [3.1]])
     won = np.array([1, 2, 3])
     resonate(np.array([0.8]), low, high, won, 0, 9)
@@ -172,21 +172,21 @@ def test_resonance_stretches_the_winner_and_merges_what_it_covers():
 
 
 def test_a_full_repository_replaces_the_neuron_that_won_least_recently():
-    one = Evolving(neurons=2, vigilance=0.05, spans=(1.0,))
+    detector = Evolving(neurons=2, vigilance=0.05, spans=(1.0,))
     for x in (0.0, 10.0, 0.0, 20.0):
-        one.learn_one([x])
-    assert sorted(one.low[:, 0].tolist()) == [0.0, 20.0]
-    assert one.score_one([0.0]) == 0 and one.won.tolist() == [3, 4]
+        detector.learn_one([x])
+    assert sorted(detector.low[:, 0].tolist()) == [0.0, 20.0]
+    assert detector.score_one([0.0]) == 0 and detector.won.tolist() == [3, 4]
 
 
 def test_evolving_counts_its_spikes_and_synapses():
-    one = Evolving(spans=(1.0, 1.0))
+    detector = Evolving(spans=(1.0, 1.0))
     for x in ([0.0, 0.0], [5.0, 5.0], [0.1, 0.0]):
-        one.learn_one(x)
-    total = one.counts().totals()
+        detector.learn_one(x)
+    total = detector.counts().totals()
     assert 3 * total["synops"] == (0 + 1 + 2) * 2  # neurons that were there, of 2 synapses each
     assert 3 * total["spikes"] == 2 + 2 + (2 + 1)
-    assert one.counts().samples == 3
+    assert detector.counts().samples == 3
 
 
 def test_adaptive_neurons_follow_their_equations():
@@ -201,15 +201,16 @@ def test_adaptive_neurons_follow_their_equations():
     assert np.allclose(v, h) and np.allclose(a, adapted)
 
 
-def test_the_predictor_learns_what_comes_next():
-    one, rows = DETECTORS["predictor"](rate=0.3), wave(1500, features=1)
+def test_the_predictor_learns_to_predict():
+    detector, rows = DETECTORS["predictor"](rate=0.3), wave(1500, features=1)
     errors = []
     for x in rows:
-        errors.append(one._measure(x))
-        one.learn_one(x)
-    assert np.mean(errors[-300:]) < 0.3 * np.mean(np.abs(np.diff(one.standard(rows)[:, 0])) * 3)
+        errors.append(detector._measure(x))
+        detector.learn_one(x)
+    steps = np.abs(np.diff(detector.standard(rows)[:, 0]))
+    assert np.mean(errors[-300:]) < 0.3 * np.mean(steps * 3)
     assert np.mean(errors[-300:]) < 0.6 * np.mean(errors[5:50])
-    assert one.counts().total("spikes") > 0
+    assert detector.counts().total("spikes") > 0
 
 
 def test_cusum_finds_a_small_shift_that_the_level_does_not():
@@ -222,27 +223,27 @@ def test_cusum_finds_a_small_shift_that_the_level_does_not():
 
 
 def test_a_classifier_averages_the_probability_of_its_target():
-    one = Classifier(lambda x: [0.0, x, 0.0], target=1, windows=2)
+    detector = Classifier(lambda x: [0.0, x, 0.0], target=1, windows=2)
     p = np.exp(2) / (np.exp(2) + 2)
-    assert one.score_one(2.0) == pytest.approx(p)
-    one.learn_one(2.0)
-    assert one.score_one(0.0) == pytest.approx((p + 1 / 3) / 2)
-    other = Classifier(one.run, target=1, windows=2)
-    other.restore(one.state())
-    assert other.score_one(0.0) == one.score_one(0.0) == pytest.approx(1 / 3)
+    assert detector.score_one(2.0) == pytest.approx(p)
+    detector.learn_one(2.0)
+    assert detector.score_one(0.0) == pytest.approx((p + 1 / 3) / 2)
+    other = Classifier(detector.run, target=1, windows=2)
+    other.restore(detector.state())
+    assert other.score_one(0.0) == detector.score_one(0.0) == pytest.approx(1 / 3)
     with pytest.raises(NotFinite):
-        one.score_one(np.nan)
+        detector.score_one(np.nan)
     with pytest.raises(InputError, match="3 classes"):
-        Classifier(one.run, target=3).score_one(1.0)
+        Classifier(detector.run, target=3).score_one(1.0)
     with pytest.raises(InputError):
-        Classifier(one.run, target=1, windows=0)
+        Classifier(detector.run, target=1, windows=0)
 
 
-def test_a_floor_keeps_what_was_constant_from_being_strange_at_once():
+def test_with_a_floor_constant_values_are_not_strange_at_once():
     plain, floored = Rate(), Rate(floor=1.0)
-    for one in (plain, floored):
+    for detector in (plain, floored):
         for _ in range(50):
-            one.learn_one([0.0])
+            detector.learn_one([0.0])
     assert plain.score_one([0.5]) > 0.99 and floored.score_one([0.5]) < 0.2
     assert Rate(floor=1.0).score_one([9.0]) == 0.0
     rising = Rate(floor=1.0, rising=True)

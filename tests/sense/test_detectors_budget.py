@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError, NotFinite
 from axonal.sense.detectors import Budget
-from axonal.sense.detectors.budget import exceeded
+from axonal.sense.detectors.budget import return_level
 
 LIFE = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -28,9 +28,9 @@ def test_new_life_wakes_within_a_factor_of_three_of_the_budget(name):
     assert min(rates) > 12 / 4 and max(rates) < 12 * 4
 
 
-def test_rarer_wakes_than_were_ever_seen_are_extrapolated():
+def test_wakes_rarer_than_any_peak_are_extrapolated():
     rng = np.random.default_rng(2)
-    levels = [exceeded(rng.exponential(size=1000), 1e-5) for _ in range(20)]
+    levels = [return_level(rng.exponential(size=1000), 1e-5) for _ in range(20)]
     assert 9 < np.median(levels) < 14  # ln(1e5) = 11.5; the largest of 1,000 is about 7
 
 
@@ -81,7 +81,7 @@ def test_equal_scores_never_wake():
     assert Budget(1.0).fit(np.full(100, 0.7), 100.0) > 0.7
 
 
-def test_what_can_not_be_is_refused():
+def test_impossible_budgets_are_refused():
     for wakes, options in ((0.0, {}), (3600.0, {}), (np.nan, {}), (1.0, {"merge": 0.0}),
                            (1.0, {"memory": 0.001}), (1.0, {"memory": 1e9})):  # fmt: skip
         with pytest.raises(InputError):

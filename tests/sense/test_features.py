@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.sense.features import LONGEST_GAP, Windows
-from axonal.sense.stream import events, samples
+from axonal.sense.stream import events, sample_type
 
 WIDTH, HEIGHT = 10, 6
 
@@ -16,26 +16,26 @@ def camera(seed: int, n: int, span: int) -> np.ndarray:
     return events(t, draw.integers(0, WIDTH, n), draw.integers(0, HEIGHT, n), t % 2)
 
 
-def told(windows: Windows, packets, keep=lambda packet: packet) -> list[tuple]:
-    found = [w for packet in packets for w in windows.push(packet, keep(packet))]
-    found += windows.advance(10**9)
-    return [(w.t_start_us, w.t_end_us, w.n_in, w.n_out, w.x.tolist()) for w in found]
+def cut(windows: Windows, packets, select=lambda packet: packet) -> list[tuple]:
+    closed = [w for packet in packets for w in windows.push(packet, select(packet))]
+    closed += windows.advance(10**9)
+    return [(w.t_start_us, w.t_end_us, w.n_in, w.n_out, w.x.tolist()) for w in closed]
 
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 60), max_size=5))
 def test_chunks_don_t_matter(seed, cuts):
     packet = camera(seed, 60, 5_000_000)
-    whole = told(Windows(0.1, WIDTH, HEIGHT, grid=3), [packet])
-    parts = told(Windows(0.1, WIDTH, HEIGHT, grid=3), np.split(packet, sorted(cuts)))
-    assert whole == parts
+    straight = cut(Windows(0.1, WIDTH, HEIGHT, grid=3), [packet])
+    parts = cut(Windows(0.1, WIDTH, HEIGHT, grid=3), np.split(packet, sorted(cuts)))
+    assert straight == parts
 
 
 def test_counts_are_those_of_the_events():
     packet = camera(0, 500, 3_000_000)
-    found = told(Windows(0.1, WIDTH, HEIGHT, grid=2), [packet], lambda p: p[p["p"] == 1])
-    assert sum(w[2] for w in found[:30]) == 500
-    assert sum(w[3] for w in found) == int((packet["p"] == 1).sum())
-    for start, end, _, _, x in found[:30]:
+    windows = cut(Windows(0.1, WIDTH, HEIGHT, grid=2), [packet], lambda p: p[p["p"] == 1])
+    assert sum(w[2] for w in windows[:30]) == 500
+    assert sum(w[3] for w in windows) == int((packet["p"] == 1).sum())
+    for start, end, _, _, x in windows[:30]:
         mine = packet[(packet["t"] >= start) & (packet["t"] < end) & (packet["p"] == 1)]
         cells = np.histogram2d(mine["y"], mine["x"], (2, 2), ((0, HEIGHT), (0, WIDTH)))[0]
         np.testing.assert_allclose(x, 2 * (np.sqrt(cells.ravel() + 3 / 8) - np.sqrt(3 / 8)))
@@ -48,7 +48,7 @@ def test_a_finer_grid_than_the_sensor_has_a_cell_a_pixel():
 
 
 def test_samples_have_mean_and_spread():
-    packet = np.zeros(4, samples(2))
+    packet = np.zeros(4, sample_type(2))
     packet["t"], packet["value"] = [0, 10, 20, 30], [[1, 0], [3, 0], [1, 0], [3, 8]]
     windows = Windows(0.001, 2, 1)
     [window] = [*windows.push(packet, packet), *windows.advance(1000)]
@@ -56,13 +56,13 @@ def test_samples_have_mean_and_spread():
 
 
 def test_each_row_can_be_a_window():
-    packet = np.zeros(3, samples(1))
+    packet = np.zeros(3, sample_type(1))
     packet["t"], packet["value"][:, 0] = [5, 7, 7], [1, 2, 3]
-    found = list(Windows(0, 1, 1).push(packet, packet))
-    assert [(w.t_start_us, w.x[0]) for w in found] == [(5, 1), (7, 2), (7, 3)]
+    windows = list(Windows(0, 1, 1).push(packet, packet))
+    assert [(w.t_start_us, w.x[0]) for w in windows] == [(5, 1), (7, 2), (7, 3)]
 
 
-def test_silence_is_told_but_a_leap_of_time_costs_nothing():
+def test_silence_has_windows_but_a_leap_of_time_costs_nothing():
     windows = Windows(0.1, 4, 4)
     first, late = events([0], [0], [0], [0]), events([2**60], [0], [0], [0])
     assert not list(windows.push(first, first))
@@ -73,15 +73,15 @@ def test_silence_is_told_but_a_leap_of_time_costs_nothing():
 
 
 @given(st.integers(0, 99), st.integers(0, 60))
-def test_restored_windows_go_on(seed, cut):
+def test_restored_windows_go_on(seed, place):
     packet = camera(seed, 60, 2_000_000)
     first, second = Windows(0.1, WIDTH, HEIGHT), Windows(0.1, WIDTH, HEIGHT)
-    whole = told(Windows(0.1, WIDTH, HEIGHT), [packet])
-    begun = list(first.push(packet[:cut], packet[:cut]))
+    straight = cut(Windows(0.1, WIDTH, HEIGHT), [packet])
+    before = list(first.push(packet[:place], packet[:place]))
     second.restore(first.state())
-    rest = told(second, [packet[cut:]])
-    assert [w[:4] for w in whole] == [
-        *[(w.t_start_us, w.t_end_us, w.n_in, w.n_out) for w in begun],
+    rest = cut(second, [packet[place:]])
+    assert [w[:4] for w in straight] == [
+        *[(w.t_start_us, w.t_end_us, w.n_in, w.n_out) for w in before],
         *[w[:4] for w in rest],
     ]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from axonal.core.errors import InputError
 from axonal.sense.filters import (
     FILTERS,
+    LEVELS,
     STCF,
     BackgroundActivity,
     HotPixel,
@@ -17,8 +18,7 @@ from axonal.sense.filters import (
     TimeSurface,
     reference,
 )
-from axonal.sense.filters.inhibited import LEVELS
-from axonal.sense.stream import EVENT, events, samples
+from axonal.sense.stream import EVENT, events, sample_type
 
 LOW, HIGH = -(2**63), 2**63 - 1
 NAMES = pytest.mark.parametrize("name", FILTERS)
@@ -53,16 +53,16 @@ def built(name, width=7, height=5, **options):
 @settings(max_examples=30, deadline=None)
 @given(packet=streams(), cuts=st.lists(st.integers(0, 60), max_size=3))
 def test_packets_and_restarts_change_no_bit(name, packet, cuts):
-    whole = built(name).score(packet)
-    parts, one = [], built(name)
+    straight = built(name).score(packet)
+    parts, stage = [], built(name)
     for part in np.split(packet, sorted(min(c, len(packet)) for c in cuts)):
-        parts.append(one.score(part))
+        parts.append(stage.score(part))
         other = built(name, threshold=123.0)
-        other.restore(one.state())
-        assert other.threshold == one.threshold
-        one.score(packet[-1:])  # what the first one does later doesn't reach the other
-        one = other
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
+        other.restore(stage.state())
+        assert other.threshold == stage.threshold
+        stage.score(packet[-1:])  # what the first stage does later doesn't reach the other
+        stage = other
+    np.testing.assert_array_equal(np.concatenate(parts), straight)
 
 
 SHAPE = (5, 7)
@@ -100,9 +100,9 @@ DEFINITIONS = {
 
 def defined(name, packet, options):
     """The reference's scores, by the options that it takes or their defaults."""
-    one, definition = built(name, **options), DEFINITIONS[name][0]
-    taken = list(inspect.signature(definition).parameters)[2:]
-    return definition(packet, SHAPE, *(getattr(one, option) for option in taken))
+    stage, definition = built(name, **options), DEFINITIONS[name][0]
+    names = list(inspect.signature(definition).parameters)[2:]
+    return definition(packet, SHAPE, *(getattr(stage, name) for name in names))
 
 
 @NAMES
@@ -110,17 +110,17 @@ def defined(name, packet, options):
 @given(packet=streams())
 def test_kernels_compute_what_the_reference_defines(name, packet):
     for options in DEFINITIONS[name][1]:
-        found = built(name, **options).score(packet)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, defined(name, packet, options), rtol=2e-5, atol=1e-7)
+        scores = built(name, **options).score(packet)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, defined(name, packet, options), rtol=2e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["lif_trace", "time_surface", "hot_pixel"])
 def test_traces_stay_exact_over_many_moves_of_their_base(name):
     # 300 us of tau: 2 s are 6,700 of them, 170 times the most that a base is kept for
     packet = noise(rate=400, seconds=2.0, width=7, height=5, seed=1)
-    wanted = defined(name, packet, {"tau": 300.0})
-    np.testing.assert_allclose(built(name, tau=300.0).score(packet), wanted, rtol=1e-5, atol=1e-9)
+    expected = defined(name, packet, {"tau": 300.0})
+    np.testing.assert_allclose(built(name, tau=300.0).score(packet), expected, rtol=1e-5, atol=1e-9)
 
 
 @NAMES
@@ -130,26 +130,26 @@ def test_traces_stay_exact_over_many_moves_of_their_base(name):
 )
 def test_time_and_place_are_relative(name, packet, dx, dy, dt):
     here, there = packet.copy(), packet.copy()
-    for one, right, down in ((here, 10, 10), (there, 10 + dx, 10 + dy)):  # far from every rim
-        one["x"] += np.uint16(right)
-        one["y"] += np.uint16(down)
+    for moved, right, down in ((here, 10, 10), (there, 10 + dx, 10 + dy)):  # far from every rim
+        moved["x"] += np.uint16(right)
+        moved["y"] += np.uint16(down)
     there["t"] += dt
     np.testing.assert_array_equal(built(name, 31, 31).score(there), built(name, 31, 31).score(here))
 
 
 @NAMES
 def test_silence_gives_silence_and_a_lonely_event_no_support(name):
-    one = built(name)
-    assert one(np.empty(0, EVENT)).shape == (0,) and one.score(np.empty(0, EVENT)).shape == (0,)
-    kept = one(events([5], [3], [2], [1]))
-    assert kept.dtype == EVENT and len(kept) == (name not in (*CORRELATIONS, "inhibited_trace"))
+    stage = built(name)
+    assert stage(np.empty(0, EVENT)).shape == (0,) and stage.score(np.empty(0, EVENT)).shape == (0,)
+    passed = stage(events([5], [3], [2], [1]))
+    assert passed.dtype == EVENT and len(passed) == (name not in (*CORRELATIONS, "inhibited_trace"))
 
 
 @NAMES
 def test_all_of_int64_is_time(name):
-    one = built(name)
+    stage = built(name)
     packet = events([LOW, LOW, LOW + 1, 0, HIGH - 1, HIGH], [3, 4, 3, 3, 3, 4], [2] * 6, [1] * 6)
-    scores = np.concatenate([one.score(packet[:3]), one.score(packet[3:])])
+    scores = np.concatenate([stage.score(packet[:3]), stage.score(packet[3:])])
     first = built(name).score(packet[:1])
     assert not np.isnan(scores).any() and scores[0] == first[0]
     if name == "lif_trace":
@@ -160,20 +160,20 @@ def test_all_of_int64_is_time(name):
 
 @NAMES
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [((9, 7, 0), r"event 2 .* at \(7, 0\)"), ((9, 0, 5), r"\(0, 5\)"), ((6, 0, 0), "and 6 us")],
 )
-def test_what_no_sensor_sends_is_refused_and_forgotten(name, row, said):
-    good, one, other = events([5, 7], [1, 2], [1, 1], [0, 1]), built(name), built(name)
+def test_impossible_events_are_refused_and_change_nothing(name, row, message):
+    good, stage, other = events([5, 7], [1, 2], [1, 1], [0, 1]), built(name), built(name)
     t, x, y = row
-    with pytest.raises(InputError, match=said):
-        one.score(np.concatenate([good, events([t], [x], [y], [1])]))
-    np.testing.assert_array_equal(one.score(good), other.score(good))
+    with pytest.raises(InputError, match=message):
+        stage.score(np.concatenate([good, events([t], [x], [y], [1])]))
+    np.testing.assert_array_equal(stage.score(good), other.score(good))
     with pytest.raises(InputError, match=r"event 0 .* before 7 us"):
-        one.score(events([6], [0], [0], [1]))
-    for packet in (np.zeros(3, samples(1)), np.zeros((2, 2), EVENT), np.zeros(3)):
+        stage.score(events([6], [0], [0], [1]))
+    for packet in (np.zeros(3, sample_type(1)), np.zeros((2, 2), EVENT), np.zeros(3)):
         with pytest.raises(InputError, match="packets of events"):
-            one.score(packet)
+            stage.score(packet)
 
 
 def test_options_out_of_range_are_refused():
@@ -196,17 +196,17 @@ def test_options_out_of_range_are_refused():
 
 def test_packets_of_any_layout():
     packet = noise(50, 0.2, 7, 5, 0)
-    wanted = LIFTrace(7, 5).score(packet[::2].copy())
+    expected = LIFTrace(7, 5).score(packet[::2].copy())
     read_only = packet.copy()
     read_only.flags.writeable = False
-    np.testing.assert_array_equal(LIFTrace(7, 5).score(packet[::2]), wanted)
-    np.testing.assert_array_equal(LIFTrace(7, 5).score(read_only[::2]), wanted)
+    np.testing.assert_array_equal(LIFTrace(7, 5).score(packet[::2]), expected)
+    np.testing.assert_array_equal(LIFTrace(7, 5).score(read_only[::2]), expected)
 
 
-def test_what_each_keeps():
-    def scores(one, *rows):
+def test_each_score_on_a_few_events():
+    def scores(stage, *rows):
         t, x, y, p = zip(*rows, strict=True)
-        return one.score(events(t, x, y, p)).tolist()
+        return stage.score(events(t, x, y, p)).tolist()
 
     assert scores(Refractory(9, 9), (0, 1, 1, 1), (900, 1, 1, 0), (1950, 1, 1, 0)) == [
         np.inf,
@@ -220,10 +220,10 @@ def test_what_each_keeps():
     assert scores(STCF(9, 9, radius=3), *rows)[3] == -30
     assert scores(STCF(9, 9, k=1, same_polarity=True), *rows)[2] == -np.inf
     lif = LIFTrace(9, 9, tau=10.0)
-    wanted = [1, 1 + np.exp(-1), 1 + np.exp(-2) + np.exp(-3), 1 + np.exp(-1)]
-    np.testing.assert_allclose(scores(lif, *rows), wanted, rtol=1e-6)
-    wanted = np.array([0, np.exp(-1), 0, 0]) / 9
-    np.testing.assert_allclose(scores(TimeSurface(9, 9, tau=10.0), *rows), wanted, rtol=1e-6)
+    expected = [1, 1 + np.exp(-1), 1 + np.exp(-2) + np.exp(-3), 1 + np.exp(-1)]
+    np.testing.assert_allclose(scores(lif, *rows), expected, rtol=1e-6)
+    expected = np.array([0, np.exp(-1), 0, 0]) / 9
+    np.testing.assert_allclose(scores(TimeSurface(9, 9, tau=10.0), *rows), expected, rtol=1e-6)
 
 
 def test_hot_pixels_go_and_edges_stay():
@@ -236,34 +236,34 @@ def test_hot_pixels_go_and_edges_stay():
     for clean, least in ((quiet, 0.999), (edge, 0.98)):
         both = np.concatenate([clean, hot])
         order = np.argsort(both["t"], kind="stable")
-        kept = HotPixel(16, 16).score(both[order]) >= HotPixel(16, 16).threshold
+        passed = HotPixel(16, 16).score(both[order]) >= HotPixel(16, 16).threshold
         is_hot = order >= len(clean)
-        assert kept[~is_hot].mean() > least and kept[is_hot].mean() < 0.05
+        assert passed[~is_hot].mean() > least and passed[is_hot].mean() < 0.05
 
 
 @pytest.mark.parametrize("name", CORRELATIONS)
 def test_chance_passes_at_the_rate_that_was_asked_for(name):
-    one = built(name, 32, 32)
-    before = one.state()
-    assert one.calibrate(noise(5, 4.0, 32, 32, seed=0), rate=0.5, seed=3) is one
-    np.testing.assert_array_equal(one.state()["map"], before["map"])
+    stage = built(name, 32, 32)
+    before = stage.state()
+    assert stage.calibrate(noise(5, 4.0, 32, 32, seed=0), rate=0.5, seed=3) is stage
+    np.testing.assert_array_equal(stage.state()["map"], before["map"])
     fresh = noise(5, 4.0, 32, 32, seed=1)
-    one.score(noise(5, 4.0, 32, 32, seed=2))
+    stage.score(noise(5, 4.0, 32, 32, seed=2))
     fresh["t"] += 4_000_000
-    assert len(one(fresh)) / (4.0 * 32 * 32) == pytest.approx(0.5, rel=0.15)
-    again = dataclasses.replace(one).calibrate(noise(5, 4.0, 32, 32, seed=0), rate=0.5, seed=3)
-    assert again.threshold == one.threshold
+    assert len(stage(fresh)) / (4.0 * 32 * 32) == pytest.approx(0.5, rel=0.15)
+    again = dataclasses.replace(stage).calibrate(noise(5, 4.0, 32, 32, seed=0), rate=0.5, seed=3)
+    assert again.threshold == stage.threshold
 
 
 def test_a_sample_without_time_or_a_rate_below_0_calibrates_nothing():
-    one, sample = LIFTrace(8, 8), noise(5, 1.0, 8, 8, 0)
+    stage, sample = LIFTrace(8, 8), noise(5, 1.0, 8, 8, 0)
     for bad, rate in ((sample[:0], 1.0), (sample[:1], 1.0), (sample, -1.0), (sample, np.nan)):
         with pytest.raises(InputError, match="calibrate"):
-            one.calibrate(bad, rate)
-    assert one.threshold == LIFTrace(8, 8).threshold
-    none = one.calibrate(sample, 0.0).threshold
-    assert none > one.calibrate(sample, 1.0).threshold > 1
-    assert one.calibrate(sample, 1e6).threshold == -np.inf
+            stage.calibrate(bad, rate)
+    assert stage.threshold == LIFTrace(8, 8).threshold
+    none = stage.calibrate(sample, 0.0).threshold
+    assert none > stage.calibrate(sample, 1.0).threshold > 1
+    assert stage.calibrate(sample, 1e6).threshold == -np.inf
 
 
 def test_a_moving_edge_stands_out_of_noise():
@@ -282,6 +282,6 @@ def test_a_moving_edge_stands_out_of_noise():
 
 @pytest.mark.parametrize("rate", [1.0, 7.0, 30.0])
 def test_an_inhibited_trace_lets_as_much_noise_through_at_any_rate(rate):
-    one = built("inhibited_trace", 32, 32, passes=0.2)
-    kept = one(noise(rate, 8, 32, 32, seed=1))
-    assert 0.07 < len(kept) / 8 / 32**2 < 0.5
+    stage = built("inhibited_trace", 32, 32, passes=0.2)
+    passed = stage(noise(rate, 8, 32, 32, seed=1))
+    assert 0.07 < len(passed) / 8 / 32**2 < 0.5

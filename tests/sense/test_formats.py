@@ -1,4 +1,4 @@
-"""Readers against encoders written apart from them; damage; writers."""
+"""Readers against independent encoders; damage; writers."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
 from axonal.sense.formats import FORMATS, open_file, save, tables
-from axonal.sense.stream import EVENT, events, samples
+from axonal.sense.stream import EVENT, events, sample_type
 
 SIDE = 34  # of the camera in every recording here
 
@@ -168,8 +168,8 @@ def folder(tmp_path_factory):
 
 
 def read(path, **options):
-    found = list(open_file(path, **options))
-    return np.concatenate(found) if found else np.empty(0, EVENT)
+    packets = list(open_file(path, **options))
+    return np.concatenate(packets) if packets else np.empty(0, EVENT)
 
 
 def written(folder, name, packet):
@@ -181,14 +181,13 @@ def written(folder, name, packet):
 @pytest.mark.parametrize("name", ENCODERS)
 @settings(max_examples=8)
 @given(st.integers(0, 200), st.integers(0, 9), st.integers(16, 90), st.integers(0, 250))
-def test_what_was_encoded_is_read_whole_and_from_anywhere(name, folder, count, seed, most, at):
+def test_encoded_events_are_read_from_anywhere(name, folder, count, seed, most, at):
     packet = drawn(count + (ENCODERS[name][1] == "csv"), seed=seed)
     path = written(folder, name, packet)
     source = open_file(path, packet=most, size=SIZES.get(name, (SIDE, SIDE)))
-    found = list(source)
-    assert all(0 < len(part) <= most for part in found)
-    whole = np.concatenate([np.empty(0, EVENT), *found])
-    np.testing.assert_array_equal(whole, packet)
+    parts = list(source)
+    assert all(0 < len(part) <= most for part in parts)
+    np.testing.assert_array_equal(np.concatenate([np.empty(0, EVENT), *parts]), packet)
     assert (source.position, source.dropped, source.held) == (len(packet), 0, 0)
     source.seek(min(at, len(packet)))
     rest = np.concatenate([np.empty(0, EVENT), *source])
@@ -214,7 +213,7 @@ def test_a_source_goes_on_where_it_was_left(name, folder):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_format_is_told_by_content_or_else_by_name(name, folder):
+def test_a_format_is_recognised_by_content_or_else_by_name(name, folder):
     encode, form, file = ENCODERS[name]
     packet = drawn(50)
     (folder / file).write_bytes(encode(packet))
@@ -224,7 +223,7 @@ def test_a_format_is_told_by_content_or_else_by_name(name, folder):
     assert others == []
 
 
-def test_what_is_no_format_is_refused_with_a_list(folder):
+def test_an_unknown_format_is_refused_with_a_list(folder):
     (folder / "what").write_bytes(b"hello")
     with pytest.raises(InputError, match="evt2, evt3, dat"):
         open_file(folder / "what")
@@ -249,12 +248,12 @@ def test_evt3_joins_times_as_its_document_says_and_spreads_vectors(folder):
     ]
     (folder / "a.raw").write_bytes(np.array(words, "<u2").tobytes())
     source = open_file(folder / "a.raw", "evt3", size=(SIDE, SIDE), strict=False)
-    found = np.concatenate(list(source))
+    packet = np.concatenate(list(source))
     end, wrap = 4095 << 12, 1 << 24
     t = [end + 4000, *[end + 4001] * 6, wrap, wrap + 9]
     x = [30, 31, 3, 14, 15, 22, 1, 2, 3]
     expected = events(t, x, [7] * 8 + [9], [1, 0, 1, 1, 1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(packet, expected)
     assert source.dropped == 1
     with pytest.raises(FileError, match=r"a\.raw, byte 0: no time"):
         read(folder / "a.raw", format="evt3", size=(SIDE, SIDE))
@@ -281,8 +280,8 @@ def test_times_that_wrap_go_on(name, steps, folder):
 def test_40_bits_count_what_overflowed(folder):
     rows = [(1, 2, 0, 0, 5), (0, 240, 0, 0, 0), (0, 240, 9, 9, 9), (3, 4, 128, 0, 6)]
     (folder / "a.bin").write_bytes(bytes(np.ravel(rows).tolist()))
-    found = read(folder / "a.bin", packet=16)
-    np.testing.assert_array_equal(found, events([5, 2 * 8192 + 6], [1, 3], [2, 4], [0, 1]))
+    packet = read(folder / "a.bin", packet=16)
+    np.testing.assert_array_equal(packet, events([5, 2 * 8192 + 6], [1, 3], [2, 4], [0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -294,14 +293,14 @@ def test_40_bits_count_what_overflowed(folder):
         ("% evt 2.0\n% geometry 12x34\n", (12, 34)),
     ],
 )
-def test_the_size_of_a_camera_is_found_in_the_header(head, size, folder):
+def test_the_size_of_a_camera_is_read_from_the_header(head, size, folder):
     (folder / "a.raw").write_text(head)
     source = open_file(folder / "a.raw")
     assert (source.width, source.height) == size and list(source) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "error", "message"),
     [
         (b"% evt 2.0\n", InputError, "pass size="),
         (b"% evt 2.0\n% geometry 99999x99999\n", FileError, "99999 x 99999"),
@@ -317,9 +316,9 @@ def test_the_size_of_a_camera_is_found_in_the_header(head, size, folder):
         (b"", InputError, "pass format="),
     ],
 )
-def test_what_is_missing_or_unknown_in_a_header_is_named(content, error, said, folder):
+def test_gaps_and_unknowns_in_a_header_are_named(content, error, message, folder):
     (folder / "a.xyz").write_bytes(content)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         open_file(folder / "a.xyz")
 
 
@@ -329,7 +328,7 @@ def ordered(packet, last, width, height):
         inside = (packet["x"] < width) & (packet["y"] < height) & (packet["p"] <= 1)
         assert inside.all()
     else:
-        assert packet.dtype == samples(width) and np.isfinite(packet["value"]).all()
+        assert packet.dtype == sample_type(width) and np.isfinite(packet["value"]).all()
     return packet["t"][-1]
 
 
@@ -345,7 +344,7 @@ def idx():
     return b"\0\0\x08\3" + struct.pack(">III", 40, 2, 3) + bytes(range(240))
 
 
-WHOLE = {name: (encode(drawn(90)), form) for name, (encode, form, _) in ENCODERS.items()} | {
+UNDAMAGED = {name: (encode(drawn(90)), form) for name, (encode, form, _) in ENCODERS.items()} | {
     "wav": (sound(), "wav"),
     "idx": (idx(), "idx"),
     "idx.gz": (gzip.compress(idx()), "idx"),
@@ -378,23 +377,23 @@ def damaged(content, damage):
     return bytes(raw)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", UNDAMAGED)
 @settings(max_examples=40)
 @given(DAMAGE, st.booleans())
 def test_damage_gives_packets_in_bounds_or_an_error_that_names_the_file(
     name, folder, damage, strict
 ):
-    content, form = WHOLE[name]
+    content, form = UNDAMAGED[name]
     (folder / "fuzz").write_bytes(damaged(content, damage))
     options = {"strict": strict, "packet": 16, "unit": "us", "rate": 30.0}
-    last, said = np.iinfo(np.int64).min, "fuzz"
+    last, message = np.iinfo(np.int64).min, "fuzz"
     try:
         source = open_file(folder / "fuzz", form, size=SIZES.get(name, (SIDE, SIDE)), **options)
         for packet in source:
             last = ordered(packet, last, source.width, source.height)
     except FileError as error:
-        said = str(error)
-    assert "fuzz" in said
+        message = str(error)
+    assert "fuzz" in message
 
 
 @pytest.mark.parametrize(
@@ -417,8 +416,7 @@ def test_time_that_runs_backwards_is_refused_with_its_place_or_held(name, unit, 
     held = np.maximum.accumulate(packet["t"])
     path, size_of = written(folder, name, packet), {"size": SIZES.get(name, (SIDE, SIDE))}
     source = open_file(path, strict=False, **size_of)
-    found = np.concatenate(list(source))
-    np.testing.assert_array_equal(found["t"], held)
+    np.testing.assert_array_equal(np.concatenate(list(source))["t"], held)
     assert source.held == np.count_nonzero(held != packet["t"]) > 0 and source.dropped == 0
     before = len(ENCODERS[name][0](packet[:21])) - size
     where = {"byte": before, "row": 20, "line": 22}[unit]
@@ -464,11 +462,11 @@ def test_sound_becomes_samples(folder):
                 b"".join(int(v).to_bytes(width, "little", signed=width > 1) for v in wide.flat)
             )
         source = open_file(folder / "a.wav", packet=64)
-        found = np.concatenate(list(source))
-        assert (source.width, source.height, found.dtype) == (2, 1, samples(2))
-        np.testing.assert_array_equal(found["t"], np.arange(600) * 125)
+        packet = np.concatenate(list(source))
+        assert (source.width, source.height, packet.dtype) == (2, 1, sample_type(2))
+        np.testing.assert_array_equal(packet["t"], np.arange(600) * 125)
         scale = 1 / 128 * (values // 8) if width == 1 else values / 32768
-        np.testing.assert_allclose(found["value"], scale, atol=1e-7)
+        np.testing.assert_allclose(packet["value"], scale, atol=1e-7)
     (folder / "a.wav").write_bytes(sound()[:-8])
     with pytest.raises(FileError, match="frame 598: the end, of 600"):
         list(open_file(folder / "a.wav"))
@@ -482,10 +480,10 @@ def test_a_table_of_records_becomes_samples_at_a_rate(folder):
         with pytest.raises(InputError, match="pass rate="):
             open_file(folder / "x-idx3-ubyte")
         source = open_file(folder / "x-idx3-ubyte", rate=4, packet=16)
-        found = np.concatenate(list(source))
+        packet = np.concatenate(list(source))
         assert (source.width, source.height) == (6, 1)
-        np.testing.assert_array_equal(found["t"], np.arange(40) * 250_000)
-        np.testing.assert_array_equal(found["value"], np.arange(240).reshape(40, 6))
+        np.testing.assert_array_equal(packet["t"], np.arange(40) * 250_000)
+        np.testing.assert_array_equal(packet["value"], np.arange(240).reshape(40, 6))
     (folder / "x-idx3-ubyte").write_bytes(idx()[:-7])
     with pytest.raises(FileError, match="row 38: the end, of 40"):
         list(open_file(folder / "x-idx3-ubyte", rate=4))
@@ -514,13 +512,13 @@ def test_text_becomes_samples_at_the_times_it_states(header, times, options, fol
     first = "note," if header.startswith("n,") else ""
     rows = "".join(f"{first}{t},{i},{i / 2}\n" for i, t in enumerate(times))
     (folder / "a.csv").write_text(f"\ufeff{header}\n\n{rows}", encoding="utf-8")
-    found = read(folder / "a.csv", **options)
-    assert found["t"].tolist() == [int(START.timestamp() + i) * 10**6 for i in range(3)]
-    assert found["value"].tolist() == [[i, i / 2] for i in range(3)]
+    packet = read(folder / "a.csv", **options)
+    assert packet["t"].tolist() == [int(START.timestamp() + i) * 10**6 for i in range(3)]
+    assert packet["value"].tolist() == [[i, i / 2] for i in range(3)]
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "error", "message"),
     [
         ("t,a\n1,2\n", InputError, "pass unit="),
         ("a,b\n1,2\n", FileError, "no header with a column of times"),
@@ -534,13 +532,13 @@ def test_text_becomes_samples_at_the_times_it_states(header, times, options, fol
         ("t_s,x,y,p\n1,2,3,1\n", InputError, "pass size="),
     ],
 )
-def test_text_that_is_no_table_is_refused_with_its_line(content, error, said, folder):
+def test_text_that_is_no_table_is_refused_with_its_line(content, error, message, folder):
     (folder / "a.csv").write_text(content)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         list(open_file(folder / "a.csv"))
 
 
-def test_rows_of_an_npz_may_lie_in_one_array_and_need_a_unit_if_not_whole(folder):
+def test_rows_of_an_npz_may_lie_in_one_array_and_need_a_unit_if_not_integers(folder):
     packet = drawn(50)
     np.savez(folder / "a.npz", packet)
     np.testing.assert_array_equal(read(folder / "a.npz", size=(SIDE, SIDE)), packet)
@@ -595,7 +593,7 @@ def absurd_hdf5(shape, **options):
         sound()[:40] + b"\xff\xff\xff\x7f" + sound()[44:],
     ],
 )
-def test_what_announces_the_absurd_costs_no_memory(content, folder):
+def test_absurd_sizes_in_headers_cost_no_memory(content, folder):
     (folder / "absurd").write_bytes(content)
     tracemalloc.start()
     try:
@@ -621,19 +619,18 @@ def test_memory_does_not_grow_with_the_file(folder):
 @given(
     st.integers(0, 300), st.integers(0, 99), st.integers(1, 2**33), st.lists(st.integers(0, 300))
 )
-def test_what_was_written_reads_back_equal(folder, count, seed, longest, cuts):
+def test_written_files_read_back_equal(folder, count, seed, longest, cuts):
     packet = drawn(count, longest, seed)
     parts = np.split(packet, sorted(cuts))
     for name in ("b.raw", "b.npz"):
         source = open_file(save(folder / name, iter(parts), SIDE, SIDE))
         assert (source.width, source.height) == (SIDE, SIDE)
         if count or name == "b.raw":
-            found = np.concatenate([np.empty(0, EVENT), *source])
-            np.testing.assert_array_equal(found, packet)
+            np.testing.assert_array_equal(np.concatenate([np.empty(0, EVENT), *source]), packet)
 
 
 def test_samples_are_written_as_npz(folder):
-    packet = np.zeros(100, samples(3))
+    packet = np.zeros(100, sample_type(3))
     packet["t"], packet["value"] = np.arange(100) * 7, np.arange(300).reshape(-1, 3)
     source = open_file(save(folder / "s.npz", np.split(packet, 4), 3, 1), packet=16)
     assert (source.width, source.height) == (3, 1)
@@ -650,7 +647,7 @@ def test_writers_refuse_what_would_not_read_back(suffix, folder):
         [good, good],
         [events([5, 6], [0, 2], [0, 1], [0, 1])],
         [events([5, 6], [0, 1], [0, 1], [0, 2])],
-        [good, np.zeros(2, samples(1))],
+        [good, np.zeros(2, sample_type(1))],
     ):
         with pytest.raises(InputError, match="save"):
             save(path, wrong, 2, 2)
@@ -679,8 +676,7 @@ def test_aedat4_is_read_by_a_process_that_may_die_or_fall_silent(folder, monkeyp
     source.seek(2990)
     assert len(next(iter(source))) == 10
     source.close()
-    whole = path.read_bytes()
-    path.write_bytes(whole[:200])
+    path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(FileError, match=r"a\.aedat4: dv-processing can't read it"):
         open_file(path)
     monkeypatch.setattr(tables, "SILENCE", 0.0)

@@ -45,33 +45,33 @@ def maker(width: int, tau: float = 1.0) -> tuple:
     return width, tau
 
 
-def test_what_is_written_is_read():
-    found = settings.parse(GOOD)
-    assert (found.watch.name, found.window.seconds, found.wake.cooldown) == ("yard", 0.05, 10)
-    assert [table["kind"] for table in found.detector] == ["rate", "cusum"]
-    assert found.model.joules_per_call == (0.5, 1.0, 2.0)
-    assert found.build("filter", 0, {"lif_trace": maker}, 3) == (3, 10000.0)
+def test_settings_are_read():
+    parsed = settings.parse(GOOD)
+    assert (parsed.watch.name, parsed.window.seconds, parsed.wake.cooldown) == ("yard", 0.05, 10)
+    assert [table["kind"] for table in parsed.detector] == ["rate", "cusum"]
+    assert parsed.model.joules_per_call == (0.5, 1.0, 2.0)
+    assert parsed.build("filter", 0, {"lif_trace": maker}, 3) == (3, 10000.0)
 
 
 def test_dumped_settings_are_the_same_settings():
-    found = settings.parse(GOOD)
-    again = settings.parse(found.dump())
-    assert again.dump() == found.dump()
-    assert tomllib.loads(found.dump())["detector"] == tomllib.loads(GOOD)["detector"]
+    parsed = settings.parse(GOOD)
+    again = settings.parse(parsed.dump())
+    assert again.dump() == parsed.dump()
+    assert tomllib.loads(parsed.dump())["detector"] == tomllib.loads(GOOD)["detector"]
     for name in ("watch", "source", "filter", "window", "detector", "sink", "wake", "model"):
-        assert getattr(again, name) == getattr(found, name)
+        assert getattr(again, name) == getattr(parsed, name)
 
 
 def test_the_fingerprint_follows_what_makes_scores():
-    found = settings.parse(GOOD)
+    parsed = settings.parse(GOOD)
     same = GOOD.replace("0.5\n\n[[det", "0.7\n\n[[det").replace("cooldown = 10", "cooldown = 20")
-    assert settings.parse(same).fingerprint() == found.fingerprint()
+    assert settings.parse(same).fingerprint() == parsed.fingerprint()
     other = settings.parse(GOOD.replace("10000.0", "20000.0"))
-    assert other.fingerprint() != found.fingerprint()
+    assert other.fingerprint() != parsed.fingerprint()
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "told"),
+    ("old", "new", "line", "message"),
     [
         ('name = "yard"', "nam = 1", 2, "no 'nam'; there are name"),
         ('name = "yard"', "name = 1", 2, "name is a str, not 1"),
@@ -84,15 +84,15 @@ def test_the_fingerprint_follows_what_makes_scores():
         ("tau = 10000.0", "tau 1", 9, "line 9"),
     ],
 )
-def test_mistakes_are_told_with_their_line(old, new, line, told):
+def test_mistakes_are_named_by_line(old, new, line, message):
     assert old in GOOD
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         settings.parse(GOOD.replace(old, new), "watch.toml")
     assert f"line {line}" in str(caught.value) and "watch.toml" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('kind = "lif_trace"', 'kind = "lif"', "line 7: .*kind is one of lif_trace, not 'lif'"),
         ('kind = "lif_trace"', "", "line 7: .*not None"),
@@ -101,10 +101,10 @@ def test_mistakes_are_told_with_their_line(old, new, line, told):
         ("tau = 10000.0", 'tau = "x"', "line 7: "),
     ],
 )
-def test_kinds_and_options_are_checked_when_they_are_built(old, new, told):
-    found = settings.parse(GOOD.replace(old, new))
-    with pytest.raises(InputError, match=told):
-        found.build("filter", 0, {"lif_trace": maker}, 3)
+def test_kinds_and_options_are_checked_when_they_are_built(old, new, message):
+    parsed = settings.parse(GOOD.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        parsed.build("filter", 0, {"lif_trace": maker}, 3)
 
 
 @given(st.text(max_size=60))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.sense.sources import Cochlea, Encoded, Population, Radar, SendOnDelta
-from axonal.sense.sources.sound import FLOOR
-from axonal.sense.stream import EVENT, samples
+from axonal.sense.sources.encoders import FLOOR
+from axonal.sense.stream import EVENT, sample_type
 
 RATE = 8000
 NOTHING = np.empty(0, EVENT)
 
 
-def sampled(values, step=1000):
+def sample_packet(values, step=1000):
     values = np.asarray(values, np.float32)
-    packet = np.empty(len(values), samples(values.shape[1]))
+    packet = np.empty(len(values), sample_type(values.shape[1]))
     packet["value"], packet["t"] = values, step * np.arange(len(values))
     return packet
 
@@ -26,7 +26,7 @@ def sampled(values, step=1000):
 def tone(frequency, seconds=0.5, loud=0.5, microphones=1):
     t = np.arange(round(seconds * RATE)) / RATE
     wave = loud * np.sin(2 * np.pi * frequency * t)
-    return sampled(np.stack([wave] * microphones, 1), 1_000_000 // RATE)
+    return sample_packet(np.stack([wave] * microphones, 1), 1_000_000 // RATE)
 
 
 KINDS = {
@@ -38,30 +38,31 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 60), max_size=6))
-def test_in_pieces_and_restored_as_whole(kind, seed, sizes):
+def test_pieces_and_restarts_change_nothing(kind, seed, sizes):
     rng = np.random.default_rng(seed)
-    packet = sampled(np.cumsum(rng.normal(0, 0.3, (sum(sizes), 2)), 0).clip(-3, 3))
-    whole = KINDS[kind]()
-    wanted = np.concatenate([whole.encode(packet), whole.flush()])
-    assert (np.diff(wanted["t"]) >= 0).all()
-    assert wanted["x"].max(initial=0) < whole.width and wanted["y"].max(initial=0) < whole.height
-    got, one, at = [], KINDS[kind](), 0
+    packet = sample_packet(np.cumsum(rng.normal(0, 0.3, (sum(sizes), 2)), 0).clip(-3, 3))
+    straight = KINDS[kind]()
+    expected = np.concatenate([straight.encode(packet), straight.flush()])
+    assert (np.diff(expected["t"]) >= 0).all()
+    assert expected["x"].max(initial=0) < straight.width
+    assert expected["y"].max(initial=0) < straight.height
+    parts, encoder, at = [], KINDS[kind](), 0
     for size in sizes:
         again = KINDS[kind]()
-        again.restore(one.state())
-        one, at = again, at + size
-        got.append(one.encode(packet[at - size : at]))
-    np.testing.assert_array_equal(np.concatenate([NOTHING, *got, one.flush()]), wanted)
+        again.restore(encoder.state())
+        encoder, at = again, at + size
+        parts.append(encoder.encode(packet[at - size : at]))
+    np.testing.assert_array_equal(np.concatenate([NOTHING, *parts, encoder.flush()]), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_number_is_refused(kind):
-    packet = sampled(np.zeros((5, 2)))
+def test_values_that_are_no_numbers_are_refused(kind):
+    packet = sample_packet(np.zeros((5, 2)))
     packet["value"][3, 1] = math.nan
     with pytest.raises(InputError, match="sample 3"):
         KINDS[kind]().encode(packet)
     with pytest.raises(InputError, match="2 channels"):
-        KINDS[kind]().encode(sampled(np.zeros((5, 3))))
+        KINDS[kind]().encode(sample_packet(np.zeros((5, 3))))
 
 
 @pytest.mark.parametrize("kind", ["delta", "cochlea"])
@@ -73,19 +74,19 @@ def test_a_state_of_another_size_is_refused(kind):
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=50), st.floats(0.08, 3))
 def test_counting_deltas_follows_the_value(values, threshold):
-    found = SendOnDelta(threshold).encode(sampled(np.array(values)[:, None]))
+    sent = SendOnDelta(threshold).encode(sample_packet(np.array(values)[:, None]))
     values = np.array(values, np.float32).astype(float)
     steps = np.zeros(len(values))
-    np.add.at(steps, found["t"] // 1000, np.where(found["p"], 1, -1))
+    np.add.at(steps, sent["t"] // 1000, np.where(sent["p"], 1, -1))
     followed = values[0] + threshold * np.cumsum(steps)
     assert (abs(followed - values) <= threshold * (1 + 1e-9)).all()
 
 
 def test_a_constant_value_sends_nothing_and_a_leap_is_bounded():
-    one = SendOnDelta([1e-6])
-    assert len(one.encode(sampled(np.full((100, 1), 3.0)))) == 0
-    assert len(one.encode(sampled([[3e38]]))) == 256
-    assert len(one.encode(sampled([[3e38]]))) == 0
+    encoder = SendOnDelta([1e-6])
+    assert len(encoder.encode(sample_packet(np.full((100, 1), 3.0)))) == 0
+    assert len(encoder.encode(sample_packet([[3e38]]))) == 256
+    assert len(encoder.encode(sample_packet([[3e38]]))) == 0
 
 
 @pytest.mark.parametrize("thresholds", [[], [0.0], [-1.0], [math.nan], [[1.0]]])
@@ -95,12 +96,12 @@ def test_wrong_thresholds_are_refused(thresholds):
 
 
 def test_a_population_answers_soonest_at_the_centre():
-    one = Population([0.0, 1.0, 2.0], 0.5, window_us=1000, least=0.1)
-    one.encode(sampled([[1.0]]))
-    found = one.flush()
-    assert found["x"].tolist() == [1, 0, 2] and found["p"].tolist() == [1, 1, 1]
+    encoder = Population([0.0, 1.0, 2.0], 0.5, window_us=1000, least=0.1)
+    encoder.encode(sample_packet([[1.0]]))
+    sent = encoder.flush()
+    assert sent["x"].tolist() == [1, 0, 2] and sent["p"].tolist() == [1, 1, 1]
     late = round(1000 * (1 - math.exp(-2)))
-    assert found["t"].tolist() == [0, late, late]
+    assert sent["t"].tolist() == [0, late, late]
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"centres": []}, {"least": 0}, {"window_us": -1}])
@@ -110,8 +111,8 @@ def test_a_wrong_population_is_refused(wrong):
 
 
 def reference(values, cochlea, threshold, tau_s):
-    """Row, channel and direction of events: impulse responses, and a loop in plain Python."""
-    found = []
+    """Row, channel and direction of events, by impulse responses and a loop in plain Python."""
+    rows = []
     for c, centre in enumerate(cochlea.centres):
         band = 2 * np.pi * 1.019 * 24.7 * (0.00437 * centre + 1) / RATE
         pole = np.exp(2j * np.pi * centre / RATE - band)
@@ -121,48 +122,49 @@ def reference(values, cochlea, threshold, tau_s):
         for _ in range(4):
             answer = np.convolve(answer, impulse)[: len(values)]
         energy, level = 0.0, 0
-        for i, heard in enumerate(np.maximum(answer.real, 0)):
-            energy += (1 - math.exp(-1 / (tau_s * RATE))) * (heard**2 - energy)
+        for i, rectified in enumerate(np.maximum(answer.real, 0)):
+            energy += (1 - math.exp(-1 / (tau_s * RATE))) * (rectified**2 - energy)
             height = (math.log(energy + FLOOR) - math.log(FLOOR)) / threshold
             while abs(height - level) >= 1:
                 up = height > level
                 level += 1 if up else -1
-                found.append((i, c, int(up)))
-    return sorted(found)
+                rows.append((i, c, int(up)))
+    return sorted(rows)
 
 
 def test_the_cochlea_is_its_equations():
     packet = tone(700, 0.05)
-    one = Cochlea(RATE, 4, low=200, high=2000, threshold=0.7, tau_s=0.005)
-    found = one.encode(packet)
-    wanted = reference(packet["value"][:, 0].astype(float), one, 0.7, 0.005)
-    rows = found["t"] * RATE // 1_000_000
-    got = np.stack([rows, found["x"], found["p"]], 1).tolist()
-    assert sorted(map(tuple, got)) == wanted and len(got) > 20
+    encoder = Cochlea(RATE, 4, low=200, high=2000, threshold=0.7, tau_s=0.005)
+    sent = encoder.encode(packet)
+    expected = reference(packet["value"][:, 0].astype(float), encoder, 0.7, 0.005)
+    rows = sent["t"] * RATE // 1_000_000
+    parts = np.stack([rows, sent["x"], sent["p"]], 1).tolist()
+    assert sorted(map(tuple, parts)) == expected and len(parts) > 20
 
 
 @pytest.mark.parametrize("frequency", [300, 800, 2000])
 def test_a_tone_is_loudest_at_its_own_place(frequency):
-    one = Cochlea(RATE, 24)
-    found = one.encode(tone(frequency))
-    rising = np.bincount(found["x"][found["p"] == 1], minlength=24)
-    falling = np.bincount(found["x"][found["p"] == 0], minlength=24)
-    nearest = int(np.argmin(abs(one.centres - frequency)))
+    encoder = Cochlea(RATE, 24)
+    sent = encoder.encode(tone(frequency))
+    rising = np.bincount(sent["x"][sent["p"] == 1], minlength=24)
+    falling = np.bincount(sent["x"][sent["p"] == 0], minlength=24)
+    nearest = int(np.argmin(abs(encoder.centres - frequency)))
     assert abs(int(np.argmax(rising - falling)) - nearest) <= 1
-    energy = FLOOR * math.exp(0.5 * one._level[nearest])  # of half a wave of amplitude 1/2: 1/16
+    # Half a wave of amplitude 1/2 has the energy 1/16.
+    energy = FLOOR * math.exp(0.5 * encoder._level[nearest])
     assert 0.4 < 16 * energy < 1.5
 
 
 def test_a_steady_tone_falls_silent_and_silence_says_nothing():
-    one = Cochlea(RATE, 24)
-    assert len(one.encode(sampled(np.zeros((4000, 1))))) == 0
-    found = one.encode(tone(800, 1.0))
-    assert (found["t"] < 500_000).mean() > 0.95
+    encoder = Cochlea(RATE, 24)
+    assert len(encoder.encode(sample_packet(np.zeros((4000, 1))))) == 0
+    sent = encoder.encode(tone(800, 1.0))
+    assert (sent["t"] < 500_000).mean() > 0.95
 
 
 def test_microphones_are_rows():
-    found = Cochlea(RATE, 8, microphones=2).encode(tone(800, microphones=2))
-    first, second = (found[found["y"] == y] for y in (0, 1))
+    sent = Cochlea(RATE, 8, microphones=2).encode(tone(800, microphones=2))
+    first, second = (sent[sent["y"] == y] for y in (0, 1))
     assert len(first) > 0 and (first["x"] == second["x"]).all()
 
 
@@ -187,7 +189,7 @@ def test_encoded_is_a_source():
     assert sum(map(len, again)) == 0
 
 
-def test_a_radar_sees_who_walks_and_goes_on_anywhere():
+def test_a_radar_sees_walks_and_goes_on_anywhere():
     radar = Radar(1, duration_s=120.0)
     packet = np.concatenate(list(radar))
     assert len(packet) == 2400 and np.isfinite(packet["value"]).all()

@@ -16,7 +16,7 @@ from axonal.core.errors import InputError
 from axonal.sense.sources import Mqtt, Stdin, Tcp, Udp, encode, send
 from axonal.sense.sources.network import LAG_US, Live
 from axonal.sense.sources.wire import HEADER, decode
-from axonal.sense.stream import events, samples
+from axonal.sense.stream import events, sample_type
 
 
 def drawn(count, seed=0, first=0, side=100):
@@ -26,13 +26,13 @@ def drawn(count, seed=0, first=0, side=100):
     return events(t, x, y, p)
 
 
-def sampled(values, t=None):
-    packet = np.empty(len(values), samples(np.shape(values)[1]))
+def sample_packet(values, t=None):
+    packet = np.empty(len(values), sample_type(np.shape(values)[1]))
     packet["value"], packet["t"] = values, np.arange(len(values)) if t is None else t
     return packet
 
 
-class Told(Live):
+class Unconnected(Live):
     """A source without a peer."""
 
     def _poll(self):
@@ -42,38 +42,38 @@ class Told(Live):
         pass
 
 
-def eyes(**options):
-    return Told(width=100, height=100, **options)
+def camera(**options):
+    return Unconnected(width=100, height=100, **options)
 
 
-def taken(live, frames):
+def rows_of(live, frames):
     """The rows of frames, as datagrams."""
     return np.concatenate([np.empty(0, live._dtype), *map(live.message, frames)])
 
 
 def until(source, count, packets=None):
     """Rows of a live source, until there are so many."""
-    got = [] if packets is None else packets
+    packets = [] if packets is None else packets
     deadline = time.monotonic() + 5
     for packet in source:
-        got.append(packet)
-        if sum(map(len, got)) >= count:
+        packets.append(packet)
+        if sum(map(len, packets)) >= count:
             break
-        assert time.monotonic() < deadline, f"{sum(map(len, got))} of {count} rows came"
-    return np.concatenate(got)
+        assert time.monotonic() < deadline, f"{sum(map(len, packets))} of {count} rows came"
+    return np.concatenate(packets)
 
 
 @given(st.integers(0, 300), st.integers(24, 2000), st.integers(-(2**40), 2**40))
 def test_frames_carry_packets_exactly(count, size, first):
     packet = drawn(count, count, first)
     frames = encode(packet, 7, 3, size)
-    found = [decode(frame) for frame in frames]
-    assert all(session == 3 for session, *_ in found) and max(map(len, frames), default=0) <= max(
+    decoded = [decode(frame) for frame in frames]
+    assert all(session == 3 for session, *_ in decoded) and max(map(len, frames), default=0) <= max(
         size, 33
     )
-    np.testing.assert_array_equal(np.concatenate([packet[:0], *(p for *_, p in found)]), packet)
-    assert [total for _, total, _ in found] == [
-        7 + sum(len(p) for *_, p in found[:i]) for i in range(len(found))
+    np.testing.assert_array_equal(np.concatenate([packet[:0], *(p for *_, p in decoded)]), packet)
+    assert [total for _, total, _ in decoded] == [
+        7 + sum(len(p) for *_, p in decoded[:i]) for i in range(len(decoded))
     ]
 
 
@@ -83,7 +83,7 @@ def test_the_wire_is_as_documented():
         "415801 00 0200 0900 0500000000000000 e803000000000000"
         "00000000 0100 0300 00  07000000 0200 0400 01"
     )
-    frame = encode(sampled([[1.0, -2.0]]), 0, 0)[0]
+    frame = encode(sample_packet([[1.0, -2.0]]), 0, 0)[0]
     assert frame[3] == 2 and frame[24:] == bytes.fromhex("00000000 0000803f 000000c0")
 
 
@@ -94,47 +94,47 @@ def test_a_gap_longer_than_a_row_can_tell_makes_a_new_frame():
 
 @given(st.lists(st.integers(0, 9), max_size=30))
 def test_what_is_missing_is_named(order):
-    """Frames lost, repeated and reordered: what comes out and what is dropped is all there was."""
+    """Of frames lost, repeated and reordered, rows delivered and dropped are all there were."""
     frames = encode(drawn(100), size=24 + 90)  # ten rows each
-    live = eyes()
+    live = camera()
     live.seek(0)
-    rows = taken(live, [frames[i] for i in order])
+    rows = rows_of(live, [frames[i] for i in order])
     assert (np.diff(rows["t"]) >= 0).all() and live.refused == 0
-    seen = 10 * (max(order) + 1) if order else 0
-    assert len(rows) + live.dropped == seen == live.position
+    total = 10 * (max(order) + 1) if order else 0
+    assert len(rows) + live.dropped == total == live.position
 
 
 def test_a_restarted_receiver_counts_what_it_missed():
     frames = encode(drawn(100), size=24 + 90)
-    first = eyes()
-    taken(first, frames[2:4])  # joined late: nothing is known to be missed
+    first = camera()
+    rows_of(first, frames[2:4])  # joined late: nothing is known to be missed
     assert (first.dropped, first.position) == (0, 40)
-    second = eyes()
+    second = camera()
     second.seek(first.position)
-    assert len(taken(second, frames[6:])) == 40 and second.dropped == 20
+    assert len(rows_of(second, frames[6:])) == 40 and second.dropped == 20
 
 
 def test_a_restarted_sender_goes_on_in_time():
-    live = eyes()
+    live = camera()
     old = encode(drawn(20, first=10**9), session=1, size=24 + 90)
     new = encode(drawn(30), session=2, size=24 + 90)  # its clock begins at zero
-    rows = taken(live, [*old, new[1], old[1], *new])
+    rows = rows_of(live, [*old, new[1], old[1], *new])
     assert (np.diff(rows["t"]) >= 0).all()
     assert len(rows) == 20 + 20 and live.dropped == 10 and live.position == 30
-    away = eyes()
+    away = camera()
     away.seek(1000)  # its sender began anew while nobody listened
-    assert len(taken(away, new[2:])) == 10 and away.dropped == 20
+    assert len(rows_of(away, new[2:])) == 10 and away.dropped == 20
 
 
 def test_frames_that_don_t_fit_are_refused():
-    live = eyes()
+    live = camera()
     good = drawn(5, first=1000)
     backwards, outside, odd = drawn(5, first=10), good.copy(), good.copy()
     outside["x"][2], odd["p"][1] = 100, 2
     frames = [encode(p, 5 * i)[0] for i, p in enumerate([good, backwards, outside, odd])]
-    frames += encode(sampled([[1.0]], [2000]), 20)
-    assert len(taken(live, frames)) == 5 and live.refused == 4
-    assert len(taken(live, encode(drawn(5, first=9000), 25))) == 5
+    frames += encode(sample_packet([[1.0]], [2000]), 20)
+    assert len(rows_of(live, frames)) == 5 and live.refused == 4
+    assert len(rows_of(live, encode(drawn(5, first=9000), 25))) == 5
     assert live.dropped == 20
 
 
@@ -160,13 +160,13 @@ JUNK = st.one_of(
 
 @given(st.lists(JUNK, max_size=20), st.sampled_from([0, 1, 2]))
 def test_garbage_never_raises(junk, channels):
-    live = Told(channels=channels, clock=lambda: 0) if channels else eyes()
-    rows = taken(live, junk)
+    live = Unconnected(channels=channels, clock=lambda: 0) if channels else camera()
+    rows = rows_of(live, junk)
     assert rows.dtype == live._dtype and (np.diff(rows["t"]) >= 0).all()
     assert live.dropped >= 0
     if channels:
         assert np.isfinite(rows["value"]).all()
-    stream = Told(channels=channels, clock=lambda: 0) if channels else eyes()
+    stream = Unconnected(channels=channels, clock=lambda: 0) if channels else camera()
     for part in junk:
         stream.feed(part)
     stream.feed(b"", ended=True)
@@ -177,24 +177,24 @@ def test_garbage_never_raises(junk, channels):
 def test_a_stream_may_be_cut_anywhere(cuts):
     packet = drawn(40)
     data = b"".join(encode(packet, size=24 + 45))
-    live, at, got = eyes(), 0, [packet[:0]]
+    live, at, packets = camera(), 0, [packet[:0]]
     for size in cuts:
-        got += live.feed(data[at : at + size])
+        packets += live.feed(data[at : at + size])
         at += size
-    got += live.feed(data[at:], ended=True)
-    np.testing.assert_array_equal(np.concatenate(got), packet)
+    packets += live.feed(data[at:], ended=True)
+    np.testing.assert_array_equal(np.concatenate(packets), packet)
     assert live.refused == live.dropped == 0
 
 
 def test_a_stream_is_picked_up_after_garbage():
     frames = encode(drawn(30), size=24 + 90)
-    live = eyes()
-    got = live.feed(b"GET / HTTP/1.1\r\n" + frames[0] + b"A" * 50 + frames[1][:40] + frames[2])
-    assert sum(map(len, got)) == 20 and live.dropped == 10 and live.refused == 3
+    live = camera()
+    packets = live.feed(b"GET / HTTP/1.1\r\n" + frames[0] + b"A" * 50 + frames[1][:40] + frames[2])
+    assert sum(map(len, packets)) == 20 and live.dropped == 10 and live.refused == 3
 
 
 def test_text_is_read_by_line():
-    live = Told(channels=2, clock=lambda: 5_000_000)
+    live = Unconnected(channels=2, clock=lambda: 5_000_000)
     text = (
         b"t,a,b\nAccel\n10,1,2\n20,1.5,-2e3\r\n\n15,1,2\n30,nan,1\n30,1e39,1\n[40, 1, 2]\n7,8\n1\n"
     )
@@ -205,14 +205,14 @@ def test_text_is_read_by_line():
 
 
 def test_text_and_frames_may_mix():
-    live = Told(channels=1)
-    rows = np.concatenate(live.feed(b"1,5\n" + encode(sampled([[6.0]], [2]))[0] + b"3,7"))
+    live = Unconnected(channels=1)
+    rows = np.concatenate(live.feed(b"1,5\n" + encode(sample_packet([[6.0]], [2]))[0] + b"3,7"))
     assert rows["value"].ravel().tolist() == [5, 6]
     assert live.feed(b"", ended=True)[0]["value"].ravel().tolist() == [7]
 
 
 def test_a_line_without_end_is_bounded():
-    live = Told(channels=1)
+    live = Unconnected(channels=1)
     for _ in range(40):
         live.feed(b"1" * (1 << 16))
     assert len(live._buffer) <= (1 << 20) + (1 << 16) and live.refused >= 1
@@ -221,7 +221,7 @@ def test_a_line_without_end_is_bounded():
 @pytest.mark.parametrize("wrong", [{}, {"width": 70000, "height": 1}, {"channels": 256}])
 def test_a_live_source_needs_a_size(wrong):
     with pytest.raises(InputError, match="channels"):
-        Told(**wrong)
+        Unconnected(**wrong)
 
 
 def test_udp():
@@ -276,16 +276,16 @@ def test_tcp_listens_on_after_a_peer_has_gone():
     source = Tcp(width=100, height=100)
     packet = drawn(60)
     frames = encode(packet, size=24 + 90)
-    got, iterator = [], iter(source)
+    packets, iterator = [], iter(source)
     for part in (frames[:2], frames[2:4]):
         with socket.create_connection(source.address) as peer:
             peer.sendall(b"".join(part)[:-1])
             peer.sendall(b"".join(part)[-1:])
-            until(iterator, 20 + sum(map(len, got)), got)
+            until(iterator, 20 + sum(map(len, packets)), packets)
             assert source.status.startswith("connected to 127.0.0.1:")
     with socket.create_connection(source.address), socket.create_connection(source.address) as new:
         new.sendall(b"".join(frames[4:]))  # the silent one before it gives way
-        np.testing.assert_array_equal(until(iterator, 60, got), packet)
+        np.testing.assert_array_equal(until(iterator, 60, packets), packet)
     source.close()
     assert list(iterator) == []
 
@@ -328,7 +328,7 @@ def test_mqtt_over_a_restart_of_the_broker(broker, publish):
     source = Mqtt(broker.host, broker.port, "room/+", channels=2, clock=lambda: 77_000)
     iterator = iter(source)
     connected(iterator, source)
-    publish("room/a", [json.dumps([1, 2]), b'{"no": 1}', encode(sampled([[3, 4]], [80]))[0]])
+    publish("room/a", [json.dumps([1, 2]), b'{"no": 1}', encode(sample_packet([[3, 4]], [80]))[0]])
     assert until(iterator, 2)["value"].tolist() == [[1, 2], [3, 4]] and source.refused == 1
     broker.stop(kill=True)
     while "connecting again" not in source.status:
@@ -343,4 +343,4 @@ def test_mqtt_over_a_restart_of_the_broker(broker, publish):
 
 def test_too_many_channels_for_a_frame_are_refused():
     with pytest.raises(InputError, match="256 channels"):
-        encode(sampled(np.zeros((1, 256))))
+        encode(sample_packet(np.zeros((1, 256))))

@@ -20,7 +20,7 @@ def numbered(count, first=0, step=1):
 
 
 class Packets:
-    """A source of given packets; `fails` raises after them, `waits` blocks until it is closed."""
+    """A source of packets; `fails` raises after them, `waits` blocks until it is closed."""
 
     width = height = 1
 
@@ -56,12 +56,12 @@ SIZES = st.lists(st.integers(0, 40), max_size=12)
 
 @given(SIZES, st.integers(1, 50), st.sampled_from(["drop", "wait"]))
 @settings(max_examples=60, deadline=None)
-def test_what_was_read_is_delivered_or_counted(sizes, capacity, when_full):
+def test_events_are_delivered_or_counted(sizes, capacity, when_full):
     source = Buffered(Packets(cut(sizes), lost=5), capacity, when_full)
-    got = list(source)
-    t = np.concatenate([p["t"] for p in got]) if got else np.zeros(0, np.int64)
+    packets = list(source)
+    t = np.concatenate([p["t"] for p in packets]) if packets else np.zeros(0, np.int64)
     assert len(t) + source.dropped - 5 == sum(sizes)
-    assert (np.diff(t) > 0).all() and all(0 < len(p) <= capacity for p in got)
+    assert (np.diff(t) > 0).all() and all(0 < len(p) <= capacity for p in packets)
     if when_full == "wait":
         assert source.dropped == 5 and len(t) == sum(sizes)
         full = [i + 1 for i, n in enumerate(sizes) if n]
@@ -75,13 +75,13 @@ def test_the_newest_stay_when_nobody_reads(sizes, capacity):
     source = Buffered(inner, capacity)
     for before, packet in enumerate(inner.packets):
         source._put(packet, before, before + 1)
-    held = [packet for packet, *_ in source._queue]
-    kept = np.concatenate([numbered(0), *held])["t"]
+    queue = [packet for packet, *_ in source._queue]
+    t = np.concatenate([numbered(0), *queue])["t"]
     total = sum(sizes)
-    np.testing.assert_array_equal(kept, np.arange(max(0, total - capacity), total))
+    np.testing.assert_array_equal(t, np.arange(max(0, total - capacity), total))
     while source._queue:
         source._take()
-    assert source.dropped == total - len(kept)
+    assert source.dropped == total - len(t)
 
 
 def test_a_slow_reader_holds_a_waiting_source_up():
@@ -89,7 +89,7 @@ def test_a_slow_reader_holds_a_waiting_source_up():
     source = Buffered(inner, 25, "wait")
     iterator = iter(source)
     first = next(iterator)
-    assert inner.position <= 5  # 25 events in the queue, those taken, and one packet before it
+    assert inner.position <= 5  # 25 events in the queue, those delivered, and one packet before it
     assert len(first) + sum(map(len, iterator)) == 500 and source.dropped == 0
 
 
@@ -99,10 +99,10 @@ def test_position_lags_behind_a_packet_that_was_cut():
 
 
 def test_an_error_comes_after_what_came_before_it():
-    got = []
+    packets = []
     with pytest.raises(FileError, match="byte 7"):
-        got.extend(Buffered(Packets(cut([3, 4]), fails=True), 100))
-    assert sum(map(len, got)) == 7
+        packets.extend(Buffered(Packets(cut([3, 4]), fails=True), 100))
+    assert sum(map(len, packets)) == 7
 
 
 @pytest.mark.parametrize("when_full", ["drop", "wait"])
@@ -127,15 +127,15 @@ def test_leaving_the_loop_ends_the_thread():
 
 
 def test_a_restart_goes_on_where_it_was():
-    packets = cut([3, 4, 5])
-    first = Buffered(Packets(packets), 100, "wait")
+    recording = cut([3, 4, 5])
+    first = Buffered(Packets(recording), 100, "wait")
     iterator = iter(first)
-    got = [next(iterator)]
+    packets = [next(iterator)]
     first.close()
-    second = Buffered(Packets(packets), 100, "wait")
+    second = Buffered(Packets(recording), 100, "wait")
     second.seek(first.position)
-    got += list(second)
-    np.testing.assert_array_equal(np.concatenate(got)["t"], np.arange(12))
+    packets += list(second)
+    np.testing.assert_array_equal(np.concatenate(packets)["t"], np.arange(12))
 
 
 @pytest.mark.parametrize("wrong", [{"capacity_events": 0}, {"when_full": "panic"}])
@@ -145,7 +145,7 @@ def test_a_wrong_queue_is_refused(wrong):
 
 
 class Clock:
-    """Time that passes only while someone sleeps."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self):
         self.now, self.slept = 100.0, []
@@ -173,9 +173,8 @@ def test_replay_keeps_the_pace(speed):
 
 def test_replay_at_full_speed_never_sleeps():
     clock = Clock()
-    packets = cut([5, 5])
-    got = list(Replay(Packets(packets), math.inf, clock=clock, sleep=clock.sleep))
-    assert list(map(len, got)) == [5, 5] and clock.slept == []
+    packets = list(Replay(Packets(cut([5, 5])), math.inf, clock=clock, sleep=clock.sleep))
+    assert list(map(len, packets)) == [5, 5] and clock.slept == []
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6))
@@ -214,13 +213,13 @@ def test_a_wrong_speed_is_refused(speed):
 @given(SIZES, st.integers(1, 50), st.integers(0, 2**30))
 @settings(max_examples=60, deadline=None)
 def test_what_is_dropped_lies_before_the_position(sizes, capacity, seed):
-    """Whenever a state is taken, delivered + dropped is how far the source has come by then."""
+    """At every state, delivered + dropped is how far the source has come by then."""
     inner, draw = Packets(cut(sizes), waits=True), np.random.default_rng(seed)
     source, delivered, ends = Buffered(inner, capacity), 0, np.cumsum([0, *sizes])
     for before, packet in enumerate(inner.packets):
         source._put(packet, before, before + 1)
         if draw.random() < 0.5 and source._queue:
-            taken, source.position, _ = source._take()
-            delivered += len(taken)
-            assert int(taken["t"][-1]) + 1 == delivered + source.dropped
+            packet, source.position, _ = source._take()
+            delivered += len(packet)
+            assert int(packet["t"][-1]) + 1 == delivered + source.dropped
             assert delivered + source.dropped <= ends[before + 1]

@@ -22,7 +22,7 @@ PIXELS = {
 
 
 class Reference:
-    """Section by section what `Simulator` says, a pixel and an event at a time."""
+    """The equations of `Simulator`, a pixel and an event at a time."""
 
     def __init__(self, width, height, pixels):
         draws = np.random.default_rng(pixels.seed).normal(size=(2, width * height))
@@ -33,18 +33,18 @@ class Reference:
         """(t, x, y, p, label) of each event."""
         level = frame.ravel().astype(F)
         log = np.where(level <= 20, level * F(math.log(20) / 20), np.log(np.maximum(level, 1)))
-        found, self.frames = [], self.frames + 1
+        rows, self.frames = [], self.frames + 1
         if self.frames == 1:
             self.light, self.sent, self.t = log, log.copy(), t
             self.leaked, self.fired = np.zeros_like(log), np.full(log.size, -math.inf)
-            return found
+            return rows
         dt, past, self.t = t - self.t, self.t, t
         seconds, share = F(min(dt * 1e-6, 1.0)), (level + 20) / F(275)
         eps = np.minimum(share * (F(2 * math.pi * self.pixels.cutoff_hz) * seconds), F(1))
         self.light = (F(1) - eps) * self.light + eps * log
         leak = F(self.pixels.leak_hz) * seconds * self.on
         self.sent, self.leaked = self.sent - leak, self.leaked + leak
-        change, seen = self.light - self.sent, self.light - self.sent - self.leaked
+        change, moved = self.light - self.sent, self.light - self.sent - self.leaked
         shot = min(self.pixels.shot_hz / 2 * float(seconds), 0.5)
         chance = F(shot) * (1 - F(0.75) * share)
         rng = np.random.default_rng([self.pixels.seed, self.frames - 1])
@@ -54,21 +54,21 @@ class Reference:
             theta = self.on[i] if up else -self.off[i]
             n = math.floor(change[i] / theta + video.SLACK)
             for k in range(1, n + 1):
-                label = not up or seen[i] / theta + video.SLACK >= k
-                if self.fire(i, past + int(dt * (k / n)), up, label, found):
+                label = not up or moved[i] / theta + video.SLACK >= k
+                if self.fire(i, past + int(dt * (k / n)), up, label, rows):
                     self.sent[i] += theta
             if shot:
                 up = draws[i] > 0.5
                 u = float(1 - float(draws[i]) if up else draws[i]) / float(chance[i])
-                if u < 1 and self.fire(i, past + int(dt * u), up, False, found):
+                if u < 1 and self.fire(i, past + int(dt * u), up, False, rows):
                     self.sent[i] = self.light[i]
-        return sorted(found, key=lambda event: event[0])
+        return sorted(rows, key=lambda event: event[0])
 
-    def fire(self, i, t, up, label, found):
+    def fire(self, i, t, up, label, rows):
         if t - self.fired[i] <= round(self.pixels.refractory_s * 1e6):
             return False
         self.fired[i], self.leaked[i] = t, 0
-        found.append((t, i % self.width, i // self.width, int(up), bool(label)))
+        rows.append((t, i % self.width, i // self.width, int(up), bool(label)))
         return True
 
 
@@ -81,12 +81,12 @@ def moving(count, width, height, seed):
 @pytest.mark.parametrize("name", PIXELS)
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 7), st.integers(50, 2_000_000))
 def test_the_compiled_pixels_are_the_equations(name, seed, width, height, step):
-    one, reference = (make(width, height, PIXELS[name]) for make in (Simulator, Reference))
+    camera, reference = (make(width, height, PIXELS[name]) for make in (Simulator, Reference))
     for i, frame in enumerate(moving(4, width, height, seed)):
         t = i * step - 10**6
-        packet, wanted = one.events(frame, t), reference.events(frame, t)
-        got = [(*map(int, e), bool(s)) for e, s in zip(packet, one.labels, strict=True)]
-        assert got == wanted
+        packet, expected = camera.events(frame, t), reference.events(frame, t)
+        rows = [(*map(int, e), bool(s)) for e, s in zip(packet, camera.labels, strict=True)]
+        assert rows == expected
         assert ((packet["t"] >= t - step) & (packet["t"] <= t)).all()
 
 
@@ -103,7 +103,7 @@ def test_a_restored_simulator_goes_on():
         Simulator(12, 9).restore(first.state())
 
 
-def test_a_still_scene_is_silent_and_noise_is_labelled():
+def test_a_constant_scene_is_silent_and_noise_is_labelled():
     frame = np.full((40, 50), 30, np.uint8)
     clean, noisy = Simulator(50, 40, "clean"), Simulator(50, 40, "noisy")
     noise = 0
@@ -117,29 +117,29 @@ def test_a_still_scene_is_silent_and_noise_is_labelled():
 
 
 def test_a_long_pause_is_bounded():
-    one = Simulator(30, 20, "noisy")
+    camera = Simulator(30, 20, "noisy")
     frame = np.full((20, 30), 100, np.uint8)
-    one.events(frame, 0)
-    assert len(one.events(frame, 1 << 59)) < 5 * 600
+    camera.events(frame, 0)
+    assert len(camera.events(frame, 1 << 59)) < 5 * 600
 
 
 def test_light_is_signal_and_its_thresholds_are_counted():
-    one = Simulator(100, 10, Pixels(mismatch=0.0, cutoff_hz=math.inf, leak_hz=0, shot_hz=0))
-    one.events(np.full((10, 100), 40, np.uint8), 0)
-    up = one.events(np.full((10, 100), 100, np.uint8), 100_000)
-    assert len(up) == 1000 * 4 and up["p"].all() and one.labels.all()  # ln(100/40) = 4.58 x 0.2
+    camera = Simulator(100, 10, Pixels(mismatch=0.0, cutoff_hz=math.inf, leak_hz=0, shot_hz=0))
+    camera.events(np.full((10, 100), 40, np.uint8), 0)
+    up = camera.events(np.full((10, 100), 100, np.uint8), 100_000)
+    assert len(up) == 1000 * 4 and up["p"].all() and camera.labels.all()  # ln(100/40) = 4.58 x 0.2
     assert np.unique(up["t"]).tolist() == [25_000, 50_000, 75_000, 100_000]
-    down = one.events(np.full((10, 100), 40, np.uint8), 200_000)
+    down = camera.events(np.full((10, 100), 40, np.uint8), 200_000)
     assert len(down) == 1000 * 4 and not down["p"].any()
 
 
 def test_bars_that_pass_again_and_again_are_balanced():
-    one, found = Simulator(64, 16, "clean"), []
+    camera, polarities = Simulator(64, 16, "clean"), []
     for i in range(240):
         frame = np.full((16, 64), 60, np.uint8)
         frame[:, (np.arange(6) + i) % 64] = 200
-        found.append(one.events(frame, 10_000 * i)["p"])
-    p = np.concatenate(found[64:])
+        polarities.append(camera.events(frame, 10_000 * i)["p"])
+    p = np.concatenate(polarities[64:])
     assert len(p) > 20_000 and 0.97 < p.mean() / (1 - p.mean()) < 1.03
 
 
@@ -158,17 +158,17 @@ ABSURD = {
 
 
 @pytest.mark.parametrize("name", ABSURD)
-def test_what_is_absurd_is_refused(name):
+def test_absurd_options_are_refused(name):
     make, message = ABSURD[name]
     with pytest.raises(InputError, match=message):
         make()
 
 
 def test_frames_must_go_on_in_time():
-    one = Simulator(2, 2)
-    one.events(np.zeros((2, 2), np.uint8), 5)
+    camera = Simulator(2, 2)
+    camera.events(np.zeros((2, 2), np.uint8), 5)
     with pytest.raises(InputError, match="the one before at 5 us"):
-        one.events(np.zeros((2, 2), np.uint8), 5)
+        camera.events(np.zeros((2, 2), np.uint8), 5)
 
 
 def rows(source):
@@ -185,18 +185,18 @@ def test_npy_and_pictures_give_the_same_events(stack, tmp_path):
     (tmp_path / "clip").mkdir()
     for i, frame in enumerate(stack):
         cv2.imwrite(str(tmp_path / "clip" / f"{i:03}.png"), frame)
-    one, other = (Video(tmp_path / name, fps=100) for name in ("clip.npy", "clip"))
-    assert (one.width, one.height) == (32, 24)
-    found = rows(one)
-    np.testing.assert_array_equal(found, rows(other))
-    assert one.position == 8 and found["t"][-1] <= 70_000 and len(found) > 1000
+    stacked, pictures = (Video(tmp_path / name, fps=100) for name in ("clip.npy", "clip"))
+    assert (stacked.width, stacked.height) == (32, 24)
+    packet = rows(stacked)
+    np.testing.assert_array_equal(packet, rows(pictures))
+    assert stacked.position == 8 and packet["t"][-1] <= 70_000 and len(packet) > 1000
     first, later = (Video(tmp_path / "clip.npy", fps=100) for _ in range(2))
     iterator = iter(first)
     before = [next(iterator) for _ in range(5)]
     first.close()
     later.seek(first.position)
     later.simulator.restore(first.simulator.state())
-    np.testing.assert_array_equal(rows([*before, *later]), found)
+    np.testing.assert_array_equal(rows([*before, *later]), packet)
 
 
 def test_a_video_file(stack, tmp_path):
@@ -206,8 +206,8 @@ def test_a_video_file(stack, tmp_path):
         out.write(frame)
     out.release()
     source = Video(path)
-    found = rows(source)
-    assert source.position == 8 and len(found) > 1000 and found["t"][-1] <= 140_000
+    packet = rows(source)
+    assert source.position == 8 and len(packet) > 1000 and packet["t"][-1] <= 140_000
     source = Video(path)
     next(iter(source))
     source.close()
@@ -215,7 +215,7 @@ def test_a_video_file(stack, tmp_path):
 
 
 class Camera:
-    """In the place of cv2.VideoCapture: three frames, then nothing, as often as it is opened."""
+    """A stand-in for cv2.VideoCapture: three frames, then nothing, as often as it is opened."""
 
     opened = 0
 
@@ -223,10 +223,10 @@ class Camera:
         Camera.opened += 1
         self.left = 3
 
-    def get(self, what):
+    def get(self, setting):
         return 0.0
 
-    def set(self, what, value):
+    def set(self, setting, value):
         pass
 
     def read(self):
@@ -242,16 +242,16 @@ def test_a_camera_that_goes_away_is_opened_again(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     monkeypatch.setattr(video, "PAUSE_S", 0.001)
     ticks = iter(range(0, 10**12, 10**7))
-    source, seen = Video(0, clock=lambda: next(ticks)), []
+    source, sizes = Video(0, clock=lambda: next(ticks)), []
     before = Camera.opened
     for packet in source:
-        seen.append(len(packet))
-        if len(seen) == 7:
+        sizes.append(len(packet))
+        if len(sizes) == 7:
             source.close()
-    assert Camera.opened == before + 3 and sum(seen) > 0 and source.position == 7
+    assert Camera.opened == before + 3 and sum(sizes) > 0 and source.position == 7
 
 
-def test_what_holds_no_frames_is_refused(tmp_path):
+def test_files_without_frames_are_refused(tmp_path):
     with pytest.raises(FileError, match="no frames"):
         Video(tmp_path)
     with pytest.raises(FileError, match="no frames"):
@@ -280,7 +280,7 @@ def test_a_damaged_or_absurd_picture_is_refused(tmp_path, sides, capfd):
     capfd.readouterr()  # the decoder's own words
 
 
-def test_pixels_can_be_told_as_a_configuration_does():
+def test_pixels_from_a_configuration():
     assert video.Simulator(4, 4, {"shot_hz": 1.0}).config == video.Pixels(shot_hz=1.0)
     with pytest.raises(InputError, match="unknown field 'shot'"):
         video.Simulator(4, 4, {"shot": 1.0})

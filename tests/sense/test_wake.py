@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from axonal.core.errors import InputError
 from axonal.sense import checkpoint, clip
 from axonal.sense.clip import Preroll
-from axonal.sense.stream import events, samples
+from axonal.sense.stream import events, sample_type
 from axonal.sense.wake import FAILED, Cascade, Policy, Step, Wake
 
 WINDOW = 100_000  # us
@@ -33,27 +33,27 @@ gaps = st.lists(st.sampled_from([1, 1, 1, 2, 30]), min_size=60, max_size=60)
 
 
 def cascade(policy: Policy, threshold: float = 0.5) -> Cascade:
-    """Two steps that look at the same number; None breaks the first."""
-    first = Step("cheap", lambda x: x + 0.1, threshold, cost=1.0)
-    return Cascade([first, Step("dear", lambda x: x, lambda: threshold, cost=10.0)], policy, "s")
+    """Two steps that score the same number; None breaks the first."""
+    first = Step("cheap", lambda x: x + 0.1, threshold)
+    return Cascade([first, Step("dear", lambda x: x, lambda: threshold)], policy, "s")
 
 
 def times(spacing: list[int]) -> np.ndarray:
     return np.cumsum(spacing) * WINDOW
 
 
-def run(one: Cascade, found: list, t: np.ndarray) -> list[Wake]:
-    return [wake for x, at in zip(found, t, strict=False) for wake in one.step(int(at), x, 5, 3)]
+def run(stage: Cascade, values: list, t: np.ndarray) -> list[Wake]:
+    return [wake for x, at in zip(values, t, strict=False) for wake in stage.step(int(at), x, 5, 3)]
 
 
 @given(scores, policies, gaps)
-def test_events_begin_once_and_end_once_in_order(found, policy, spacing):
-    one, t = cascade(policy), times(spacing)
-    told = run(one, found, t)
-    told += one.finish(int(t[len(found) - 1]))
-    assert not one.awake and one.finish(int(t[-1])) == []
+def test_events_begin_once_and_end_once_in_order(values, policy, spacing):
+    stage, t = cascade(policy), times(spacing)
+    wakes = run(stage, values, t)
+    wakes += stage.finish(int(t[len(values) - 1]))
+    assert not stage.awake and stage.finish(int(t[-1])) == []
     ends_at, woke_at = -math.inf, -math.inf
-    for wake in told:
+    for wake in wakes:
         assert wake.t_start_us <= wake.t_wake_us <= wake.t_end_us
         if wake.type == "new":
             opened, n, reached = wake, 0, wake.t_end_us
@@ -69,57 +69,56 @@ def test_events_begin_once_and_end_once_in_order(found, policy, spacing):
         if wake.type == "end":
             ends_at, woke_at = wake.t_end_us, wake.t_wake_us
             assert ends_at - woke_at <= policy.longest * 1e6
-    kinds = "".join(w.type[0] for w in told)
+    kinds = "".join(w.type[0] for w in wakes)
     assert kinds.replace("u", "") == "ne" * kinds.count("n")
-    assert len({w.id for w in told}) == kinds.count("n")
-    messages = [json.dumps(w.cloudevent(), allow_nan=False) for w in told]
-    assert len({json.loads(m)["id"] for m in messages}) == len(told)
+    assert len({w.id for w in wakes}) == kinds.count("n")
+    messages = [json.dumps(w.cloudevent(), allow_nan=False) for w in wakes]
+    assert len({json.loads(m)["id"] for m in messages}) == len(wakes)
 
 
 @given(scores, policies, gaps, st.integers(0, 59))
-def test_restored_goes_on_as_the_first_would(tmp_path_factory, found, policy, spacing, cut):
-    t, cut = times(spacing), min(cut, len(found))
+def test_restored_goes_on_as_the_first_would(tmp_path_factory, values, policy, spacing, cut):
+    t, cut = times(spacing), min(cut, len(values))
     straight, first, second = cascade(policy), cascade(policy), cascade(policy)
-    whole = run(straight, found, t)
-    begun = run(first, found[:cut], t)
+    expected = run(straight, values, t)
+    before = run(first, values[:cut], t)
     path = tmp_path_factory.getbasetemp() / "cascade"
     checkpoint.write(path, first.state())
     second.restore(checkpoint.read(path))
     # repr: a score of NaN equals itself
-    assert repr(begun + run(second, found[cut:], t[cut:])) == repr(whole)
+    assert repr(before + run(second, values[cut:], t[cut:])) == repr(expected)
     assert repr(second.state()) == repr(straight.state())
-    assert second.spent == straight.calls @ [1, 10]
 
 
 @given(st.lists(st.floats(0.41, 1), min_size=1, max_size=40))
-def test_flapping_scores_do_not_flap_wakes(found):
-    one = cascade(Policy(off_ratio=0.8, postroll=0.0, update=math.inf, longest=math.inf))
-    told = run(one, found, times([1] * 60))
-    assert [w.type for w in told] == ["new"] * any(x >= 0.5 for x in found)
+def test_flapping_scores_do_not_flap_wakes(values):
+    stage = cascade(Policy(off_ratio=0.8, postroll=0.0, update=math.inf, longest=math.inf))
+    wakes = run(stage, values, times([1] * 60))
+    assert [w.type for w in wakes] == ["new"] * any(x >= 0.5 for x in values)
 
 
-def test_a_later_step_is_asked_only_when_the_earlier_has_reached():
-    one = cascade(Policy(cooldown=1.0))
-    told = run(one, [0.1, 0.45, 0.6, 0.1, -1.0, 0.9], times([1, 1, 1, 1, 20, 1]))
-    assert [w.type for w in told] == ["new", "end", "new"]
-    assert one.calls.tolist() == [6, 3] and one.spent == 36.0
-    assert told[1].reason == "quiet" and told[1].t_end_us == told[0].t_end_us + 1_000_000
+def test_a_later_step_is_called_only_when_the_earlier_has_reached():
+    stage = cascade(Policy(cooldown=1.0))
+    wakes = run(stage, [0.1, 0.45, 0.6, 0.1, -1.0, 0.9], times([1, 1, 1, 1, 20, 1]))
+    assert [w.type for w in wakes] == ["new", "end", "new"]
+    assert stage.calls.tolist() == [6, 3]
+    assert wakes[1].reason == "quiet" and wakes[1].t_end_us == wakes[0].t_end_us + 1_000_000
 
 
-def test_while_no_wake_may_come_only_the_first_step_is_asked():
-    one = cascade(Policy(refractory=10.0, longest=0.1))
-    run(one, [0.9] * 8, times([1] * 8))
-    assert one.calls.tolist() == [8, 2]
+def test_while_no_wake_may_come_only_the_first_step_is_called():
+    stage = cascade(Policy(refractory=10.0, longest=0.1))
+    run(stage, [0.9] * 8, times([1] * 8))
+    assert stage.calls.tolist() == [8, 2]
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
 def test_a_broken_detector_wakes_or_is_counted(fail, caplog):
-    one = cascade(Policy(fail=fail, windows=2))
-    told = run(one, [None, math.nan, 0.9, None], times([1] * 4))
-    assert [w.type for w in told] == (["new"] if fail == "open" else [])
-    assert one.failures == 3 and "cheap failed (1 failures" in caplog.text
-    if told:
-        assert told[0].reason == FAILED and told[0].cloudevent()["data"]["score"] is None
+    stage = cascade(Policy(fail=fail, windows=2))
+    wakes = run(stage, [None, math.nan, 0.9, None], times([1] * 4))
+    assert [w.type for w in wakes] == (["new"] if fail == "open" else [])
+    assert stage.failures == 3 and "cheap failed (1 failures" in caplog.text
+    if wakes:
+        assert wakes[0].reason == FAILED and wakes[0].cloudevent()["data"]["score"] is None
     never = cascade(Policy(), math.inf)  # a threshold that is not calibrated yet
     assert run(never, [1.0] * 5, times([1] * 5)) == [] and never.failures == 0
 
@@ -127,8 +126,8 @@ def test_a_broken_detector_wakes_or_is_counted(fail, caplog):
 def test_ids_follow_from_content():
     def ids(name="s", fingerprint="", **options):
         step = Step("one", lambda x: x, 0.5)
-        one = Cascade([step], Policy(**options), name, fingerprint)
-        return [w.id for w in run(one, [0.9, 0.0, 0.9], times([1, 30, 30])) if w.type == "new"]
+        stage = Cascade([step], Policy(**options), name, fingerprint)
+        return [w.id for w in run(stage, [0.9, 0.0, 0.9], times([1, 30, 30])) if w.type == "new"]
 
     assert ids() == ids() and len(set(ids())) == 2
     everything = {*ids(), *ids("t"), *ids(fingerprint="f"), *ids(windows=1, update=9.0)}
@@ -147,13 +146,13 @@ def test_a_message_is_a_cloudevent():
     assert "time" not in late.cloudevent()
 
 
-def test_what_makes_no_sense_is_refused():
-    one = cascade(Policy())
-    one.step(5, 0.0)
+def test_nonsense_is_refused():
+    stage = cascade(Policy())
+    stage.step(5, 0.0)
     with pytest.raises(InputError, match="at 5 us after one at 5"):
-        one.step(5, 0.0)
+        stage.step(5, 0.0)
     with pytest.raises(InputError, match="Cascade: the state's calls"):
-        Cascade([Step("a", float, 0.5)], Policy()).restore(one.state())
+        Cascade([Step("a", float, 0.5)], Policy()).restore(stage.state())
     with pytest.raises(InputError, match="needs a step"):
         Cascade([], Policy())
     bad = [{"off_ratio": 0.0}, {"windows": 0}, {"fail": "maybe"}, {"update": math.nan}]
@@ -186,10 +185,10 @@ def test_preroll_is_the_last_rows_of_a_list(steps, limit, span, cut, many):
                 ring.restore(state)
             everything += t.tolist()
             for at in (last, *t.tolist()):  # windows that this packet closes
-                wanted = [x for x in everything[-limit:] if at - span <= x <= at]
-                found = ring.clip(at)
-                assert ([] if found is None else found["t"].tolist()) == wanted
-            assert sum(map(len, ring.chunks)) == ring.held < limit + max(limit, chunk)
+                expected = [x for x in everything[-limit:] if at - span <= x <= at]
+                rows = ring.clip(at)
+                assert ([] if rows is None else rows["t"].tolist()) == expected
+            assert sum(map(len, ring.chunks)) == ring.size < limit + max(limit, chunk)
             last = int(t[-1]) if len(t) else last
 
 
@@ -199,9 +198,9 @@ def test_preroll_begins_anew_where_time_runs_back_or_the_type_changes():
     ring.add(events([5, 6], [1, 2], [3, 4], [0, 1]))
     ring.add(events([2, 3], [1, 2], [3, 4], [0, 1]))
     assert ring.clip(9)["t"].tolist() == [2, 3]
-    packet = np.zeros(3, samples(2))
+    packet = np.zeros(3, sample_type(2))
     packet["t"] = [4, 5, 6]
     ring.add(packet)
-    assert ring.clip(9).dtype == samples(2) and len(ring.clip(9)) == 3
+    assert ring.clip(9).dtype == sample_type(2) and len(ring.clip(9)) == 3
     packet["t"] = 0
     assert ring.clip(9)["t"].tolist() == [4, 5, 6]

@@ -1,3 +1,6 @@
+import gzip
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,11 +10,12 @@ from axonal.core.errors import FileError, InputError
 from axonal.sense import checkpoint
 from axonal.sense.delivery.outbox import Outbox
 from axonal.sense.delivery.sinks import Callback
+from axonal.sense.detectors import Budget, Predictor
 from axonal.sense.features import Window, Windows
-from axonal.sense.filters import LIFTrace
+from axonal.sense.filters import InhibitedTrace, LIFTrace
 from axonal.sense.stream import events
 from axonal.sense.wake import Policy
-from axonal.sense.watch import POINTS, STATE, Judge, Timeline, Watch
+from axonal.sense.watch import POINTS, STATE_FILE, Timeline, Trigger, Watch
 
 SIDE = 16
 
@@ -38,7 +42,7 @@ class Listed:
 
 
 class Level:
-    """Scores how much there is where most is; counts what it learned."""
+    """A detector by the largest feature, which counts the windows it learned."""
 
     def __init__(self):
         self.learned = 0
@@ -75,13 +79,13 @@ def stream(seed: int = 0, seconds: int = 20) -> np.ndarray:
     return events(both[at], *place, both[at] % 2)
 
 
-def made(folder, packets, detector=None, sink=None, **options) -> Watch:
+def assemble(folder, packets, detector=None, sink=None, **options) -> Watch:
     box = None if sink is None else Outbox(folder / "outbox", {"list": Callback(sink)})
     return Watch(
         packets if isinstance(packets, Listed) else Listed(packets),
         [LIFTrace(SIDE, SIDE, threshold=2.0)],
         Windows(0.1, SIDE, SIDE, 2),
-        [Judge("level", detector or Level(), 0.5)],
+        [Trigger("level", detector or Level(), 0.5)],
         Policy(postroll=0.3, preroll=0.5, **options.pop("policy", {})),
         "yard",
         folder,
@@ -90,52 +94,52 @@ def made(folder, packets, detector=None, sink=None, **options) -> Watch:
     )
 
 
-def told(watch: Watch) -> list[tuple]:
+def messages(watch: Watch) -> list[tuple]:
     return [(w.type, w.id, w.t_start_us, w.t_end_us, w.n_events_in, w.score) for w in watch.wakes]
 
 
 def test_bursts_wake_and_noise_does_not(tmp_path):
-    watch = made(tmp_path, [stream()])
+    watch = assemble(tmp_path, [stream()])
     tally = watch.run()
     starts = [w.t_start_us for w in watch.wakes if w.type == "new"]
     assert [round(t / 1e6) for t in starts] == [5, 10, 15]
     assert [w.type for w in watch.wakes] == ["new", "end"] * 3
     assert (tally.events_in, tally.wakes) == (len(stream()), 3)
-    assert 0 < tally.kept < tally.events_in and 0 < tally.duty < 0.15
-    assert watch.judges[0].detector.learned == tally.windows == watch.cascade.calls[0]
+    assert 0 < tally.events_out < tally.events_in and 0 < tally.duty < 0.15
+    assert watch.triggers[0].detector.learned == tally.windows == watch.cascade.calls[0]
 
 
 @given(st.lists(st.integers(0, 3500), max_size=6))
 def test_chunks_don_t_matter(tmp_path_factory, cuts):
     folder = tmp_path_factory.mktemp("watch")
-    whole, parts = (
-        made(folder / "a", [stream()]),
-        made(folder / "b", np.split(stream(), sorted(cuts))),
+    straight, parts = (
+        assemble(folder / "a", [stream()]),
+        assemble(folder / "b", np.split(stream(), sorted(cuts))),
     )
-    assert vars(whole.run()) == vars(parts.run())
-    assert told(whole) == told(parts)
+    assert vars(straight.run()) == vars(parts.run())
+    assert messages(straight) == messages(parts)
 
 
 @given(st.integers(0, 19), st.integers(0, 19))
-def test_what_was_killed_goes_on_from_its_last_state(tmp_path_factory, saved, killed):
+def test_a_killed_watch_goes_on_from_its_last_state(tmp_path_factory, saved, killed):
     folder, packets = tmp_path_factory.mktemp("watch"), np.array_split(stream(), 20)
-    heard, calm = [], []
-    straight = made(folder / "a", packets, sink=lambda e, c: calm.append(e["id"]))
+    sent, calm = [], []
+    straight = assemble(folder / "a", packets, sink=lambda e, c: calm.append(e["id"]))
     straight.run()
     straight.outbox.close()
-    first = made(folder / "b", packets, sink=lambda e, c: heard.append(e["id"]), every=1e9)
+    first = assemble(folder / "b", packets, sink=lambda e, c: sent.append(e["id"]), every=1e9)
     for i, packet in enumerate(first.source):
-        first.take(packet)
+        first.push(packet)
         if i == saved:
             first.save()
         if i == max(saved, killed):
             break
     first.outbox.close()
-    again = made(folder / "b", packets, sink=lambda e, c: heard.append(e["id"]), every=1e9)
+    again = assemble(folder / "b", packets, sink=lambda e, c: sent.append(e["id"]), every=1e9)
     again.run()
     again.outbox.close()
     assert vars(again.tally) == vars(straight.tally)
-    assert heard == calm and len(set(calm)) == len(calm)
+    assert sent == calm and len(set(calm)) == len(calm)
 
 
 def test_a_source_that_cuts_packets_up_goes_on_within_them(tmp_path):
@@ -148,61 +152,90 @@ def test_a_source_that_cuts_packets_up_goes_on_within_them(tmp_path):
                 self.position = int(i == 9)
                 yield piece
 
-    straight, first = made(tmp_path / "a", Cut([])), made(tmp_path / "b", Cut([]), every=1e9)
+    straight = assemble(tmp_path / "a", Cut([]))
+    first = assemble(tmp_path / "b", Cut([]), every=1e9)
     straight.run()
     for i, piece in enumerate(first.source):
-        first.take(piece)
+        first.push(piece)
         if i == 4:
             first.save()
             break
-    again = made(tmp_path / "b", Cut([]))
+    again = assemble(tmp_path / "b", Cut([]))
     again.run()
     assert vars(again.tally) == vars(straight.tally)
 
 
-def test_what_was_dropped_adds_up_over_runs(tmp_path):
-    made(tmp_path, Listed([stream()], dropped=3)).run()
-    second = made(tmp_path, Listed([stream()], dropped=4))
+def test_drops_add_up_over_runs(tmp_path):
+    assemble(tmp_path, Listed([stream()], dropped=3)).run()
+    second = assemble(tmp_path, Listed([stream()], dropped=4))
     second.resume()
     second.source.position = 0
-    second.take(stream()[:0])
+    second.push(stream()[:0])
     assert second.tally.dropped == 7
 
 
 @pytest.mark.parametrize(("fail", "wakes"), [("open", 1), ("closed", 0)])
 def test_a_broken_detector_wakes_or_not_as_chosen(tmp_path, fail, wakes):
-    watch = made(tmp_path, [stream()], Broken(), policy={"fail": fail, "longest": 3600.0})
+    watch = assemble(tmp_path, [stream()], Broken(), policy={"fail": fail, "longest": 3600.0})
     tally = watch.run()
     assert tally.wakes == wakes and tally.failures == tally.windows
-    assert watch.judges[0].detector.learned == 0
+    assert watch.triggers[0].detector.learned == 0
 
 
 def test_calm_detectors_don_t_learn_while_awake(tmp_path):
-    watch = made(tmp_path, [stream()], learn="calm")
+    watch = assemble(tmp_path, [stream()], learn="calm")
     tally = watch.run()
-    assert watch.judges[0].detector.learned == tally.windows - tally.awake
+    assert watch.triggers[0].detector.learned == tally.windows - tally.awake
 
 
 def test_a_state_of_another_watch_is_refused(tmp_path):
-    made(tmp_path, [stream()], fingerprint="a").run()
+    assemble(tmp_path, [stream()], fingerprint="a").run()
     with pytest.raises(InputError, match=r"can't go on from .*remove it to begin anew"):
-        made(tmp_path, [stream()], fingerprint="b").run()
-    (tmp_path / STATE).write_bytes(b"damaged")
+        assemble(tmp_path, [stream()], fingerprint="b").run()
+    (tmp_path / STATE_FILE).write_bytes(b"damaged")
     with pytest.raises(FileError, match="remove it to begin anew"):
-        made(tmp_path, [stream()]).run()
+        assemble(tmp_path, [stream()]).run()
 
 
-def test_what_was_learned_begins_another_stream(tmp_path):
-    first = made(tmp_path, [stream()])
+def test_a_state_of_version_1_goes_on(tmp_path):
+    """The fixture was written by that version after 11 of 20 packets, while a wake was open."""
+
+    def watch(folder):
+        budget = Budget(1800.0, memory=0.01)
+        return Watch(
+            Listed(np.array_split(stream(), 20)),
+            [InhibitedTrace(SIDE, SIDE)],
+            Windows(0.1, SIDE, SIDE, 2),
+            [Trigger("predictor", Predictor(neurons=8, rest=1.0), budget)],
+            Policy(postroll=0.3, preroll=0.1),
+            "yard",
+            folder,
+        )
+
+    content = gzip.decompress(Path(__file__).with_name("version-1.safetensors.gz").read_bytes())
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / STATE_FILE).write_bytes(content)
+    straight, again = watch(tmp_path / "straight"), watch(tmp_path / "again")
+    again.resume()
+    assert again.cascade.awake and again.position == 11 and again.tally.events_out == 1525
+    assert vars(again.run()) == vars(straight.run())
+    expected = messages(straight)[1:]  # but the first, which was sent before
+    assert [m[:-1] for m in messages(again)] == [m[:-1] for m in expected] != []
+    scores = [m[-1] for m in expected]
+    np.testing.assert_allclose([m[-1] for m in messages(again)], scores, rtol=1e-9)
+
+
+def test_a_calibration_begins_another_stream(tmp_path):
+    first = assemble(tmp_path, [stream()])
     first.run()
-    second = made(tmp_path / "b", [stream(1)])
-    second.restore(first.learned())
-    assert second.judges[0].detector.learned == first.tally.windows
+    second = assemble(tmp_path / "b", [stream(1)])
+    second.restore(first.calibration())
+    assert second.triggers[0].detector.learned == first.tally.windows
     assert second.tally.windows == 0 and second.source.position == 0
 
 
 @given(st.integers(2, 3 * POINTS))
-def test_a_timeline_keeps_what_was_greatest_and_all_counts(count):
+def test_a_timeline_has_the_greatest_scores_and_all_counts(count):
     line = Timeline()
     draw = np.random.default_rng(count)
     scores, counts = draw.random(count), draw.integers(0, 9, count)
@@ -218,8 +251,8 @@ def test_a_timeline_keeps_what_was_greatest_and_all_counts(count):
     np.testing.assert_array_equal(again.spans, line.spans)
 
 
-def test_a_full_disk_is_told_and_does_not_end_a_watch(tmp_path, monkeypatch, caplog):
-    straight, write = made(tmp_path / "a", np.array_split(stream(), 20)), checkpoint.write
+def test_a_full_disk_is_logged_and_does_not_end_a_watch(tmp_path, monkeypatch, caplog):
+    straight, write = assemble(tmp_path / "a", np.array_split(stream(), 20)), checkpoint.write
     straight.run()
     failed = []
 
@@ -230,19 +263,19 @@ def test_a_full_disk_is_told_and_does_not_end_a_watch(tmp_path, monkeypatch, cap
         write(path, state)
 
     monkeypatch.setattr(checkpoint, "write", full)
-    watch = made(tmp_path / "b", np.array_split(stream(), 20), every=1.0)
-    assert vars(watch.run()) == vars(straight.tally) and told(watch) == told(straight)
-    assert caplog.text.count("No space left") == 5 and (tmp_path / "b" / STATE).exists()
+    watch = assemble(tmp_path / "b", np.array_split(stream(), 20), every=1.0)
+    assert vars(watch.run()) == vars(straight.tally) and messages(watch) == messages(straight)
+    assert caplog.text.count("No space left") == 5 and (tmp_path / "b" / STATE_FILE).exists()
 
 
 def test_sinks_that_publish_counts_get_them(tmp_path):
-    class Told(Callback):
+    class Publisher(Callback):
         def stats(self, values):
             counts.append(dict(values))
 
     counts = []
-    watch = made(tmp_path, np.array_split(stream(), 20), every=1.0)
-    watch.outbox = Outbox(tmp_path / "outbox", {"told": Told(lambda event, clip: None)})
+    watch = assemble(tmp_path, np.array_split(stream(), 20), every=1.0)
+    watch.outbox = Outbox(tmp_path / "outbox", {"publisher": Publisher(lambda event, clip: None)})
     tally = watch.run()
     watch.outbox.close()
     assert len(counts) > 3 and counts[-1] == vars(tally)

@@ -1,4 +1,4 @@
-"""Where commands speak: results on standard output, messages and progress on standard error."""
+"""Consoles of the commands: results on standard output, messages and progress on standard error."""
 
 from rich.console import Console, RenderableType
 from rich.status import Status

@@ -1,7 +1,7 @@
 """`axonal demo`: the generators side by side, and a report with pictures."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def sigma_delta_settings(budgets: Sequence[float] | None = None) -> list[Setting
 
 
 def check(samples: int, *folders: Path) -> None:
-    """See that there are enough samples and that the folders can be written.
+    """Check that there are enough samples and that the folders can be written.
 
     Raises:
         InputError: fewer than 100 samples. FileError: a folder can't be written.
@@ -96,9 +96,9 @@ def evaluate_all(
     samples: int,
     seed: int,
     real: Reference,
-    store: Path | None = None,
+    evaluate: Callable[..., Evaluation] = evaluate,
 ) -> list[Evaluation]:
-    """Evaluate each of `settings` as `generate.evaluation.evaluate` does, with progress bars."""
+    """Evaluate each of `settings` by `evaluate`, with progress bars."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     evaluations = []
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
@@ -106,7 +106,7 @@ def evaluate_all(
         for setting in settings:
             task = bar.add_task(setting.name, total=samples)
             evaluations.append(
-                evaluate(setting, samples, seed, real, store, lambda n, t=task: bar.advance(t, n))
+                evaluate(setting, samples, seed, real, lambda n, t=task: bar.advance(t, n))
             )
             bar.remove_task(task)
             bar.advance(total)

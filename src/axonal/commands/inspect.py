@@ -1,4 +1,4 @@
-"""Graphs of what users name on the command line (`axonal inspect`)."""
+"""Graphs of networks that users name on the command line (`axonal inspect`)."""
 
 import json
 from pathlib import Path
@@ -7,35 +7,40 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy import nir
 from ..generate.features import ASSETS
-from ..graph import summary
+from ..graph import load
+from ..graph.checkpoint import NODES_FILE
+from ..graph.drawing import mermaid
 from ..graph.graph import Graph
 
 
-def graph_of(what: str, dt: float | None = None, discretisation: str | None = None) -> Graph:
-    """The graph of a NIR file, of a network that ships, or of a folder that a training made.
+def graph_of(model: str, dt: float | None = None, discretisation: str | None = None) -> Graph:
+    """Read or trace the graph of a network.
 
     Args:
-        what: a path that ends in .nir, a name or a folder.
+        model: a path that ends in .nir, the name of a network that ships, or a folder that a
+            training or `graph.save` wrote.
         dt: seconds of a step, of a NIR file.
-        discretisation: a row of `deploy.conventions.CONVENTIONS`, of a NIR file.
+        discretisation: a row of `deploy.nir.CONVENTIONS`, of a NIR file.
 
     Raises:
         InputError: nothing of that name, or a NIR file without `dt` and `discretisation`.
         FileError: damaged files.
     """
-    if what.endswith(".nir"):
+    if model.endswith(".nir"):
         if dt is None or discretisation is None:
             raise InputError(
-                f"{what} holds differential equations: say --dt, the seconds of a step, and "
+                f"{model} holds differential equations: say --dt, the seconds of a step, and "
                 f"--discretisation, one of {', '.join(nir.CONVENTIONS)}"
             )
-        return nir.read(what, dt=dt, discretisation=discretisation)
-    folder = ASSETS / what if (ASSETS / what).is_dir() else Path(what)
+        return nir.read(model, dt=dt, discretisation=discretisation)
+    folder = ASSETS / model if (ASSETS / model).is_dir() else Path(model)
+    if (folder / NODES_FILE).exists():
+        return load(folder)
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+        config = dict(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{what} is no .nir file and no network: {error}; networks that ship are "
+            f"{model} is no .nir file and no network: {error}; networks that ship are "
             + ", ".join(sorted(path.parent.name for path in ASSETS.glob("*/config.json")))
         ) from error
     return _traced(folder, config)
@@ -60,12 +65,17 @@ def _traced(folder: Path, config: dict) -> Graph:
 
 
 def picture(graph: Graph, out: Path) -> str:
-    """Draws a graph to `out`; a sentence that says so.
+    """Draw a graph to `out`, and say so in a sentence.
 
     Raises:
-        InputError: a name that does not end in .svg, or as `inspect.draw`. FileError: `out` can't
-            be written.
+        InputError: a name that does not end in .md or .mmd, or as `drawing.mermaid`.
+        FileError: `out` can't be written.
     """
-    if out.suffix != ".svg":
-        raise InputError(f"{out} is no name for a drawing; let it end in .svg")
-    return f"The graph is drawn in {files.write(out, summary.draw(graph)).resolve()}."
+    if out.suffix not in (".md", ".mmd"):
+        raise InputError(
+            f"{out} is no name for a drawing; let it end in .md, for Markdown with a Mermaid "
+            "diagram, which GitHub, GitLab and notebooks show, or in .mmd, for Mermaid's own tools"
+        )
+    text = mermaid(graph)
+    files.write(out, f"```mermaid\n{text}```\n" if out.suffix == ".md" else text)
+    return f"The graph is drawn in {out.resolve()}."

@@ -77,7 +77,7 @@ def _without_checks(model: Classifier) -> nn.Module:
 
 
 def _from_code(source: str) -> nn.Module:
-    """What the user's function "package.module:function" returns."""
+    """Call the user's function "package.module:function", which returns a network."""
     path, _, name = source.rpartition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

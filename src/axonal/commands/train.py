@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from rich.status import Status
-
 from ..recipes import training
+from .console import status
 
 
 def train(name: str, out: Path | None, seed: int, device: str, tensorboard: bool) -> str:
@@ -24,7 +23,7 @@ def train(name: str, out: Path | None, seed: int, device: str, tensorboard: bool
     Raises:
         InputError, FileError, MissingExtra, ProcessError: as `recipes.training.train`.
     """
-    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard, Status)
+    folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard, status)
     if os.environ.get("RANK", "0") != "0":
         return ""
     return f"Trained {name}: the network and its card lie in {folder.resolve()}."

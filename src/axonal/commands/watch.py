@@ -15,19 +15,19 @@ from rich.text import Text
 
 from ..core import files
 from ..core.errors import InputError
-from ..deploy.detector import Network
+from ..deploy.detector import EngineDetector
 from ..report import charts
-from ..report import watch as timeline
+from ..report.watch import duration, verdict, watch_page
 from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
-from ..sense.pipeline import _filters, assemble, read
+from ..sense.pipeline import assemble, filters_of, read
 from ..sense.settings import Settings
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
-from ..sense.watch import STATE, Watch
+from ..sense.watch import STATE_FILE, Watch
 from .inspect import graph_of
 
-CONFIG = "watch.toml"
+SETTINGS_FILE = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
 
 
@@ -37,42 +37,48 @@ def _network(
     windows: int = 1,
     dt: float | None = None,
     discretisation: str | None = None,
-) -> Network:
+) -> EngineDetector:
     """A detector of a NIR file, of a network that ships, or of a folder that train made."""
-    return Network(graph_of(graph, dt, discretisation), target, windows)
+    return EngineDetector(graph_of(graph, dt, discretisation), target, windows)
 
 
-DETECTING = {**DETECTORS, "network": _network}
+ALL_DETECTORS = {**DETECTORS, "network": _network}
 
 
-def watch(what: str, folder: Path, report: Path | None, live: bool = True) -> str:
+def watch(source: str, folder: Path, report: Path | None, live: bool = True) -> str:
     """Watch until the source ends or is interrupted; go on from an earlier run in `folder`.
 
+    Args:
+        source: a TOML file of settings, or a recording.
+        folder: of the state, wakes and clips.
+        report: an HTML page to write at the end.
+        live: whether the counts are shown meanwhile.
+
     Returns:
-        A sentence that says what was found and where it lies.
+        A sentence with the result, and where it lies.
 
     Raises:
         InputError, FileError, MissingExtra: as `assemble` and `Watch.run`.
     """
-    chosen, text = read(what)
+    settings, text = read(source)
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")
-    made = assemble(chosen, folder, detectors=DETECTING)
+    pipeline = assemble(settings, folder, detectors=ALL_DETECTORS)
     try:
-        with _shown(made, live) as seen, _stoppable():
-            made.run(seen)
+        with _live_view(live) as show, _stoppable():
+            pipeline.run(show)
     finally:
-        if made.outbox is not None:
-            made.outbox.close(timeout=10.0)
+        if pipeline.outbox is not None:
+            pipeline.outbox.close(timeout=10.0)
         if report is not None:
-            files.write(report, timeline.page_of(made, chosen, text))
-    said = [f"{timeline.verdict(made, chosen)} State, wakes and clips lie in {folder.resolve()}."]
-    return " ".join([*said, *([f"The page is {report.resolve()}."] if report else [])])
+            files.write(report, watch_page(pipeline, settings, text))
+    sentence = f"{verdict(pipeline, settings)} State, wakes and clips lie in {folder.resolve()}."
+    return sentence + (f" The page is {report.resolve()}." if report else "")
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM, which ends services, is heard as an interruption from the keyboard is."""
+    """Take SIGTERM, which ends services, as an interruption from the keyboard."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -84,84 +90,92 @@ def _stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def _shown(made: Watch, live: bool) -> Iterator[Callable[[Watch], None] | None]:
+def _live_view(live: bool) -> Iterator[Callable[[Watch], None] | None]:
+    """Show a watch while it runs; nothing if not `live`."""
     if not live:
         yield None
         return
     with Live(console=Console(stderr=True), refresh_per_second=4, transient=True) as view:
-        yield lambda one: view.update(_view(one), refresh=False)
+        yield lambda watch: view.update(_table(watch), refresh=False)
 
 
-def _view(made: Watch) -> Table:
-    tally, source = made.tally, made.source
-    view = Table.grid(padding=(0, 2))
+def _table(watch: Watch) -> Table:
+    """The counts of a watch now."""
+    tally, first = watch.tally, watch.triggers[0]
+    state = Text("awake", "bold green") if watch.cascade.awake else Text("asleep", "dim")
 
-    def rate(count: int) -> str:
-        return charts.si(count / max(tally.seconds, 1e-6))
+    def flow(seconds: float) -> str:
+        counts = [charts.si(n / seconds) for n in (tally.events_in, tally.events_out)]
+        return f"{counts[0]} in, {counts[1]} passed"
 
-    unit = "samples" if made.windows.channels else "events"
-    state = Text("awake", "bold green") if made.cascade.awake else Text("asleep", "dim")
-    first = made.judges[0]
-    score = f"{first.latest:.3f} of {first.threshold:.3f}"
     rows = {
-        made.cascade.source: state,
-        "seen": f"{timeline.lasting(tally.seconds)} of the stream",
-        unit: f"{charts.si(tally.events_in)} in, {charts.si(tally.kept)} kept",
-        "a second": f"{rate(tally.events_in)} in, {rate(tally.kept)} kept",
-        "score": score,
+        watch.cascade.source: state,
+        "seen": f"{duration(tally.seconds)} of the stream",
+        "samples" if watch.windows.channels else "events": flow(1),
+        "a second": flow(max(tally.seconds, 1e-6)),
+        "score": f"{first.latest:.3f} of {first.threshold:.3f}",
         "wakes": f"{tally.wakes}, {100 * tally.duty:.2g} % of the time",
         "dropped": f"{tally.dropped:,}",
     }
-    if status := getattr(source, "status", ""):
+    if status := getattr(watch.source, "status", ""):
         rows["source"] = status
+    table = Table.grid(padding=(0, 2))
     for name, value in rows.items():
-        view.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(str(value)))
-    return view
+        table.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(value))
+    return table
 
 
-def calibrate(what: str, sample: str, folder: Path, noise: float) -> str:
+def calibrate(source: str, sample: str, folder: Path, noise: float) -> str:
     """Learn from a sample of normal life, and write settings and a state that begin from there.
 
     Filters that can be calibrated get the threshold that lets through `noise` events a second and
     pixel of chance; detectors learn, and those with a budget of wakes set their thresholds.
 
+    Args:
+        source: a TOML file of settings, or a recording for default ones.
+        sample: a recording of normal life.
+        folder: of the settings and the state.
+        noise: events a second and pixel.
+
+    Returns:
+        A sentence with the command to run next.
+
     Raises:
         InputError: `folder` holds a calibration already, or as `assemble`. FileError,
             MissingExtra: as `assemble`.
     """
-    target = folder / CONFIG
+    target = folder / SETTINGS_FILE
     if target.exists():
         raise InputError(f"{target} is there already; choose another folder with --out")
-    chosen, _ = read(what)
-    tables = [dict(table) for table in chosen.filter]
-    for index, threshold in enumerate(_thresholds(chosen, sample, noise)):
-        if threshold is not None:
-            tables[index]["threshold"] = threshold
-    chosen = dataclasses.replace(chosen, filter=tuple(tables))
-    calm = dataclasses.replace(chosen, source={"url": sample})
-    made = assemble(calm, folder, quiet=True, detectors=DETECTING)
-    with _shown(made, True) as seen:
-        made.run(seen)
-    (folder / STATE).unlink()
-    checkpoint.write(target.with_suffix("") / STATE, made.learned())
-    files.write(target, chosen.dump())
-    lasted = timeline.lasting(made.tally.seconds)
-    return f"Calibrated on {lasted} of {sample}: now run axonal watch {target}"
+    settings, _ = read(source)
+    tables = [dict(table) for table in settings.filter]
+    for index, threshold in _thresholds(settings, sample, noise).items():
+        tables[index]["threshold"] = threshold
+    settings = dataclasses.replace(settings, filter=tuple(tables))
+    calm = dataclasses.replace(settings, source={"url": sample})
+    pipeline = assemble(calm, folder, quiet=True, detectors=ALL_DETECTORS)
+    with _live_view(True) as show:
+        pipeline.run(show)
+    (folder / STATE_FILE).unlink()
+    checkpoint.write(target.with_suffix("") / STATE_FILE, pipeline.calibration())
+    files.write(target, settings.dump())
+    seconds = duration(pipeline.tally.seconds)
+    return f"Calibrated on {seconds} of {sample}: now run axonal watch {target}"
 
 
-def _thresholds(chosen: Settings, sample: str, noise: float) -> list[float | None]:
-    """Of each filter that can be calibrated the threshold, given what those before it leave."""
-    held, count = [], 0
+def _thresholds(settings: Settings, sample: str, noise: float) -> dict[int, float]:
+    """The threshold of each filter that can be calibrated, on what those before it pass."""
+    packets, count = [], 0
     with closing(open_source(sample)) as source:
-        filters = _filters(chosen, source)
+        filters = filters_of(settings, source)
         for packet in source if filters else ():
-            held, count = [*held, packet], count + len(packet)
+            packets, count = [*packets, packet], count + len(packet)
             if count >= SAMPLE:
                 break
-    packet = np.concatenate(held) if held else np.empty(0, EVENT)
-    found: list[float | None] = []
-    for one in filters:
-        able = getattr(one, "calibrate", None) is not None
-        found += [one.calibrate(packet, noise).threshold if able else None]
-        packet = one(packet)
-    return found
+    packet = np.concatenate(packets) if packets else np.empty(0, EVENT)
+    thresholds: dict[int, float] = {}
+    for index, stage in enumerate(filters):
+        if (calibration := getattr(stage, "calibrate", None)) is not None:
+            thresholds[index] = calibration(packet, noise).threshold
+        packet = stage(packet)
+    return thresholds

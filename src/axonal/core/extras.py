@@ -1,4 +1,4 @@
-"""Optional dependencies, asked for at call time."""
+"""Optional dependencies, imported where they are needed."""
 
 from importlib import import_module
 from types import ModuleType

@@ -13,8 +13,8 @@ from ..sense.stream import State
 from .engine import Engine
 
 
-class Network(Classifier):
-    """A spiking network in the engine as a detector: a window is a step, its features the input.
+class EngineDetector(Classifier):
+    """A spiking network in the engine: a window is a step, and its features are the input.
 
     Args:
         graph: the network.
@@ -25,12 +25,7 @@ class Network(Classifier):
         InputError: the graph has several inputs or outputs.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        target: int,
-        windows: int = 1,
-    ):
+    def __init__(self, graph: Graph, target: int, windows: int = 1):
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
             raise InputError(
                 f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs; one of each works"
@@ -41,14 +36,15 @@ class Network(Classifier):
         super().__init__(self._step, target, windows)
 
     def _step(self, x: np.ndarray) -> np.ndarray:
+        """The output of the network's next step, [K]."""
         if x.size != math.prod(self.shape):
             raise InputError(f"a window has {x.size} features, the network takes {self.shape}")
-        given = x.astype(np.float32).reshape(1, *self.shape)
-        [sent] = self.stream.push({self.input: given}).values()
-        return sent.to_dense().ravel()
+        step = x.astype(np.float32).reshape(1, *self.shape)
+        [output] = self.stream.push({self.input: step}).values()
+        return output.to_dense().ravel()
 
     def state(self) -> State:
-        """The network's memory, and the probabilities that are averaged."""
+        """The network's state, and the probabilities that are averaged."""
         return super().state() | {"network": self.stream.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -322,7 +322,7 @@ def _recurrent(tracing: _Tracing, name: str, module: Recurrent, x: Value) -> Val
 def _values(neuron: Neuron) -> dict[str, np.ndarray]:
     if _rule(LAYERS, neuron) is not _neuron:
         raise InputError(f"{type(neuron).__name__} has a forward of its own; put it in Dynamics")
-    values = {name: torch.as_tensor(neuron.value(name)) for name in neuron.given}
+    values = {name: torch.as_tensor(neuron.value(name)) for name in neuron.varying}
     return {name: value.astype(np.float32) for name, value in arrays(values).items()}
 
 

@@ -163,7 +163,7 @@ def _on_chip(
 
 
 def event_driven(counts: Counts) -> np.ndarray:
-    """[L] whether each layer works by events: it stores a sum at every synaptic operation.
+    """Whether each layer [L] works by events: it stores a sum at every synaptic operation.
 
     A dense layer stores each output once; so does one that skips zeros.
     """
@@ -203,7 +203,7 @@ def break_even(
     bits: int = 8,
     reuse: float = 1.0,
 ) -> BreakEven:
-    """How sparse the event-driven run must be to cost no more than the dense one.
+    """The share of events at which an event-driven run costs what the dense one costs.
 
     Energy is linear in the events, F + s V, so that s* = (E_dense - F) / V, times the share
     that was measured. Both sides have the same datapath; `reuse` is the dense run's.

@@ -131,7 +131,7 @@ def load(name: str = "cmos45") -> CostTable:
 
 
 def datapath(table: CostTable | None = None, widths: tuple[int, ...] = ()) -> CostTable:
-    """See that an ANN and a spiking network can be compared with a table; `cmos45` by default.
+    """Check that a table compares an ANN with a spiking network; `cmos45` by default.
 
     Raises:
         InputError: it is a chip's, which runs no ANN, or has no operators of one of `widths`, bits.

@@ -52,7 +52,7 @@ class EngineBackend:
     def __call__(
         self, noise: Tensor, label: int, steps: int, sampler: str
     ) -> tuple[Tensor, Counts]:
-        """The values [...] that `sampler` makes of `noise` [...], and what that took.
+        """Solve the flow from `noise` [...]; its values [...], and the counts.
 
         Raises:
             InputError: as `samplers.sample`.

@@ -1,4 +1,4 @@
-"""What a network sees in images: the features that the quality measures compare.
+"""Features of images, as a network sees them: what the quality measures compare.
 
 A `Features` is a function from images [N, C, H, W] uint8 (numpy or torch) to [N, D] float64.
 """

@@ -1,4 +1,4 @@
-"""Media: what the pipeline has to know of images, video, sound or text."""
+"""Media: images, video, sound or text, as the pipeline has to know them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -13,23 +13,22 @@ from .images import Images
 
 
 class Medium(Protocol):
-    """Samples between a network and people."""
+    """Samples between a network and people.
+
+    `conditions` raises InputError for what there is not.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of a sample as the network takes it, without the batch."""
+        """Of a sample as the network takes it."""
         ...
 
     def conditions(self, values: Sequence[int] | Tensor) -> Tensor:
-        """What the network is told beside the noise [N, ...], of what a user asks for.
-
-        Raises:
-            InputError: nothing is asked for, or what there is not.
-        """
+        """What a network is told beside the noise, [N, ...], of what a user asks for."""
         ...
 
     def decode(self, x: Tensor) -> np.ndarray:
-        """Samples [N, ...] as people take them, of the network's values `x` [N, ...]."""
+        """Samples [N, ...] as people take them, of the network's values x [N, ...]."""
         ...
 
 

@@ -19,7 +19,7 @@ from ..core.meter import Counts
 from ..nn.meter import Meter
 from ..nn.stateful import State
 from .engine_backend import EngineBackend
-from .media import Medium, medium_of
+from .media import medium_of
 from .pretrained import CERTIFICATES, START, generator_folder, load_network, read_certificates
 from .samplers import Network, sample
 
@@ -28,7 +28,7 @@ Batch = tuple[Tensor, Counts | None, Counts | None]  # values, their counts, tho
 
 @dataclass(frozen=True)
 class GeneratorOutput:
-    """Samples, and what they took.
+    """Samples, with the work and the time that they took.
 
     Attributes:
         samples: as the medium decodes them: images are [N, C, H, W] uint8.
@@ -72,7 +72,8 @@ class Generator:
     ):
         self.model, self.certificate = model, certificate
         self.sampler, self.steps = sampler, steps
-        self.medium: Medium = medium_of(model)
+        self.medium = medium_of(model)
+        self.shape = self.medium.shape
         self.network: nn.Module = model
         if certificate is not None:
             self.network = delta_network(model)
@@ -87,11 +88,6 @@ class Generator:
                     "an error budget above 0"
                 )
             self.engine = EngineBackend(self.network)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a sample as the network takes it."""
-        return self.medium.shape
 
     @classmethod
     def from_pretrained(

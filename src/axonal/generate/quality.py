@@ -1,4 +1,4 @@
-"""How close generated images come to real ones: Frechet distance, precision and recall.
+"""Quality of generated images beside real ones: Frechet distance, precision and recall.
 
 Every figure compares features (see `features.py`) and depends on them and on the sample counts:
 compare runs of the same features and counts only.
@@ -136,7 +136,7 @@ def bootstrap(
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
-    """Which fakes lie among the real, and which of the real lie among the fakes.
+    """The share of the fakes among the real, and that of the real among the fakes.
 
     A set's manifold is the union of balls about its points, each reaching to the point's k-th
     nearest neighbour in the set (Kynkaanniemi et al. 2019, arXiv 1904.06991, eqs. 1 and 2).
@@ -225,7 +225,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | Path, features: Features) -> Self:
-        """What `save` wrote, for images seen through `features`.
+        """Read what `save` wrote, for images seen through `features`.
 
         Raises:
             FileError: the file is missing or damaged.

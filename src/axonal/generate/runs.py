@@ -102,7 +102,7 @@ def best(runs: Sequence[Run]) -> Run:
 def saving(
     run: Run, baselines: Sequence[Run], tolerance: float = TOLERANCE, skipping: bool = False
 ) -> Saving | None:
-    """What `run` saves against the cheapest baseline that reaches its quality.
+    """The saving of `run` against the cheapest baseline that reaches its quality.
 
     Args:
         run: whose work and Frechet distance count.

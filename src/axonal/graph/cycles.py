@@ -24,7 +24,7 @@ def walk(
         `first`, else the one that closed it; and the names, each after its sources where no cycle
         forbids it.
     """
-    found: set[Edge] = set()
+    closing: set[Edge] = set()
     done: list[str] = []
     place: dict[str, int] = {}  # on the path, -1 behind it
     for root in names:
@@ -44,7 +44,7 @@ def walk(
                     break
                 if (cut[-1] if cut else -1) < place[reader]:
                     at = best[-1] if best[-1] >= place[reader] else len(path) - 1
-                    found.add((path[at], [*path[at + 1 : at + 2], reader][0]))
+                    closing.add((path[at], [*path[at + 1 : at + 2], reader][0]))
                     cut += [at] * (at < len(path) - 1)
             else:
                 ways.pop()
@@ -53,4 +53,15 @@ def walk(
                 done.append(path.pop())
                 while cut and cut[-1] >= len(path) - 1:
                     cut.pop()
-    return found, done[::-1]
+    return closing, done[::-1]
+
+
+def reached(readers: Mapping[str, Sequence[str]], name: str) -> set[str]:
+    """The nodes that the value of `name` gets to, over any number of edges."""
+    nodes: set[str] = set()
+    waiting = list(readers[name])
+    while waiting:
+        if (node := waiting.pop()) not in nodes:
+            nodes.add(node)
+            waiting += readers[node]
+    return nodes

@@ -6,6 +6,7 @@ linear nor a neuron is a `Difference`, which follows rates.
 """
 
 import math
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,10 +70,11 @@ class Graph:
     Args:
         nodes: in any order.
         outputs: names of the nodes whose values are the result.
+        largest: values that a node may have.
 
     Attributes:
         nodes: by name, ordered.
-        outputs: as given.
+        outputs: their names.
         shapes: of every node's value.
 
     Raises:
@@ -80,20 +82,19 @@ class Graph:
             a delay.
     """
 
-    def __init__(self, nodes: Sequence[Node], outputs: Sequence[str]):
-        names = [node.name for node in nodes]
-        given = {node.name: node for node in nodes}
-        if len(given) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+    def __init__(self, nodes: Sequence[Node], outputs: Sequence[str], *, largest: int = LARGEST):
+        named = {node.name: node for node in nodes}
+        if len(named) < len(nodes):
+            twice, _ = Counter(node.name for node in nodes).most_common(1)[0]
             raise InputError(f"Graph: two nodes are called {twice!r}")
         for node in nodes:
-            if missing := [name for name in node.inputs if name not in given]:
+            if missing := [name for name in node.inputs if name not in named]:
                 raise InputError(f"Graph: {node.name!r} reads {missing[0]!r}, which isn't there")
         self.outputs = tuple(outputs)
-        if wrong := [name for name in outputs if name not in given] or (not outputs and ["none"]):
+        if wrong := [name for name in outputs if name not in named] or (not outputs and ["none"]):
             raise InputError(f"Graph: no output {wrong[0]!r}")
-        self.nodes: dict[str, Node] = {node.name: node for node in _ordered(given)}
-        self.shapes = _shapes(self.nodes)
+        self.nodes: dict[str, Node] = {node.name: node for node in _ordered(named)}
+        self.shapes = _shapes(self.nodes, largest)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -105,12 +106,12 @@ class Graph:
 
     @cached_property
     def readers(self) -> dict[str, tuple[str, ...]]:
-        """The nodes that read each node."""
-        found: dict[str, list[str]] = {name: [] for name in self.nodes}
+        """The names of the nodes that read each node."""
+        readers: dict[str, list[str]] = {name: [] for name in self.nodes}
         for node in self:
             for name in node.inputs:
-                found[name].append(node.name)
-        return {name: tuple(readers) for name, readers in found.items()}
+                readers[name].append(node.name)
+        return {name: tuple(names) for name, names in readers.items()}
 
     @cached_property
     def neurons(self) -> dict[str, Neurons]:
@@ -128,76 +129,85 @@ def _waits(node: Node) -> bool:
 
 
 def _ordered(nodes: Mapping[str, Node]) -> list[Node]:
-    """The nodes, each after its inputs; as given where that leaves a choice."""
+    """The nodes, each after its inputs; as they came where that leaves a choice."""
     waiting = {name: {i for i in node.inputs if not _waits(node)} for name, node in nodes.items()}
     readers: dict[str, list[str]] = {name: [] for name in nodes}
     for name, inputs in waiting.items():
         for source in inputs:
             readers[source].append(name)
-    ready = [name for name, inputs in waiting.items() if not inputs]
-    found = []
+    ready = deque(name for name, inputs in waiting.items() if not inputs)
+    order = []
     while ready:
-        name = ready.pop(0)
-        found.append(nodes[name])
+        name = ready.popleft()
+        order.append(nodes[name])
         for reader in readers[name]:
             waiting[reader].discard(name)
             if not waiting[reader]:
                 ready.append(reader)
-    if len(found) < len(nodes):
-        left = sorted(name for name in nodes if nodes[name] not in found)
+    if len(order) < len(nodes):
+        left = sorted(name for name, inputs in waiting.items() if inputs)
         raise InputError(
             f"Graph: {', '.join(left[:5])} read each other in one step; a cycle needs a Delay"
         )
-    return found
+    return order
 
 
-def _shapes(nodes: Mapping[str, Node]) -> dict[str, Shape]:
+def _shapes(nodes: Mapping[str, Node], largest: int) -> dict[str, Shape]:
+    """The shape of every node's value, none of which has more than `largest` values."""
     shapes: dict[str, Shape] = {}
     late = [node for node in nodes.values() if _waits(node)]
     for node in nodes.values():
         if not _waits(node):
-            _settle(nodes, node, shapes)
+            _settle(nodes, node, shapes, largest)
+            shapes[node.name] = _shape(node, [shapes[name] for name in node.inputs], largest)
     for node in late:
-        _find(nodes, node, shapes)
-        got = shapes[node.inputs[0]]
-        if node.op.shape(got) != shapes.setdefault(node.name, got):
+        _settle(nodes, node, shapes, largest)
+        before = shapes[node.inputs[0]]
+        if _shape(node, [before], largest) != shapes.setdefault(node.name, before):
             raise InputError(f"Graph: {node.name!r} closes a cycle with another shape")
     return shapes
 
 
-def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
-    """Find the shape of `node`, and of the delays that it waits for on the way."""
-    _find(nodes, node, shapes)
-    given = [shapes[name] for name in node.inputs]
+def _shape(node: Node, inputs: Sequence[Shape], largest: int) -> Shape:
+    """The shape of a node's value for inputs of these shapes."""
     try:
-        shapes[node.name] = node.op.shape(*given)
+        shape = node.op.shape(*inputs)
     except InputError as error:
         raise InputError(f"Graph: {node.name!r}: {error}") from error
-    if math.prod(shapes[node.name]) > LARGEST or min(shapes[node.name]) < 1:
-        raise InputError(f"Graph: {node.name!r} would have {shapes[node.name]} values")
+    if math.prod(shape) > largest or min(shape) < 1:
+        raise InputError(f"Graph: {node.name!r} would have {shape} values")
+    return shape
 
 
-def _find(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape]) -> None:
-    """Find the shapes of what `node` reads."""
+def _settle(nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape], largest: int) -> None:
+    """Infer the shapes of what `node` reads, and of the delays on the way."""
     if not node.op.SEVERAL and len(node.inputs) != 1:
         raise InputError(f"Graph: {node.name!r} reads {len(node.inputs)} nodes instead of one")
     for name in node.inputs:
-        if _guess(nodes, nodes[name], shapes, set()) is None:
+        if _inferred(nodes, nodes[name], shapes, largest, set()) is None:
             raise InputError(f"Graph: {node.name!r} stands in a cycle that nothing enters")
 
 
-def _guess(
-    nodes: Mapping[str, Node], node: Node, shapes: dict[str, Shape], seen: set[str]
+def _inferred(
+    nodes: Mapping[str, Node],
+    node: Node,
+    shapes: dict[str, Shape],
+    largest: int,
+    seen: set[str],
 ) -> Shape | None:
-    """The shape of a value in a cycle, from any of its inputs that can be known."""
+    """The shape of a value in a cycle, from any of its inputs whose shape is known."""
     if node.name in shapes:
         return shapes[node.name]
     if node.name in seen:
         return None
     seen.add(node.name)
-    found = (_guess(nodes, nodes[name], shapes, seen) for name in node.inputs)
-    given = [next((g for g in found if g), None)] if isinstance(node.op, Add) else list(found)
-    if not given or any(g is None for g in given):
+    sources = (_inferred(nodes, nodes[name], shapes, largest, seen) for name in node.inputs)
+    if isinstance(node.op, Add):  # one tells the shape of all
+        inputs = [next((shape for shape in sources if shape), None)]
+    else:
+        inputs = list(sources)
+    known = [shape for shape in inputs if shape]
+    if not known or len(known) < len(inputs):
         return None
-    shapes[node.name] = node.op.shape(*(g for g in given if g))
+    shapes[node.name] = _shape(node, known, largest)
     return shapes[node.name]

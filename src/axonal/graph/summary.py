@@ -1,4 +1,4 @@
-"""What a graph is made of: a table of its layers, and a drawing (`draw`)."""
+"""Tables of the layers of a graph: neurons, parameters, synapses, and what each layer does."""
 
 import math
 import re
@@ -11,10 +11,10 @@ from rich.text import Text
 
 from ..core.neurons import Delta, Leaky
 from .difference import Difference
-from .drawing import draw, followed, plain
+from .drawing import plain, traversal
 from .graph import Conv, Delay, Dense, Graph, Neurons, Node, Op, Pool, Resize, Select, Shape
 
-__all__ = ["Layer", "draw", "layers", "summary", "words"]
+__all__ = ["Layer", "description", "fans", "layers", "summary"]
 
 EMITS = {
     "binary": "one spike",
@@ -46,7 +46,7 @@ class Layer:
             what lies in the padding is no input.
         fan_in: synapses of an output value, the mean and the most.
         fan_out: synapses of an input value, the mean and the most.
-        words: what it does.
+        description: of what it does.
     """
 
     name: str
@@ -57,34 +57,41 @@ class Layer:
     synapses: int
     fan_in: tuple[float, int]
     fan_out: tuple[float, int]
-    words: str
+    description: str
 
 
 def layers(graph: Graph) -> list[Layer]:
-    """Every node of `graph` in numbers, each after what it reads where no cycle forbids it."""
-    return [_layer(graph, graph.nodes[name]) for name in followed(graph)[1]]
+    """List the nodes of `graph` in numbers, each after what it reads where no cycle forbids it."""
+    return [_layer(graph, graph.nodes[name]) for name in traversal(graph)[1]]
 
 
 def _layer(graph: Graph, node: Node) -> Layer:
     op, shape = node.op, graph.shapes[node.name]
-    inward, outward = _fans(op, graph.shapes[node.inputs[0]] if node.inputs else (), shape)
+    inward, outward = fans(op, graph.shapes[node.inputs[0]] if node.inputs else (), shape)
     synapses = int(inward.sum())
-    held = [a for a in op.arrays().values() if a.dtype.kind == "f"]
     return Layer(
         node.name,
         type(op).__name__,
         shape,
         math.prod(shape) if isinstance(op, Neurons) else 0,
-        sum(a.size for a in held),
+        sum(array.size for array in op.arrays().values() if array.dtype.kind == "f"),
         synapses,
         (synapses / inward.size, int(inward.max())),
         (synapses / outward.size, int(outward.max())),
-        words(op),
+        description(op),
     )
 
 
-def _fans(op: Op, given: Shape, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """The synapses of each output value, and of each input value."""
+def fans(op: Op, before: Shape, after: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Count the synapses of each output value, and those of each input value.
+
+    Args:
+        op: what computes the one of the other; without weights it has no synapses.
+        before, after: shapes of its input and of its output.
+
+    Returns:
+        Both in the order of the values: [groups, channels, places...] of a `Conv`.
+    """
     if isinstance(op, Dense):
         there = op.weight != 0
         return there.sum(1), there.sum(0)
@@ -92,12 +99,12 @@ def _fans(op: Op, given: Shape, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(1, int), np.zeros(1, int)
     there = (op.weight != 0).astype(np.int64).reshape(op.groups, -1, *op.weight.shape[1:])
     inward, outward = there.sum(2), there.sum(1)  # [groups, channels, taps...]
-    sizes = zip(given[1:], shape[1:], op.weight.shape[2:], strict=True)
-    for axis, (before, after, taps) in enumerate(sizes):
-        place = np.arange(after)[:, None] * op.stride[axis] - op.padding[axis][0]
-        place = place + np.arange(taps) * op.dilation[axis]  # [after, taps], in the input
-        valid = (place >= 0) & (place < before)
-        used = np.zeros((before, taps), np.int64)
+    sizes = zip(before[1:], after[1:], op.weight.shape[2:], strict=True)
+    for axis, (inputs, outputs, taps) in enumerate(sizes):
+        place = np.arange(outputs)[:, None] * op.stride[axis] - op.padding[axis][0]
+        place = place + np.arange(taps) * op.dilation[axis]  # [outputs, taps], in the input
+        valid = (place >= 0) & (place < inputs)
+        used = np.zeros((inputs, taps), np.int64)
         used[place[valid], np.nonzero(valid)[1]] = 1
         # The taps of this axis become its places, which go to the end.
         inward = np.tensordot(inward, valid.astype(np.int64), (2, 1))
@@ -105,7 +112,7 @@ def _fans(op: Op, given: Shape, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     return inward, outward
 
 
-def words(op: Op) -> str:
+def description(op: Op) -> str:
     """What an op does, in a few words."""
     match op:
         case Neurons():
@@ -157,9 +164,9 @@ def _short(values: tuple[int, ...]) -> str:
 
 
 def summary(graph: Graph) -> Group:
-    """A table of the layers of `graph`, with totals, and below it what each does."""
-    found = layers(graph)
-    totals = {key: sum(getattr(f, key) for f in found) for key in _COUNTS}
+    """Build a table of the layers of `graph`, with totals, and below it what each does."""
+    rows = layers(graph)
+    totals = {key: sum(getattr(layer, key) for layer in rows) for key in _COUNTS}
     table = Table(show_footer=True)
     table.add_column("layer", "total", overflow="fold")
     table.add_column("kind")
@@ -168,13 +175,13 @@ def summary(graph: Graph) -> Group:
         table.add_column(key, f"{total:,}", justify="right")
     table.add_column("fan-in", justify="right")
     table.add_column("fan-out", justify="right")
-    for layer in found:
+    for layer in rows:
         counts = [f"{n:,}" if (n := getattr(layer, key)) else "" for key in totals]
-        fans = [_fan(layer.fan_in), _fan(layer.fan_out)]
         shape = "×".join(map(str, layer.shape))
-        table.add_row(Text(plain(layer.name)), layer.kind, shape, *counts, *fans)
-    said = [f"{plain(layer.name)}: {layer.words}" for layer in found if layer.words]
-    return Group(table, *map(Text, said))
+        ends = _fan(layer.fan_in), _fan(layer.fan_out)
+        table.add_row(Text(plain(layer.name)), layer.kind, shape, *counts, *ends)
+    lines = [f"{plain(layer.name)}: {layer.description}" for layer in rows if layer.description]
+    return Group(table, *map(Text, lines))
 
 
 _COUNTS = ("neurons", "parameters", "synapses")

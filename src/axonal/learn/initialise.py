@@ -41,7 +41,7 @@ def membranes(neuron: Neuron, x: Tensor) -> Tensor:
 
 def replay(neuron: Neuron, dynamics: Dynamics, x: Tensor, state: Tensor | None = None) -> Tensor:
     """The output of `neuron` with other `dynamics` for x [T, B, ...], without gradients."""
-    values = {n: torch.as_tensor(neuron.value(n)).detach().to(x) for n in neuron.given}
+    values = {n: torch.as_tensor(neuron.value(n)).detach().to(x) for n in neuron.varying}
     if state is None:
         rest = x.new_tensor(dynamics.rest).reshape(-1, *x[0].dim() * [1])
         state = rest.expand(-1, *x.shape[1:])

@@ -1,4 +1,4 @@
-"""Convolutions that follow the events they are given."""
+"""Convolutions that follow the events in their input."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""What the neurons of a network send while it runs."""
+"""Records of what the neurons of a network send, and its layers read, while it runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ MAPS = reduce(
 
 @contextmanager
 def watch(network: Network, readouts: bool = False) -> Iterator[Watched]:
-    """`with watch(network) as sent`: what each of its neurons sends while the context is open.
+    """Record what each neuron of a network sends, in `with watch(network) as sent`.
 
     Args:
         network: whose neurons to watch, or these by name.
@@ -33,18 +33,18 @@ def watch(network: Network, readouts: bool = False) -> Iterator[Watched]:
     """
     sent: Watched = {}
 
-    def keep(name: str, args: tuple, output: Any) -> None:
+    def record(name: str, args: tuple, output: Any) -> None:
         sent.setdefault(name, []).append(output[0])
 
-    with _called(network, Neuron, keep, readouts):
+    with _called(network, Neuron, record, readouts):
         yield sent
 
 
 @contextmanager
 def tally(network: Network) -> Iterator[dict[str, Tensor]]:
-    """As `watch`, but only the sums [spikes, neurons x steps x samples] of all calls, for `rates`.
+    """Sum up the spikes of each population over all calls; `rates` takes what it yields.
 
-    Memory doesn't grow with the calls.
+    Memory doesn't grow with the calls: by name there is [spikes, neurons x steps x samples].
     """
     sums: dict[str, Tensor] = {}
 
@@ -59,29 +59,29 @@ def tally(network: Network) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def watch_reads(network: nn.Module) -> Iterator[Watched]:
-    """`with watch_reads(network) as read`: what its linear maps and convolutions are given.
+    """Record the inputs of linear maps and convolutions, in `with watch_reads(network) as read`.
 
     Returns:
-        By the module's name what it was given in each call, [T x B, ...], with its gradient.
+        By the module's name its input in each call, [T x B, ...], with its gradient.
     """
     read: Watched = {}
 
-    def keep(name: str, args: tuple, output: Any) -> None:
+    def record(name: str, args: tuple, output: Any) -> None:
         read.setdefault(name, []).append(args[0])
 
-    with _called(network, MAPS, keep):
+    with _called(network, MAPS, record):
         yield read
 
 
 @contextmanager
 def _called(
-    network: Network, kind: Any, keep: Callable[[str, tuple, Any], None], readouts: bool = True
+    network: Network, kind: Any, record: Callable[[str, tuple, Any], None], readouts: bool = True
 ) -> Iterator[None]:
-    """Hands `keep` the name, arguments and output of each call of the modules of a `kind`."""
+    """Call `record` with the name, arguments and output of each call of a module of this kind."""
     modules = network.items() if isinstance(network, Mapping) else network.named_modules()
 
     def hook(name: str):
-        return lambda module, args, output: keep(name, args, output)
+        return lambda module, args, output: record(name, args, output)
 
     handles = [
         module.register_forward_hook(hook(name))
@@ -100,11 +100,13 @@ def _reads_out(module: nn.Module) -> bool:
 
 
 def rates(tallied: Mapping[str, Tensor]) -> dict[str, float]:
-    """The spikes a neuron and step of each population of a `tally`; integers count as so many."""
+    """The spikes a neuron and step of each population in a `tally`; integers count as so many."""
     return {name: float(spikes / sites) for name, (spikes, sites) in tallied.items()}
 
 
 def currents(args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-    """What a call hands a population in every step, [T, B, ...]: `Sequential` says once what
-    stays the same."""
+    """The input of a population in every step, [T, B, ...], of the arguments of its call.
+
+    `Sequential` hands over once what stays the same.
+    """
     return args[0].expand(kwargs.get("steps") or len(args[0]), *args[0].shape[1:])

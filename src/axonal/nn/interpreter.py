@@ -127,8 +127,9 @@ def arguments_of(root: nn.Module, node: fx.Node, row: Operator) -> dict[str, Any
 
 
 def attributes(module: nn.Module, row: Operator) -> dict[str, Any]:
-    """The arguments of a row as a module has them."""
-    return {name: getattr(module, name) for name in row.arguments if hasattr(module, name)}
+    """The arguments of a row as a module has them; it is taken as in evaluation."""
+    names = [name for name in row.arguments if name != "training" and hasattr(module, name)]
+    return {name: getattr(module, name) for name in names}
 
 
 def arrays(values: Any) -> Any:

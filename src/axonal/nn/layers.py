@@ -1,4 +1,4 @@
-"""Layers with a state that are no neurons: recurrent connections, delays and noise."""
+"""Layers with a state beside neurons: recurrent connections, delays and noise."""
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class Recurrent(Stateful):
 
 
 class Delay(Stateful):
-    """Hands on each channel's input some steps later (axonal delays).
+    """A delay of each channel's input by some steps (axonal delays).
 
     Delays that are learned lie on a Gaussian over the steps: y_t = sum_d w_d x_{t-d} with w_d
     proportional to exp(-(d - delay)^2 / (2 width^2)); lower `width` as training goes on, to 0 at
@@ -139,7 +139,7 @@ class DelayedLinear(Stateful):
 
 
 class Noise(Stateful):
-    """Adds Gaussian noise to what neurons receive; the same noise for a seed, a step and a place.
+    """Gaussian noise added to the input of neurons, equal for a seed, a step and a place.
 
     Args:
         deviation: of the noise, >= 0.

@@ -50,13 +50,13 @@ class Neuron(Stateful):
         self.dynamics, self.surrogate = dynamics, surrogate_named(surrogate).name
         self.slope, self.learned = slope, tuple(learn)
         constants = dynamics.constants()
-        self.given = tuple(n for n in constants if n in {*(values or {}), *learn})
+        self.varying = tuple(n for n in constants if n in {*(values or {}), *learn})
         if unknown := [name for name in (*(values or {}), *learn) if name not in constants]:
             kind = type(dynamics).__name__
             raise InputError(
                 f"{kind}: no constant {unknown[0]!r}; there are {', '.join(constants)}"
             )
-        for name in self.given:
+        for name in self.varying:
             value = torch.as_tensor((values or {}).get(name, constants[name]))
             value = value.detach().to(torch.get_default_dtype(), copy=True)
             self._check(name, value)
@@ -66,8 +66,8 @@ class Neuron(Stateful):
                 self.register_buffer(name, value)
 
     def value(self, name: str) -> Tensor | float:
-        """The constant `name`, where it is given as a tensor or learned also as it is now."""
-        if name not in self.given:
+        """The constant `name` as it is now: a tensor if it is one of `values` or learned."""
+        if name not in self.varying:
             return self.dynamics.constants()[name]
         value = getattr(self, name)
         if name not in self.learned:
@@ -86,7 +86,7 @@ class Neuron(Stateful):
         Raises:
             InputError: as `ops.scan.scan`.
         """
-        values: dict[str, Any] = {name: self.value(name) for name in self.given}
+        values: dict[str, Any] = {name: self.value(name) for name in self.varying}
         options = {"surrogate": self.surrogate, "slope": self.slope, "steps": steps}
         return scan(x, state, self.dynamics, **options, **values)
 
@@ -97,7 +97,7 @@ class Neuron(Stateful):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        shown = [f"{name} {list(getattr(self, name).shape)}" for name in self.given]
+        shown = [f"{name} {list(getattr(self, name).shape)}" for name in self.varying]
         return ", ".join([str(self.dynamics), self.surrogate, *shown])
 
     def _check(self, name: str, value: Tensor) -> None:
@@ -110,12 +110,12 @@ class Neuron(Stateful):
     def _free(self, name: str, value: Tensor) -> Tensor:
         """The parameter whose sigmoid or softplus is `value`."""
         if name in self.dynamics.UNIT:
-            found = value.logit()
+            parameter = value.logit()
         else:
-            found = torch.log(torch.expm1(value)) if name == "threshold" else value
-        if not bool(found.isfinite().all()):
+            parameter = torch.log(torch.expm1(value)) if name == "threshold" else value
+        if not bool(parameter.isfinite().all()):
             raise InputError(f"{name} can't be learned from 0 or 1 on, where its gradient is zero")
-        return found
+        return parameter
 
 
 def with_current_names(
@@ -138,7 +138,7 @@ def with_current_names(
 
 
 class IF(Neuron):
-    """Integrates without leak and fires: `Leaky` with decay 1."""
+    """A neuron that integrates without leak and fires: `Leaky` with decay 1."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class IF(Neuron):
 
 
 class LIF(Neuron):
-    """Leaks, integrates and fires; the input is not scaled by the leak unless `gain` says so.
+    """A leaky integrate-and-fire neuron; its input is scaled by the leak only if `gain` says so.
 
     Args:
         decay: of the membrane per step; `from_tau` converts a time constant.
@@ -200,7 +200,7 @@ class LI(Neuron):
 
 
 class IntegerLIF(Neuron):
-    """Trains with spikes of 0 to `levels`, each so many binary spikes (Luo et al. 2024, I-LIF).
+    """A neuron of spikes from 0 to `levels`, each so many binary ones (Luo et al. 2024, I-LIF).
 
     A spike of s equals, sent through any linear map, the sum of the `levels` binary spikes of an
     `IF` of the same threshold that starts at rest and is driven by threshold x s in the first of
@@ -229,7 +229,7 @@ class IntegerLIF(Neuron):
 
 
 class SigmaDelta(Neuron):
-    """Sums the changes it is fed and sends on how far its activation has moved, once it has.
+    """A sigma-delta neuron: it sums the changes it is fed and sends how far its activation moved.
 
     Args:
         threshold: the change worth sending, >= 0, in the unit of the activation: one for all

@@ -1,4 +1,4 @@
-"""The activation that a network learns with, to fire few spikes later."""
+"""Quantised ReLUs, with which a network learns to fire few spikes once it is converted."""
 
 import torch
 from torch import Tensor, nn

@@ -15,12 +15,13 @@ UNSTEADY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 class Sequential(nn.Sequential, Stateful):
-    """`y, state = net(x, state)`: neurons run over time, other layers on every step at once.
+    """Layers in sequence over time: `y, state = net(x, state)`.
 
-    `Stateful` layers (neurons, delays, another `Sequential`) are handed their state; any other
-    takes [T x B, ...], as it would a batch. The state is a tuple with one entry for each layer,
-    None for those without. An input that is the same in every step (`image.expand(T, ...)`) runs
-    once through the layers before the first state; dropout among these then has one mask.
+    `Stateful` layers (neurons, delays, another `Sequential`) run over time and are handed their
+    state; any other takes all steps at once, [T x B, ...], as it would a batch. The state is a
+    tuple with one entry for each layer, None for those without. An input that is the same in every
+    step (`image.expand(T, ...)`) runs once through the layers before the first state; dropout among
+    these then has one mask.
 
     Args:
         layers: as of `torch.nn.Sequential`.

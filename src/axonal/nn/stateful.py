@@ -1,4 +1,4 @@
-"""What every layer with a state has in common."""
+"""The contract of layers with a state."""
 
 from typing import Any
 

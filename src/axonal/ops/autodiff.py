@@ -1,18 +1,14 @@
-"""The equations of a neuron as a program: traced once, differentiated, printed for a compiler.
+"""Equations as a record of operations, and their derivatives.
 
 A `Node` is a number that is not known yet. Running `Dynamics.step` and a surrogate on nodes
 records what they compute; `differentiate` walks the record backwards (reverse accumulation;
-Griewank and Walther 2008, chapter 3); `lines` prints it as statements.
+Griewank and Walther 2008, chapter 3).
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
-from ..core.neurons import Dynamics
 from .surrogate import SURROGATES
 
 
@@ -62,7 +58,7 @@ class Graph:
         self._known: dict[tuple, Node] = {}
 
     def make(self, op: str, *args: Node | float | str) -> Node:
-        """The node of this operation on nodes and numbers."""
+        """Record an operation on nodes and numbers; equal ones are one node."""
         key = (op, *(a.index if isinstance(a, Node) else (type(a), a) for a in args))
         if key not in self._known:
             self._known[key] = Node(self, len(self.nodes), op, args)
@@ -70,7 +66,7 @@ class Graph:
         return self._known[key]
 
     def input(self, name: str) -> Node:
-        """A value that the program is given."""
+        """An input of the program."""
         return self.make("input", name)
 
     def where(self, condition, yes, no):
@@ -109,7 +105,7 @@ DERIVATIVES = {
 def differentiate(
     graph: Graph, reached: Mapping[Node, Node], wanted: Sequence[Node]
 ) -> list[Node | None]:
-    """What reaches each of `wanted`, given what reached the results; None: nothing does."""
+    """The gradients of `wanted`, from those that reached the results; None where none arrives."""
     gradients: dict[Node, Node] = dict(reached)
     for node in reversed(graph.nodes[: max(n.index for n in reached) + 1]):
         if node not in gradients or node.op not in DERIVATIVES:
@@ -119,130 +115,3 @@ def differentiate(
             if isinstance(arg, Node) and part is not None:
                 gradients[arg] = gradients[arg] + part if arg in gradients else part
     return [gradients.get(node) for node in wanted]
-
-
-PYTHON = {
-    "number": "F({!r})",
-    "add": "{} + {}",
-    "sub": "{} - {}",
-    "mul": "{} * {}",
-    "div": "{} / {}",
-    "neg": "-{}",
-    "abs": "abs({})",
-    "exp": "np.exp({})",
-    "floor": "np.floor({})",
-    "where": "{1} if {0} else {2}",
-    "and": "{} & {}",
-    "lt": "{} < {}",
-    "le": "{} <= {}",
-    "gt": "{} > {}",
-    "ge": "{} >= {}",
-}
-
-TRITON = PYTHON | {
-    "number": "{!r}",
-    "where": "tl.where({0}, {1}, {2})",
-    "exp": "tl.exp({})",
-    "floor": "tl.floor({})",
-    "abs": "tl.abs({})",
-}
-SYNTAX = {"python": PYTHON, "triton": TRITON}
-
-
-def lines(results: Mapping[str, Node | float | None], syntax: Mapping[str, str]) -> list[str]:
-    """Statements that compute `results` by name from the inputs by name."""
-    text: list[str] = []
-    names: dict[Node, str] = {}
-
-    def name(value: Node | float | None) -> str:
-        if not isinstance(value, Node):
-            return syntax["number"].format(float(value or 0))
-        if value not in names:
-            if value.op in ("detach", "straight_through"):
-                names[value] = name(value.args[0])
-            elif value.op == "input":
-                names[value] = value.args[0]
-            else:
-                args = [name(arg) for arg in value.args]
-                text.append(f"t{value.index} = {syntax[value.op].format(*args)}")
-                names[value] = f"t{value.index}"
-        return names[value]
-
-    found = [f"{result} = {name(value)}" for result, value in results.items()]
-    return text + found
-
-
-def frame(text: str, **parts: list[str] | str) -> str:
-    """`text` with lists of statements in the places of lines that name them, as indented there."""
-    found = []
-    for line in text.splitlines():
-        key = line.strip()[1:-1]
-        if line.strip() == f"{{{key}}}" and isinstance(part := parts.get(key), list):
-            indent = line[: len(line) - len(line.lstrip())]
-            found += [indent + statement for statement in part]
-        else:
-            for name, part in parts.items():
-                line = line.replace(f"{{{name}}}", part) if isinstance(part, str) else line
-            found.append(line)
-    return "\n".join(found) + "\n"
-
-
-Rules = tuple[str, str, str, float]  # as `program` takes them, then the surrogate's slope
-MARK = 32  # steps between the states that the forward pass marks for the backward pass
-
-
-def new_marks(steps: int, state: Any) -> Any:
-    """Room for the states [K, B, N] before every `MARK`th of so many steps: [M K, B, N]."""
-    return state.new_empty(-(-steps // MARK) * state.shape[0], *state.shape[1:])
-
-
-@dataclass(frozen=True)
-class Program:
-    """One step of a scan and its derivative.
-
-    Values that it is given end in an underscore: `x_`, `slope_`, `<state>_` and `<constant>_`.
-
-    Attributes:
-        states: the names of the state's values.
-        varying: the constants that differ between neurons, and have gradients.
-        fixed: the values of all other constants.
-        forward: statements from x, the states and the constants to `s_` and `next_<state>`.
-        backward: from these, `grad_s` and `grad_<state>` (of the next state) to `grad_x`,
-            `before_<state>` (the gradient of the state before) and `part_<constant>`.
-    """
-
-    states: tuple[str, ...]
-    varying: tuple[str, ...]
-    fixed: Mapping[str, float]
-    forward: tuple[str, ...]
-    backward: tuple[str, ...]
-
-
-@lru_cache(maxsize=1024)
-def program(text: str, names: str, surrogate: str, syntax: str = "python") -> Program:
-    """The program of one step.
-
-    Args:
-        text: of the `Dynamics`.
-        names: the constants that vary, with commas between them.
-        surrogate: a row of `SURROGATES`.
-        syntax: a key of `SYNTAX`.
-    """
-    dynamics, graph = Dynamics.from_dict(json.loads(text)), Graph(surrogate)
-    constants = dynamics.constants()
-    varying = tuple(name for name in constants if name in names.split(","))
-    x, states = graph.input("x_"), [graph.input(f"{name}_") for name in dynamics.state_names]
-    p = {name: graph.input(f"{name}_") for name in constants}
-    s, after = dynamics.step(graph, x, tuple(states), SimpleNamespace(**p))
-    results = {"s_": s} | {f"next_{n}": v for n, v in zip(dynamics.state_names, after, strict=True)}
-    forward = lines(results, SYNTAX[syntax])
-    reached: dict[Node, Node] = {}
-    for node, name in zip((s, *after), ("s", *dynamics.state_names), strict=True):
-        grad = graph.input(f"grad_{name}")
-        reached[node] = reached[node] + grad if node in reached else grad
-    wanted = {"grad_x": x} | {f"part_{name}": p[name] for name in varying}
-    wanted |= {f"before_{n}": node for n, node in zip(dynamics.state_names, states, strict=True)}
-    gradients = differentiate(graph, reached, list(wanted.values()))
-    backward = lines(dict(zip(wanted, gradients, strict=True)), SYNTAX[syntax])
-    fixed = {name: value for name, value in constants.items() if name not in varying}
-    return Program(dynamics.state_names, varying, fixed, tuple(forward), tuple(backward))

@@ -1,5 +1,4 @@
-"""Inner loops in LLVM's vectors, for a compiler keeps no sums of many events in
-registers by itself.
+"""Inner loops in vectors of LLVM: compilers keep no sums of many events in registers.
 
 Vectors have 16 lanes of float32; LLVM splits them where a processor's are narrower. A function's
 plain form is in its docstring, and tests compare both.
@@ -20,7 +19,7 @@ LANES = 16
 BLOCKS = ((8, LANES), (4, LANES), (2, LANES), (1, LANES), (1, 8), (1, 4), (1, 1))
 # Sizes of cells that `slide` has loops of their own for: without a choice for each cell.
 WIDTHS = (*((count, LANES) for count in (1, 2, 3, 4, 6, 8)), (1, 8), (1, 4))
-# What `slide` is given in its line.
+# What `slide` reads from its line.
 LINE = "lines cell up count size left step reach base wide tap taps inputs"
 LINES = 3  # rows of taps that slide together, so that a pass over events is worth its start
 FUSED = ("contract",)  # a product and a sum may become one instruction
@@ -78,32 +77,32 @@ class _Rows:
 class _Sums:
     """Sums that stay in registers while events pass: what `weigh` and `slide` have in common."""
 
-    def __init__(self, context: Any, builder: Any, kinds: Any, given: Any):
+    def __init__(self, context: Any, builder: Any, kinds: Any, args: Any):
         """Of sums, weights, scale and (idx, val), in this order."""
-        self.builder, self.scale = builder, given[2]
-        self.sums, self.weights = (_Rows(context, builder, kinds[k], given[k]) for k in (0, 1))
-        both = zip(kinds[3], _parts(builder, given[3]), strict=True)
+        self.builder, self.scale = builder, args[2]
+        self.sums, self.weights = (_Rows(context, builder, kinds[k], args[k]) for k in (0, 1))
+        both = zip(kinds[3], _parts(builder, args[3]), strict=True)
         self.idx, self.val = (_Rows(context, builder, kind, array) for kind, array in both)
 
     def block(self, count: int, lanes: int, stride: Any, lines: Any, part: Any) -> None:
-        """Adds to so many vectors of each line what the events of a part carry.
+        """Add to so many vectors of each line what the events of a part carry.
 
         A line is where its sums begin, and its weights.
         """
         builder, steps = self.builder, [I64(lanes * k) for k in range(count)]
         places = [(builder.add(to, n), builder.add(of, n)) for to, of in lines for n in steps]
-        kept = [cgutils.alloca_once(builder, _vector(F32, lanes)) for _ in places]
-        for (to, _), slot in zip(places, kept, strict=True):
+        slots = [cgutils.alloca_once(builder, _vector(F32, lanes)) for _ in places]
+        for (to, _), slot in zip(places, slots, strict=True):
             builder.store(self.sums.read(to, lanes), slot)
         begin, end = part
         with cgutils.for_range_slice(builder, begin, end, I64(1)) as (e, _):
             row = builder.mul(self.idx.one(e), stride)
             value = _all(builder, builder.fmul(self.val.one(e), self.scale), lanes)
-            for (_, of), slot in zip(places, kept, strict=True):
+            for (_, of), slot in zip(places, slots, strict=True):
                 weight = self.weights.floats(builder.add(row, of), lanes)
                 more = builder.fmul(value, weight, flags=FUSED)
                 builder.store(builder.fadd(builder.load(slot), more, flags=FUSED), slot)
-        for (to, _), slot in zip(places, kept, strict=True):
+        for (to, _), slot in zip(places, slots, strict=True):
             self.sums.write(builder.load(slot), to, lanes)
 
     def blocks(self, size: Any, stride: Any, lines: Any, part: Any) -> None:
@@ -120,8 +119,9 @@ class _Sums:
 def _weigh(
     context: Any, sums: Any, weights: Any, scale: Any, events: Any, span: Any, row: Any, part: Any
 ):
-    """weigh(sums, weights, scale, (idx, val), (to, size), (offset, stride), (begin, end)): adds
-    what events carry to values that lie side by side.
+    """Add what events carry to values that lie side by side.
+
+    weigh(sums, weights, scale, (idx, val), (to, size), (offset, stride), (begin, end)):
 
     sums[to + n] += sum over e from begin to end - 1 of
         scale * val[e] * weights[offset + idx[e] * stride + n],  for n from 0 to size - 1
@@ -131,18 +131,19 @@ def _weigh(
     pair, kinds = types.UniTuple(types.int64, 2), (sums, weights, types.float32, events)
     signature = types.void(*kinds, pair, pair, pair)
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        (to, size), (offset, stride), part = (_parts(builder, pair) for pair in given[4:])
-        _Sums(context, builder, signature.args, given).blocks(size, stride, [(to, offset)], part)
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (to, size), (offset, stride), part = (_parts(builder, pair) for pair in args[4:])
+        _Sums(context, builder, signature.args, args).blocks(size, stride, [(to, offset)], part)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 def _slide(context: Any, sums: Any, weights: Any, scale: Any, events: Any, line: Any, cells: Any):
-    """slide(sums, weights, scale, (idx, val), line, (begins, before, mark)): slides rows of taps
-    along a row of cells, whose events are in order; line = (lines, cell, up, count, size, left,
-    step, reach, base, wide, tap, taps, inputs).
+    """Slide rows of taps along a row of cells, whose events are in order.
+
+    slide(sums, weights, scale, (idx, val), line, (begins, before, mark)), with line = (lines, cell,
+    up, count, size, left, step, reach, base, wide, tap, taps, inputs).
 
     For x from 0 to count - 1, the events begins[a] to begins[b] - 1 are those of the cells from
     left + x * step on, as many as reach, as far as they are between a >= 0 and b <= wide. If there
@@ -158,8 +159,8 @@ def _slide(context: Any, sums: Any, weights: Any, scale: Any, events: Any, line:
     kinds = (sums, weights, types.float32, events)
     signature = types.float64(*kinds, types.UniTuple(types.int64, len(LINE.split())), cells)
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        return _Slide(context, builder, signature.args, given).run()
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _Slide(context, builder, signature.args, args).run()
 
     return signature, generate
 
@@ -167,25 +168,25 @@ def _slide(context: Any, sums: Any, weights: Any, scale: Any, events: Any, line:
 class _Slide:
     """The loops of `slide`."""
 
-    def __init__(self, context: Any, builder: Any, kinds: Any, given: Any):
-        self.builder, self.sums = builder, _Sums(context, builder, kinds, given)
+    def __init__(self, context: Any, builder: Any, kinds: Any, args: Any):
+        self.builder, self.sums = builder, _Sums(context, builder, kinds, args)
         names = LINE.split()
-        self.line = dict(zip(names, _parts(builder, given[4], len(names)), strict=True))
+        self.line = dict(zip(names, _parts(builder, args[4], len(names)), strict=True))
         self.begins, self.before, self.mark = (
             _Rows(context, builder, kind, array)
-            for kind, array in zip(kinds[5], _parts(builder, given[5], 3), strict=True)
+            for kind, array in zip(kinds[5], _parts(builder, args[5], 3), strict=True)
         )
         self.work = cgutils.alloca_once_value(builder, ir.Constant(ir.DoubleType(), 0.0))
         self.place = cgutils.alloca_once(builder, I64)
 
     def run(self) -> Any:
-        """All of it; what the events count as."""
+        """Slide over all cells; what the events count as."""
         builder, lines = self.builder, self.line["lines"]
         _by_size(builder, lines, self.line["size"], self.sums, self.along)
         return builder.fmul(builder.load(self.work), builder.sitofp(lines, ir.DoubleType()))
 
     def along(self, rows: int, sum_up: Callable[[Any, Any], None]) -> None:
-        """So many rows of taps over all cells, with what sums up for one of them."""
+        """Slide so many rows of taps over all cells; `sum_up` serves one of them."""
         builder, line = self.builder, self.line
         builder.store(I64(0), self.place)
         check, body, done = (builder.append_basic_block() for _ in range(3))
@@ -215,18 +216,18 @@ class _Slide:
         return builder.select(builder.icmp_signed(">", low, wide), wide, low)
 
     def reached(self, x: Any, first: Any, rows: int) -> list[tuple[Any, Any]]:
-        """Marks the outputs that are reached; where their sums begin, and the weights."""
+        """Mark the outputs that are reached; where their sums begin, and the weights."""
         add, sub, mul, line = self.builder.add, self.builder.sub, self.builder.mul, self.line
-        found = []
+        starts = []
         for k in range(rows):
             to = sub(add(line["cell"], x), mul(line["up"], I64(k)))
             tap = sub(add(line["tap"], mul(line["taps"], I64(k))), add(line["base"], first))
             self.mark.put(1, to)
-            found.append((mul(to, line["size"]), mul(mul(tap, line["inputs"]), line["size"])))
-        return found
+            starts.append((mul(to, line["size"]), mul(mul(tap, line["inputs"]), line["size"])))
+        return starts
 
     def jump(self, event: Any) -> None:
-        """Goes on where the next event reaches, if there is one."""
+        """Go on where the next event reaches, if there is one."""
         builder, line = self.builder, self.line
         builder.store(line["count"], self.place)
         more = builder.icmp_signed("<", event, self.begins.one(line["wide"]))
@@ -240,8 +241,7 @@ class _Slide:
 def _by_size(
     builder: Any, lines: Any, size: Any, sums: _Sums, along: Callable[[int, Any], None]
 ) -> None:
-    """Calls `along` with what adds to cells of `size`, once for each number of lines and size
-    that is known."""
+    """Call `along` with what adds to cells of `size`, for each number of lines and size known."""
     end, others = builder.append_basic_block("end"), {}
     for rows in (1, LINES):
         others[rows] = builder.append_basic_block("rows")
@@ -266,8 +266,8 @@ def _nonzero(context: Any, row: Any, size: Any):
     """nonzero(row, size): how many of row[:size] are not zero."""
     signature = types.int64(row, types.int64)
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        row, found = _Rows(context, builder, signature.args[0], given[0]), _number(builder, I64(0))
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, found = _Rows(context, builder, signature.args[0], args[0]), _number(builder, I64(0))
 
         def block(first: Any, count: int, lanes: int) -> None:
             for k in range(count):
@@ -275,7 +275,7 @@ def _nonzero(context: Any, row: Any, size: Any):
                 some = _count(builder, _unequal(builder, values, lanes), lanes)
                 builder.store(builder.add(builder.load(found), some), found)
 
-        _blockwise(builder, given[1], block)
+        _blockwise(builder, args[1], block)
         return builder.load(found)
 
     return signature, generate
@@ -290,9 +290,9 @@ def _emit(context: Any, row: Any, size: Any, base: Any, at: Any, events: Any):
     i = types.int64
     signature = i(row, i, i, i, events)
 
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        row, at = _Rows(context, builder, signature.args[0], given[0]), _number(builder, given[3])
-        both = zip(signature.args[4], _parts(builder, given[4]), strict=True)
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, at = _Rows(context, builder, signature.args[0], args[0]), _number(builder, args[3])
+        both = zip(signature.args[4], _parts(builder, args[4]), strict=True)
         idx, val = (_Rows(context, builder, kind, array) for kind, array in both)
 
         def block(first: Any, count: int, lanes: int) -> None:
@@ -305,24 +305,24 @@ def _emit(context: Any, row: Any, size: Any, base: Any, at: Any, events: Any):
             some = _count(builder, mask, lanes)
             with builder.if_then(builder.icmp_signed("!=", some, I64(0)), likely=False):
                 place = builder.load(at)
-                numbers = _all(builder, builder.add(given[2], n), lanes)
+                numbers = _all(builder, builder.add(args[2], n), lanes)
                 numbers = builder.add(numbers, _constant(I64, list(range(lanes))))
                 _compress(builder, numbers, mask, builder.gep(idx.data, [place]), f"v{lanes}i64")
                 _compress(builder, values, mask, builder.gep(val.data, [place]), f"v{lanes}f32")
                 builder.store(builder.add(place, some), at)
 
-        _blockwise(builder, given[1], block)
+        _blockwise(builder, args[1], block)
         return builder.load(at)
 
     return signature, generate
 
 
-def _parts(builder: Any, given: Any, count: int = 2) -> list[Any]:
-    return [builder.extract_value(given, k) for k in range(count)]
+def _parts(builder: Any, args: Any, count: int = 2) -> list[Any]:
+    return [builder.extract_value(args, k) for k in range(count)]
 
 
 def _blockwise(builder: Any, size: Any, block: Callable[[Any, int, int], None]) -> None:
-    """Calls `block(first, vectors, lanes)` until all of `size` values are covered."""
+    """Call `block(first, vectors, lanes)` until all of `size` values are covered."""
     done: Any = I64(0)
     for count, lanes in BLOCKS:
         step = I64(count * lanes)
@@ -348,7 +348,7 @@ def _count(builder: Any, mask: Any, lanes: int) -> Any:
 
 
 def _compress(builder: Any, values: Any, mask: Any, to: Any, kind: str) -> None:
-    """Writes the values whose lane is set one behind another."""
+    """Write the values whose lane is set one behind another."""
     types_ = [values.type, to.type, mask.type]
     call = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(ir.VoidType(), types_), f"llvm.masked.compressstore.{kind}"

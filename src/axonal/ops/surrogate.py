@@ -31,53 +31,9 @@ class Surrogate:
     source: str
 
 
-def _atan(m, x, alpha):
-    return alpha / 2 / (1 + (math.pi * alpha / 2 * x) ** 2)
-
-
 def _sigmoid(m, x, alpha):
     z = m.exp(-alpha * abs(x))  # of -|x|: never overflows
     return alpha * z / (1 + z) ** 2
-
-
-def _fast_sigmoid(m, x, beta):
-    return 1 / (beta * abs(x) + 1) ** 2
-
-
-def _triangle(m, x, gamma):
-    return m.where(abs(x) < gamma, (gamma - abs(x)) / gamma**2, 0.0)
-
-
-def _masked_triangle(m, x, gamma):
-    return m.where((x >= 0) & (x < gamma), (gamma - x) / gamma**2, 0.0)
-
-
-def _boxcar(m, x, width):
-    return m.where(abs(x) < width / 2, 1 / width, 0.0)
-
-
-def _exponential(m, x, width):
-    return m.exp(-abs(x) / width) / width
-
-
-def _super_spike(m, x, alpha):
-    return alpha / (1 + abs(x)) ** 2
-
-
-def _soft_sign(m, x, alpha):
-    return alpha / (2 * (1 + abs(alpha * x)) ** 2)
-
-
-def _scaled_triangle(m, x, peak):
-    return m.where(abs(x) < 1, peak * (1 - abs(x)), 0.0)
-
-
-def _narrow_triangle(m, x, k):
-    return m.where(abs(k * x) < 1, 1 - abs(k * x), 0.0)
-
-
-def _spyx_arctan(m, x, k):
-    return 1 / (math.pi * (1 + (math.pi * k * x) ** 2))
 
 
 SURROGATES: dict[str, Surrogate] = {
@@ -85,7 +41,7 @@ SURROGATES: dict[str, Surrogate] = {
     for row in (
         Surrogate(
             name="atan",
-            derivative=_atan,
+            derivative=lambda m, x, alpha: alpha / 2 / (1 + (math.pi * alpha / 2 * x) ** 2),
             slope=2.0,
             peak=1.0,
             source="Fang et al. 2021 (arXiv 2007.05785); (a/2) / (1 + (pi a x / 2)^2)",
@@ -99,21 +55,25 @@ SURROGATES: dict[str, Surrogate] = {
         ),
         Surrogate(
             name="fast_sigmoid",
-            derivative=_fast_sigmoid,
+            derivative=lambda m, x, beta: 1 / (beta * abs(x) + 1) ** 2,
             slope=25.0,
             peak=1.0,
             source="Zenke & Ganguli 2018, SuperSpike (arXiv 1705.11146); slope as in snnTorch",
         ),
         Surrogate(
             name="triangle",
-            derivative=_triangle,
+            derivative=lambda m, x, gamma: m.where(
+                abs(x) < gamma, (gamma - abs(x)) / gamma**2, 0.0
+            ),
             slope=1.0,
             peak=1.0,
             source="max(0, g - |x|) / g^2, area 1; Deng et al. 2022, TET (arXiv 2202.11946)",
         ),
         Surrogate(
             name="masked_triangle",
-            derivative=_masked_triangle,
+            derivative=lambda m, x, gamma: m.where(
+                (x >= 0) & (x < gamma), (gamma - x) / gamma**2, 0.0
+            ),
             slope=1.0,
             peak=1.0,
             source="the triangle where there was a spike: what an event-driven backward pass can "
@@ -121,49 +81,49 @@ SURROGATES: dict[str, Surrogate] = {
         ),
         Surrogate(
             name="e_prop",
-            derivative=_scaled_triangle,
+            derivative=lambda m, x, peak: m.where(abs(x) < 1, peak * (1 - abs(x)), 0.0),
             slope=0.3,
             peak=0.3,
             source="s max(0, 1 - |x|), for a threshold of 1; Bellec et al. 2020; so in Norse",
         ),
         Surrogate(
             name="spyx_triangle",
-            derivative=_narrow_triangle,
+            derivative=lambda m, x, k: m.where(abs(k * x) < 1, 1 - abs(k * x), 0.0),
             slope=2.0,
             peak=1.0,
             source="max(0, 1 - |kx|), as in Spyx",
         ),
         Surrogate(
             name="spyx_arctan",
-            derivative=_spyx_arctan,
+            derivative=lambda m, x, k: 1 / (math.pi * (1 + (math.pi * k * x) ** 2)),
             slope=2.0,
             peak=1 / math.pi,
             source="1 / (pi (1 + (pi k x)^2)), as in Spyx",
         ),
         Surrogate(
             name="super_spike",
-            derivative=_super_spike,
+            derivative=lambda m, x, alpha: alpha / (1 + abs(x)) ** 2,
             slope=1.0,
             peak=1.0,
             source="a / (1 + |x|)^2: SpikingJelly's SuperSpike, and Norse's; not Zenke & Ganguli's",
         ),
         Surrogate(
             name="soft_sign",
-            derivative=_soft_sign,
+            derivative=lambda m, x, alpha: alpha / (2 * (1 + abs(alpha * x)) ** 2),
             slope=2.0,
             peak=1.0,
             source="a / (2 (1 + |ax|)^2), as in SpikingJelly",
         ),
         Surrogate(
             name="exponential",
-            derivative=_exponential,
+            derivative=lambda m, x, width: m.exp(-abs(x) / width) / width,
             slope=0.5,
             peak=2.0,
             source="e^(-|x| / w) / w; Shrestha & Orchard 2018 (arXiv 1810.08646); so in Sinabs",
         ),
         Surrogate(
             name="boxcar",
-            derivative=_boxcar,
+            derivative=lambda m, x, width: m.where(abs(x) < width / 2, 1 / width, 0.0),
             slope=1.0,
             peak=1.0,
             source="[|x| < w/2] / w, area 1; Bittar & Garner 2022, sparch, has w = 1",

@@ -52,7 +52,7 @@ def outcome(layer: AssessedLayer, way: Way) -> str:
 
 
 def _sentences(assessment: Assessment, model: str, data: str, stream: bool) -> list[str]:
-    """What the figures mean; the one before the last may have a command on a line of its own."""
+    """Sentences that say what the figures mean; one may end in a line with a command."""
     kind = "samples that follow each other" if stream else "strangers: these are no stream"
     sentences = [
         f"{assessment.mean('zeros'):.0%} of what layers read is 0, and "
@@ -71,7 +71,7 @@ def _sentences(assessment: Assessment, model: str, data: str, stream: bool) -> l
 
 
 def _advice(assessment: Assessment, named: str) -> Iterator[str]:
-    """How to convert, and what would be thought of it elsewhere."""
+    """Advice on how to convert, beside the thresholds of others."""
     binary, lazy = assessment.ways[0], assessment.times(assessment.best, reuse=False)
     yield (
         f"Beside an ANN that fetched a weight for every use, {assessment.best.words} would cost "
@@ -125,6 +125,6 @@ def _memories(assessment: Assessment, table: CostTable) -> Table:
 
 
 def _place(events: float) -> float:
-    """Where a number of events is on the axis of the page, in percent."""
+    """The place of a number of events on the axis of the page, in percent."""
     low, high = map(math.log10, AXIS)
     return 100 * (math.log10(min(max(events, AXIS[0]), AXIS[1])) - low) / (high - low)

@@ -54,7 +54,7 @@ class Series:
 
 @dataclass
 class _Axis:
-    """Maps [low, high] to pixels, straight or in decades."""
+    """A map of [low, high] to pixels, straight or in decades."""
 
     low: float
     high: float
@@ -71,7 +71,7 @@ class _Axis:
 
 @dataclass
 class _Frame:
-    """The plot's box, its axes, and the boxes already taken by marks and labels."""
+    """The plot's box, its axes, and the boxes that marks and labels take up."""
 
     width: int
     height: int

@@ -1,4 +1,4 @@
-"""Where figures come from: machine, versions, seed and command."""
+"""Provenance of figures: machine, versions, seed and command."""
 
 import platform
 from importlib.metadata import version

@@ -1,7 +1,6 @@
-"""What a watch saw, as a sentence, a drawing and a page."""
+"""The report of a watch: a sentence, a chart and a page."""
 
 import base64
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from ..sense.watch import Timeline, Watch
 from . import charts
 from .page import page
 
-SHOWN = 200  # wakes in the table
-WIDTH, LEFT, RIGHT = 1000.0, 62.0, 986.0  # of the drawing
+ROWS = 200  # wakes in the table
+WIDTH, LEFT, RIGHT = 1000.0, 62.0, 986.0  # of the chart
 RATES, SCORES = (12.0, 150.0), (174.0, 290.0)  # from top to bottom, of its two strips
 TONES = {"rate_in": "ann-2", "rate_out": "ann-0", "score": "spike-0", "threshold": "delta-0"}
 
 
-def lasting(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration for people: "1.5 s", "12.0 min", "3.2 h"."""
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size:
@@ -28,143 +27,136 @@ def lasting(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def calls(made: Watch, chosen: Settings) -> tuple[float, float]:
-    """Calls of the larger model while awake, and of one that is always on."""
-    each = chosen.model.calls_per_second
-    always = each * made.tally.seconds if each else float(made.tally.windows)
-    return always * made.tally.duty, always
+def model_calls(watch: Watch, settings: Settings) -> tuple[float, float]:
+    """The calls of the larger model while awake, and of one that is always on."""
+    rate = settings.model.calls_per_second
+    always = rate * watch.tally.seconds if rate else float(watch.tally.windows)
+    return always * watch.tally.duty, always
 
 
-def verdict(made: Watch, chosen: Settings) -> str:
-    """The sentence that says what the watch achieved."""
-    tally = made.tally
-    woke = f"{tally.wakes} {'wake' if tally.wakes == 1 else 'wakes'} in {lasting(tally.seconds)}"
+def verdict(watch: Watch, settings: Settings) -> str:
+    """The result of a watch in a sentence."""
+    tally = watch.tally
     if not tally.windows:
         return "Nothing came in."
-    few, always = calls(made, chosen)
-    saved = f"a larger model would be called {few:,.0f} times, not {always:,.0f}"
-    return f"{woke}: {saved} ({100 * (1 - tally.duty):.4g} % less than always on)."
+    wakes = f"{tally.wakes} {'wake' if tally.wakes == 1 else 'wakes'} in {duration(tally.seconds)}"
+    few, always = model_calls(watch, settings)
+    calls = f"a larger model would be called {few:,.0f} times, not {always:,.0f}"
+    return f"{wakes}: {calls} ({100 * (1 - tally.duty):.4g} % less than always on)."
 
 
-def joules(made: Watch, chosen: Settings) -> str:
-    """What the calls that were avoided would have cost, with the assumption it rests on."""
-    few, always = calls(made, chosen)
-    counted = (
-        "one call a window"
-        if not chosen.model.calls_per_second
-        else (f"{chosen.model.calls_per_second:g} calls a second")
-    )
-    if not chosen.model.joules_per_call:
+def savings(watch: Watch, settings: Settings) -> str:
+    """The modelled cost of the calls that were avoided, with its assumptions."""
+    few, always = model_calls(watch, settings)
+    model = settings.model
+    rate = f"{model.calls_per_second:g} calls a second"
+    assumed = f"Assumed: {rate if model.calls_per_second else 'one call a window'} while awake"
+    if not model.joules_per_call:
         return (
-            f"Assumed: {counted} while awake. No joules are told: [model] in the settings names no "
-            "joules_per_call with their source."
+            f"{assumed}. No joules are reported: [model] in the settings names no joules_per_call "
+            "with their source."
         )
-    low, nominal, high = (
-        charts.si((always - few) * one, "J") for one in chosen.model.joules_per_call
-    )
+    low, nominal, high = (charts.si((always - few) * j, "J") for j in model.joules_per_call)
+    each = ", ".join(charts.si(j, "J") for j in model.joules_per_call)
     return (
-        f"Avoided, modelled: {nominal} ({low} to {high}). Assumed: {counted} while awake, at "
-        f"{', '.join(charts.si(one, 'J') for one in chosen.model.joules_per_call)} a call (low, "
-        f"nominal, high; {chosen.model.source}). Left out: the sensor, this watch itself, and what "
-        "the larger model draws while it waits."
+        f"Avoided, modelled: {nominal} ({low} to {high}). {assumed}, at {each} a call (low, "
+        f"nominal, high; {model.source}). Left out: the sensor, this watch itself, and what the "
+        "larger model draws while it waits."
     )
 
 
-def own(made: Watch) -> str:
-    """What the spiking detectors' own work would cost, modelled; "" where none counts it."""
-    told = []
-    for judge in made.judges:
-        if (counts := getattr(judge.detector, "counts", None)) is not None and judge.latest >= 0:
+def detector_costs(watch: Watch) -> str:
+    """The modelled cost of the spiking detectors' own work; "" where none counts it."""
+    sentences = []
+    for trigger in watch.triggers:
+        counts = getattr(trigger.detector, "counts", None)
+        if counts is not None and trigger.latest >= 0:
             cost = price(counts(), bits=32)
-            told.append(
-                f"{judge.name} does {counts().total('synops'):.1f} synaptic operations a "
+            sentences.append(
+                f"{trigger.name} does {counts().total('synops'):.1f} synaptic operations a "
                 f"window, modelled at {cost}"
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
-def page_of(made: Watch, chosen: Settings, text: str) -> str:
-    """The page: numbers, the timeline, wakes, what was asked, and the settings."""
-    tally, total = made.tally, max(made.tally.windows, 1)
-    few, always = calls(made, chosen)
-    told = {wake.id: wake for wake in made.wakes}  # the last message of each
-    reasons = {wake.id: wake.reason for wake in made.wakes if wake.type == "new"}
+def watch_page(watch: Watch, settings: Settings, text: str) -> str:
+    """The page: numbers, the timeline, wakes, calls of detectors, and the settings."""
+    tally, timeline = watch.tally, watch.timeline
+    few, always = model_calls(watch, settings)
+    last = {wake.id: wake for wake in watch.wakes}  # the last message of each
+    reasons = {wake.id: wake.reason for wake in watch.wakes if wake.type == "new"}
     steps = [
         {
-            "name": one.name,
-            "asked": f"{n:,}",
-            "share": f"{100 * n / total:.4g} %",
-            "threshold": f"{one.threshold:.4g}",
+            "name": trigger.name,
+            "calls": f"{n:,}",
+            "share": f"{100 * n / max(tally.windows, 1):.4g} %",
+            "threshold": f"{trigger.threshold:.4g}",
         }
-        for one, n in zip(made.judges, made.cascade.calls.tolist(), strict=True)
+        for trigger, n in zip(watch.triggers, watch.cascade.calls.tolist(), strict=True)
     ]
     share = f"{100 * few / max(always, 1e-9):.4g} % of always on"
+    seconds = timeline.width * watch.windows.period * 1e-6
     return page(
         "watch.html.j2",
         {},
-        title=f"{made.cascade.source}: {chosen.source['url']}",
-        verdict=verdict(made, chosen),
+        title=f"{watch.cascade.source}: {settings.source['url']}",
+        verdict=verdict(watch, settings),
         tally=tally,
-        lasted=lasting(tally.seconds),
-        unit="samples" if made.windows.channels else "events",
-        span=lasting(made.timeline.width * made.windows.period * 1e-6)
-        if made.windows.period
-        else f"{made.timeline.width} rows",
-        timeline=draw(made.timeline),
+        duration=duration(tally.seconds),
+        unit="samples" if watch.windows.channels else "events",
+        span=duration(seconds) if seconds else f"{timeline.width} rows",
+        timeline=timeline_chart(timeline),
         keys={name: charts.key(charts.Series(name, (), tone)) for name, tone in TONES.items()},
         wakes=[
-            _row(wake, tally.first_us, reasons.get(wake.id, ""), made.pictures.get(wake.id))
-            for wake in list(told.values())[-SHOWN:]
+            _row(wake, tally.first_us, reasons.get(wake.id, ""), watch.pictures.get(wake.id))
+            for wake in list(last.values())[-ROWS:]
         ],
-        more=max(tally.wakes - min(len(told), SHOWN), 0),
+        more=max(tally.wakes - min(len(last), ROWS), 0),
         steps=steps,
-        model={"calls": f"{few:,.0f}", "share": share, "told": joules(made, chosen)},
-        own=own(made),
-        delivered=_delivered(made),
+        model={"calls": f"{few:,.0f}", "share": share, "savings": savings(watch, settings)},
+        detector_costs=detector_costs(watch),
+        delivered=_delivered(watch),
         settings=text,
     )
 
 
 def _row(wake: Wake, first_us: int, reason: str, clip: bytes | None) -> dict[str, Any]:
-    ended = f"; {wake.reason}" if wake.type == "end" else "; still open"
+    """The cells of a wake in the table."""
+    end = f"; {wake.reason}" if wake.type == "end" else "; still open"
     return {
         "at": f"{(wake.t_wake_us - first_us) * 1e-6:,.2f} s",
-        "late": lasting((wake.t_wake_us - wake.t_start_us) * 1e-6),
-        "lasted": lasting((wake.t_end_us - wake.t_wake_us) * 1e-6),
+        "late": duration((wake.t_wake_us - wake.t_start_us) * 1e-6),
+        "duration": duration((wake.t_end_us - wake.t_wake_us) * 1e-6),
         "score": f"{wake.score:.3g} of {wake.threshold:.3g}",
-        "reason": reason + ended,
+        "reason": reason + end,
         "id": wake.id,
         "clip": base64.b64encode(clip).decode() if clip else "",
     }
 
 
-def _delivered(made: Watch) -> str:
-    if made.outbox is None or not made.outbox.sinks:
-        return "No sink is set; wakes are in the outbox's journal."
-    return "Outbox: " + ", ".join(f"{v:,} {k}" for k, v in made.outbox.counters().items()) + "."
+def _delivered(watch: Watch) -> str:
+    """The counts of the outbox in a sentence."""
+    if watch.outbox is None or not watch.outbox.sinks:
+        return "No sink is set; wakes are in the outbox."
+    return "Outbox: " + ", ".join(f"{v:,} {k}" for k, v in watch.outbox.counters().items()) + "."
 
 
-def draw(timeline: Timeline) -> Markup:
+def timeline_chart(timeline: Timeline) -> Markup:
     """Rates in and out over scores and thresholds, wakes shaded; nothing for an empty timeline."""
     spans = timeline.spans[: timeline.count]
     if len(spans) < 2:
         return Markup("<p>Too short to draw.</p>")
     start, step = spans[0, 0], float(np.median(np.diff(spans[:, 0])))
-    whole = max(spans[-1, 0] + step - start, 1.0)
-    x = LEFT + (spans[:, 0] - start) / whole * (RIGHT - LEFT)
-    wide = step / whole * (RIGHT - LEFT)
+    length = max(spans[-1, 0] + step - start, 1.0)
+    x = LEFT + (spans[:, 0] - start) / length * (RIGHT - LEFT)
     rates = spans[:, 1:3] / (step * 1e-6)
-    top = max(float(rates.max()), 1.0)
-    tops = np.log10(1 + top), max(float(spans[:, 3:5].max()), 1e-9)
-    parts = [_shade(x, wide, spans[:, 5] > 0)]
-    parts += _axes(start, whole, top, tops[1])
-    for name, strip, values in (
-        ("rate_in", RATES, np.log10(1 + rates[:, 0]) / tops[0]),
-        ("rate_out", RATES, np.log10(1 + rates[:, 1]) / tops[0]),
-        ("score", SCORES, spans[:, 3] / tops[1]),
-        ("threshold", SCORES, spans[:, 4] / tops[1]),
-    ):
-        parts.append(_line(x, strip[1] - values * (strip[1] - strip[0]), TONES[name]))
+    rate, score = max(float(rates.max()), 1.0), max(float(spans[:, 3:5].max()), 1e-9)
+    parts = [_shade(x, step / length * (RIGHT - LEFT), spans[:, 5] > 0)]
+    parts += _axes(length, rate, score)
+    logs = np.log10(1 + rates) / np.log10(1 + rate)
+    strips = [(RATES, share) for share in logs.T] + [(SCORES, v / score) for v in spans[:, 3:5].T]
+    for ((top, bottom), share), tone in zip(strips, TONES.values(), strict=True):
+        parts.append(_line(x, bottom - share * (bottom - top), tone))
     return Markup('<svg viewBox="0 0 {} 320" role="img"><title>timeline</title>{}</svg>').format(
         int(WIDTH), Markup("").join(parts)
     )
@@ -177,33 +169,30 @@ def _line(x: np.ndarray, y: np.ndarray, tone: str) -> Markup:
     )
 
 
-def _shade(x: np.ndarray, wide: float, awake: np.ndarray) -> Markup:
+def _shade(x: np.ndarray, width: float, awake: np.ndarray) -> Markup:
     """A rectangle for each run of spans in which a wake was open."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], awake.astype(int), [0]])))
     box = Markup('<rect class="awake" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>')
-    runs = edges.reshape(-1, 2)
     height = SCORES[1] - RATES[0]
     return Markup("").join(
-        box.format(x[a], RATES[0], max(x[b - 1] + wide - x[a], 1.5), height) for a, b in runs
+        box.format(x[a], RATES[0], max(x[b - 1] + width - x[a], 1.5), height)
+        for a, b in edges.reshape(-1, 2)
     )
 
 
-def _axes(start: float, whole: float, rate: float, score: float) -> Sequence[Markup]:
+def _axes(length: float, rate: float, score: float) -> list[Markup]:
+    """Rules and numbers of both strips, and of the time below them."""
     text = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
     rule = Markup('<path class="grid" d="M{} {:.1f}H{}"/>')
-    found: list[Any] = []
-    for (top, bottom), most, log in ((RATES, rate, True), (SCORES, score, False)):
-        values = [v for v in charts.ticks(1, most, True, 4) if v >= 1] if log and most > 1 else []
-        values = [0.0, *values] if log else charts.ticks(0, most, False, 4)
-        for value in values:
-            share = np.log10(1 + value) / np.log10(1 + most) if log else value / most
-            y = bottom - share * (bottom - top)
-            found += [
-                rule.format(LEFT, y, RIGHT),
-                text.format(LEFT - 8, y + 4, "end", charts.si(value) if log else f"{value:g}"),
-            ]
-    for seconds in charts.ticks(0, whole * 1e-6, False, 10):
-        at = LEFT + seconds / (whole * 1e-6) * (RIGHT - LEFT)
-        name = lasting(seconds) if seconds else "0"
-        found.append(text.format(at, SCORES[1] + 20, "end" if at > RIGHT - 40 else "", name))
-    return found
+    counts = [v for v in charts.ticks(1, rate, True, 4) if v >= 1] if rate > 1 else []
+    marks = [(RATES, np.log10(1 + v) / np.log10(1 + rate), charts.si(v)) for v in (0.0, *counts)]
+    marks += [(SCORES, v / score, f"{v:g}") for v in charts.ticks(0, score, False, 4)]
+    parts: list[Markup] = []
+    for (top, bottom), share, number in marks:
+        y = bottom - share * (bottom - top)
+        parts += [rule.format(LEFT, y, RIGHT), text.format(LEFT - 8, y + 4, "end", number)]
+    for seconds in charts.ticks(0, length * 1e-6, False, 10):
+        x = LEFT + seconds / (length * 1e-6) * (RIGHT - LEFT)
+        name = duration(seconds) if seconds else "0"
+        parts.append(text.format(x, SCORES[1] + 20, "end" if x > RIGHT - 40 else "", name))
+    return parts

@@ -1,6 +1,8 @@
-"""States of stages in one file: safetensors for the arrays, JSON in its header for the rest."""
+"""A file of states: safetensors for the arrays, JSON in its header for the rest."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,20 @@ from .stream import State, columns, rows
 
 ARRAY = "array"  # a leaf {ARRAY: name} of the JSON stands for the array of that name
 PACKET = "packet"  # {PACKET: its columns} for a packet
+VERSION = "2"
+RENAMED = {  # keys of version 1, which wrote no number
+    "kept": "events_out",
+    "taken": "offset",
+    "kept_us": "active_us",
+    "told_us": "message_us",
+    "told": "count",
+    "seen": "p",
+}
+
+
+def _renamed(key: str) -> str:
+    """The key that stands for one of version 1."""
+    return RENAMED.get(key) or re.sub("^judge-", "trigger-", key)
 
 
 def write(path: Path, state: State) -> None:
@@ -23,23 +39,26 @@ def write(path: Path, state: State) -> None:
         FileError: it can't be written; the file that was there stays.
     """
     arrays: dict[str, np.ndarray] = {}
-    header = {"state": json.dumps(_plain(state, "", arrays))}
+    header = {"state": json.dumps(_plain(state, "", arrays)), "version": VERSION}
     files.write(path, save(arrays, header))
 
 
 def read(path: Path) -> State:
-    """What `write` wrote.
+    """Read what `write` wrote, in this version or in the one before.
 
     Raises:
-        FileError: it is missing, damaged, or no file of states.
+        FileError: it is missing, damaged, of a newer version, or no file of states.
     """
     try:
         content = path.read_bytes()
         arrays = load(content)
         size = int.from_bytes(content[:8], "little")
-        tree = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-        return _filled(tree, arrays)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError) as error:
+        header = json.loads(content[8 : 8 + size])["__metadata__"]
+        version = header.get("version", "1")
+        if version not in ("1", VERSION):
+            raise ValueError(f"a newer Axonal wrote it, in version {version}")
+        return _filled(json.loads(header["state"]), arrays, _renamed if version == "1" else str)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError, RecursionError) as error:
         raise FileError(f"can't go on from {path}: {error}; remove it to begin anew") from error
 
 
@@ -55,10 +74,11 @@ def _plain(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def _filled(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _filled(tree: Any, arrays: dict[str, np.ndarray], name: Callable[[str], str]) -> Any:
+    """The value that `_plain` took apart; its keys go through `name`."""
     if not isinstance(tree, dict):
         return tree
     if set(tree) == {ARRAY}:
         return arrays[tree[ARRAY]]
-    found = {k: _filled(v, arrays) for k, v in tree.items()}
-    return rows(found[PACKET]) if set(found) == {PACKET} else found
+    values = {name(k): _filled(v, arrays, name) for k, v in tree.items()}
+    return rows(values[PACKET]) if set(values) == {PACKET} else values

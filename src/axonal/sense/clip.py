@@ -1,4 +1,4 @@
-"""Clips: the rows around a wake, kept, told in words and drawn."""
+"""Clips: the rows before a wake, in words and as a picture."""
 
 import math
 from collections import deque
@@ -12,38 +12,38 @@ from ..core import png
 from ..core.errors import InputError
 from .stream import State, channels_of
 
-LARGEST = 1024  # pixels of a picture's side, unless told
-LANE = 64  # pixels of a channel's height, unless told
-CHUNK = 1024  # rows: packets smaller than this are kept together
+LARGEST = 1024  # pixels of a picture's side, by default
+LANE = 64  # pixels of a channel's height, by default
+CHUNK = 1024  # rows: packets smaller than this are joined
 
 
 class Preroll:
-    """The last `seconds` of a stream: its newest `limit` rows; at most twice as many are held."""
+    """The last `seconds` of a stream, at most its newest `limit` rows; twice as many are stored."""
 
     def __init__(self, seconds: float, limit: int = 1 << 20):
         if not 0 <= seconds < math.inf or limit < 1:
-            raise InputError(f"Preroll: {seconds} seconds and {limit} rows can't be kept")
-        self.span, self.limit, self.held = round(seconds * 1e6), limit, 0
+            raise InputError(f"Preroll: {seconds} seconds and {limit} rows can't be stored")
+        self.span, self.limit, self.size = round(seconds * 1e6), limit, 0
         self.chunks: deque[np.ndarray] = deque()
 
     def add(self, packet: np.ndarray) -> None:
-        """Keep a packet; one from before the last begins anew, as does one of another type."""
+        """Add a packet; one from before the last begins anew, as does one of another type."""
         if not len(packet):
             return
         last = self.chunks[-1] if self.chunks else packet[:1]
         if packet["t"][0] < last["t"][-1] or packet.dtype != last.dtype:
             self.chunks.clear()
-            self.held = 0
+            self.size = 0
         # Windows that this packet will close may end as early as where the packet before it did.
         while self.chunks and self.chunks[0]["t"][-1] < last["t"][-1] - self.span:
-            self.held -= len(self.chunks.popleft())
+            self.size -= len(self.chunks.popleft())
         packet = packet[-self.limit :]
-        self.held += len(packet)
+        self.size += len(packet)
         if self.chunks and len(self.chunks[-1]) + len(packet) <= CHUNK:
             packet = np.concatenate([self.chunks.pop(), packet])
         self.chunks.append(packet.copy())
-        while self.held - len(self.chunks[0]) >= self.limit:
-            self.held -= len(self.chunks.popleft())
+        while self.size - len(self.chunks[0]) >= self.limit:
+            self.size -= len(self.chunks.popleft())
 
     def clip(self, t_us: int) -> np.ndarray | None:
         """The rows from `seconds` before t_us up to it; None before the first packet."""
@@ -54,21 +54,21 @@ class Preroll:
         return rows[begin : np.searchsorted(rows["t"], t_us, "right")].copy()
 
     def state(self) -> State:
-        """The rows."""
+        """The stored rows."""
         return {"rows": np.concatenate(list(self.chunks))} if self.chunks else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on with the rows of `state()`."""
         self.chunks.clear()
-        self.held = 0
+        self.size = 0
         if state:
             self.add(state["rows"])
 
 
 def summary(event: Mapping[str, Any], clip: np.ndarray | None) -> str:
-    """A wake (its CloudEvent) and its clip in a few sentences, for people and language models."""
+    """Describe a wake (its CloudEvent) and its clip to people and language models."""
     data = event["data"]
-    told = [
+    sentences = [
         f"Event {data['id']} of {data['source']}: {data['type']}, because of: {data['reason']}.",
         f"Score {data['score']}, threshold {data['threshold']}.",
         f"It began at {data['t_start_us'] / 1e6:.3f} s and has lasted "
@@ -76,28 +76,28 @@ def summary(event: Mapping[str, Any], clip: np.ndarray | None) -> str:
         f"{data['n_events_out']} of its {data['n_events_in']} events.",
     ]
     if clip is None or not len(clip):
-        return " ".join(told)
+        return " ".join(sentences)
     seconds = (float(clip["t"][-1]) - float(clip["t"][0])) / 1e6
-    told.append(f"The clip has {len(clip)} rows in {seconds:.3f} s, up to the wake.")
+    sentences.append(f"The clip has {len(clip)} rows in {seconds:.3f} s, up to the wake.")
     tenths = np.bincount(_place(clip["t"], 10), minlength=10)
-    told.append(f"Rows in each tenth of it: {tenths.tolist()}.")
+    sentences.append(f"Rows in each tenth of it: {tenths.tolist()}.")
     if not channels_of(clip):
         share, x, y = np.mean(clip["p"] != 0), clip["x"], clip["y"]
-        told.append(f"{share:.0%} are ON; x {x.min()} to {x.max()}, mean {x.mean():.0f};")
-        told.append(f"y {y.min()} to {y.max()}, mean {y.mean():.0f} (0 is the top).")
-        return " ".join(told)
+        sentences.append(f"{share:.0%} are ON; x {x.min()} to {x.max()}, mean {x.mean():.0f};")
+        sentences.append(f"y {y.min()} to {y.max()}, mean {y.mean():.0f} (0 is the top).")
+        return " ".join(sentences)
     for name, value in enumerate(clip["value"].T.astype(np.float64)):
         value = value[np.isfinite(value)]
         if len(value):
-            told.append(
+            sentences.append(
                 f"Channel {name}: {value.min():.4g} to {value.max():.4g}, mean {value.mean():.4g}, "
                 f"standard deviation {value.std():.4g}."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def picture(clip: np.ndarray, width: int | None = None, height: int | None = None) -> bytes:
-    """A clip as a PNG file.
+    """Draw a clip as a PNG file.
 
     Events of a camera are drawn where they happened, ON red and OFF blue, brighter for more; of
     one line of addresses (a cochlea's), over time, the first address at the bottom. Samples are
@@ -124,13 +124,14 @@ def picture(clip: np.ndarray, width: int | None = None, height: int | None = Non
     shrink = max(-(-wide // width), -(-high // height))
     at = y // shrink * width + x // shrink
     image = np.zeros((height * width, 3))
-    for colour, kind in ((0, clip["p"] != 0), (2, clip["p"] == 0)):
-        image[:, colour] = np.log1p(np.bincount(at[kind], minlength=len(image)))
+    for colour, mask in ((0, clip["p"] != 0), (2, clip["p"] == 0)):
+        image[:, colour] = np.log1p(np.bincount(at[mask], minlength=len(image)))
     image *= 255 / image.max()
     return png.encode(image.astype(np.uint8).reshape(height, width, 3))
 
 
 def _strips(clip: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Draw each channel over time, in a strip of its own."""
     image = np.zeros((height, width), np.uint8)
     value, column = clip["value"].astype(np.float64), _place(clip["t"], width)
     rows = np.linspace(0, height, value.shape[1] + 1).astype(np.int64)
@@ -150,6 +151,6 @@ def _strips(clip: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _place(t: np.ndarray, parts: int) -> np.ndarray:
-    """Which of `parts` equal spans of the clip each row lies in."""
+    """The index, below `parts`, of the equal span of the clip that each row lies in."""
     since = t.astype(np.float64) - float(t[0])
     return np.minimum(since * parts / (since[-1] + 1), parts - 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Windows of time, and the few numbers that a detector sees of each."""
+"""Windows of time, and the features of each that a detector scores."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import InputError
-from .stream import Remembering, channels_of
+from .stream import Stateful, channels_of
 
 REST = 3 / 8
-LONGEST_GAP = 1000  # windows of silence that are told one by one; a longer gap is one jump
+LONGEST_GAP = 1000  # empty windows that are closed one by one; a longer gap is one jump
 
 
 @dataclass(frozen=True)
 class Window:
-    """What happened in [t_start_us, t_end_us).
+    """The features and counts of [t_start_us, t_end_us).
 
     Attributes:
         x: features, [F] float64, see `Windows`.
@@ -28,8 +28,8 @@ class Window:
     n_out: int
 
 
-class Windows(Remembering):
-    """Cuts packets into windows and counts what is in them.
+class Windows(Stateful):
+    """A cutter of packets into windows, which counts what is in them.
 
     Features of events, of each cell of a `grid` x `grid` raster over the sensor (at most one cell a
     column and row), row by row: 2 sqrt(n + 3/8) - 2 sqrt(3/8) of its n events (Anscombe 1948), in
@@ -41,7 +41,7 @@ class Windows(Remembering):
     `LONGEST_GAP` windows without anything are jumped over, so that a leap of time costs nothing.
     """
 
-    KEPT = ("n_in", "n_out", "channels", "current", "open", "sums")
+    STATE = ("n_in", "n_out", "channels", "current", "open", "sums")
 
     def __init__(self, seconds: float, width: int, height: int, grid: int = 4):
         if not 0 <= seconds < 1e6 or not 1 <= grid <= 256:
@@ -63,8 +63,8 @@ class Windows(Remembering):
     def _clear(self, size: int) -> None:
         self.sums, self.n_in, self.n_out = np.zeros(size), 0, 0
 
-    def push(self, packet: np.ndarray, kept: np.ndarray) -> Iterator[Window]:
-        """The windows that `packet` closes; `kept` is what the filters left of it."""
+    def push(self, packet: np.ndarray, passed: np.ndarray) -> Iterator[Window]:
+        """The windows that `packet` closes; `passed` is what the filters left of it."""
         if not len(packet):
             return
         self.channels = channels_of(packet)
@@ -75,17 +75,17 @@ class Windows(Remembering):
             return
         if not len(self.sums):
             self._clear(2 * self.channels or self.cells)
-        number, mine = packet["t"] // self.period, kept["t"] // self.period
+        number, passed_number = packet["t"] // self.period, passed["t"] // self.period
         for n in np.unique(number):
             yield from self._close(int(n))
-            arrived = packet[slice(*np.searchsorted(number, [n, n + 1]))]
-            left = kept[slice(*np.searchsorted(mine, [n, n + 1]))]
-            self.n_in += len(arrived)
-            self.n_out += len(left)
-            self.sums += self._sums(left)
+            begin, end = np.searchsorted(number, [n, n + 1])
+            rows = passed[slice(*np.searchsorted(passed_number, [n, n + 1]))]
+            self.n_in += int(end - begin)
+            self.n_out += len(rows)
+            self.sums += self._sums(rows)
 
     def advance(self, t_us: int) -> Iterator[Window]:
-        """The windows that end by `t_us`, in which nothing more will arrive."""
+        """The windows that end by `t_us`, into which nothing more will come."""
         if self.period and self.open:
             yield from self._close(t_us // self.period)
 
@@ -107,11 +107,12 @@ class Windows(Remembering):
             self.current += 1
             self._clear(len(self.sums))
 
-    def _sums(self, kept: np.ndarray) -> np.ndarray:
+    def _sums(self, rows: np.ndarray) -> np.ndarray:
+        """Counts of events by cell, or sums and sums of squares by channel."""
         if self.channels:
-            value = kept["value"].astype(np.float64)
+            value = rows["value"].astype(np.float64)
             return np.concatenate([value.sum(0), (value**2).sum(0)])
-        cells = self.row[kept["y"]] + self.column[kept["x"]]
+        cells = self.row[rows["y"]] + self.column[rows["x"]]
         return np.bincount(cells, minlength=self.cells).astype(np.float64)
 
     def _features(self) -> np.ndarray:

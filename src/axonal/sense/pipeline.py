@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import InputError
-from . import settings
+from . import settings as config
 from .delivery.outbox import Outbox
 from .delivery.sinks import SINKS
 from .detectors import DETECTORS, Budget
@@ -15,8 +15,8 @@ from .features import Windows
 from .filters import FILTERS
 from .settings import THRESHOLDS, Settings
 from .sources import open_source
-from .stream import Source, channels_of
-from .watch import Judge, Watch
+from .stream import Detector, Filter, Source, channels_of
+from .watch import Trigger, Watch
 
 EVENTS = """\
 [[filter]]
@@ -46,8 +46,8 @@ wakes_per_hour = 6.0
 """
 
 
-def read(what: str) -> tuple[Settings, str]:
-    """The settings in a TOML file, or the default ones for a file of events or samples.
+def read(source: str) -> tuple[Settings, str]:
+    """Read the settings in a TOML file, or make default ones for a file of events or samples.
 
     Returns:
         Settings and their text.
@@ -55,28 +55,27 @@ def read(what: str) -> tuple[Settings, str]:
     Raises:
         InputError, FileError: as `settings.read`, or the source can't be opened.
     """
-    if what.endswith(".toml"):
-        return settings.read(what), Path(what).read_text()
-    with closing(open_source(what)) as source:
-        first = next(iter(source), None)
+    if source.endswith(".toml"):
+        return config.read(source), Path(source).read_text()
+    with closing(open_source(source)) as recording:
+        first = next(iter(recording), None)
     if first is None:
-        raise InputError(f"{what} holds nothing to watch")
-    quoted = '"' + what.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    middle = SAMPLES if channels_of(first) else EVENTS
-    text = f"[source]\nurl = {quoted}\n\n{middle}"
-    return settings.parse(text, "default settings"), text
+        raise InputError(f"{source} holds nothing to watch")
+    quoted = '"' + source.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    text = f"[source]\nurl = {quoted}\n\n{SAMPLES if channels_of(first) else EVENTS}"
+    return config.parse(text, "default settings"), text
 
 
 def assemble(
-    chosen: Settings,
+    settings: Settings,
     folder: Path,
     quiet: bool = False,
-    detectors: Mapping[str, Callable[..., Any]] = DETECTORS,
+    detectors: Mapping[str, Callable[..., Detector]] = DETECTORS,
 ) -> Watch:
-    """The watch that settings describe; its state and its outbox are kept in `folder`.
+    """The watch that settings describe; its state and its outbox lie in `folder`.
 
     Args:
-        chosen: the settings.
+        settings: its parts.
         folder: made if it isn't there.
         quiet: no sinks, for calibration.
         detectors: what the settings may name, by kind.
@@ -85,39 +84,41 @@ def assemble(
         InputError: a part refuses its options. FileError: the source or `folder` can't be used.
             MissingExtra: a part needs a package.
     """
-    options = dict(chosen.source)
+    options = dict(settings.source)
     source = open_source(options.pop("url"), **options)
     sinks = {
-        f"{table.get('kind')}-{i}": chosen.build("sink", i, SINKS)
-        for i, table in enumerate(() if quiet else chosen.sink)
+        f"{table.get('kind')}-{i}": settings.build("sink", i, SINKS)
+        for i, table in enumerate(() if quiet else settings.sink)
     }
     return Watch(
         source,
-        _filters(chosen, source),
-        Windows(chosen.window.seconds, source.width, source.height, chosen.window.grid),
-        [_judge(chosen, i, detectors) for i in range(len(chosen.detector))],
-        chosen.wake,
-        chosen.watch.name,
+        filters_of(settings, source),
+        Windows(settings.window.seconds, source.width, source.height, settings.window.grid),
+        [_trigger(settings, i, detectors) for i in range(len(settings.detector))],
+        settings.wake,
+        settings.watch.name,
         files.writable(folder),
         None if quiet else Outbox(folder / "outbox", sinks),
-        chosen.watch.checkpoint,
-        chosen.watch.learn,
-        chosen.fingerprint(),
+        settings.watch.checkpoint,
+        settings.watch.learn,
+        settings.fingerprint(),
     )
 
 
-def _filters(chosen: Settings, source: Source) -> list[Any]:
+def filters_of(settings: Settings, source: Source) -> list[Filter]:
+    """The filters that settings describe, of the size of a source."""
     size = source.width, source.height
-    return [chosen.build("filter", i, FILTERS, *size) for i in range(len(chosen.filter))]
+    return [settings.build("filter", i, FILTERS, *size) for i in range(len(settings.filter))]
 
 
-def _judge(chosen: Settings, index: int, detectors: Mapping[str, Callable[..., Any]]) -> Judge:
-    table = chosen.detector[index]
-    detector = chosen.build("detector", index, detectors, but=THRESHOLDS)
-    given = [name for name in THRESHOLDS if name in table]
-    if len(given) != 1 or not isinstance(table[given[0]], int | float):
+def _trigger(settings: Settings, index: int, detectors: Mapping[str, Any]) -> Trigger:
+    """A detector with its threshold, or with a budget of wakes that sets it."""
+    table = settings.detector[index]
+    detector = settings.build("detector", index, detectors, omit=THRESHOLDS)
+    names = [name for name in THRESHOLDS if name in table]
+    if len(names) != 1 or not isinstance(table[names[0]], int | float):
         raise InputError(
-            f"{chosen.origin['detector', index]}: give a number as threshold or as wakes_per_hour"
+            f"{settings.origin['detector', index]}: give a number as threshold or as wakes_per_hour"
         )
-    value = float(table[given[0]])
-    return Judge(table["kind"], detector, value if given == ["threshold"] else Budget(value))
+    value = float(table[names[0]])
+    return Trigger(table["kind"], detector, value if names == ["threshold"] else Budget(value))

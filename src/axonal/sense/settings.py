@@ -1,4 +1,4 @@
-"""The configuration of a watch: a TOML file whose mistakes are told by line.
+"""The configuration of a watch: a TOML file, whose errors name the line.
 
 [watch]    name, seconds between checkpoints, whether detectors learn during an event
 [source]   url and what its kind of source takes
@@ -20,6 +20,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ from ..core.errors import FileError, InputError
 from .wake import Policy
 
 Table = Mapping[str, Any]
-Makers = Mapping[str, Callable[..., Any]]
+Kinds = Mapping[str, Callable[..., Any]]
 LEARN = ("always", "calm", "never")
 LARGEST = 1 << 20  # bytes of a configuration
 
 
 @dataclass(frozen=True, kw_only=True)
 class General(Config):
-    """[watch].
+    """The section [watch].
 
     Attributes:
         name: of the stream, as sinks see it.
@@ -55,8 +56,8 @@ class General(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut(Config):
-    """[window]: `seconds` each (0 for each row of samples), on a raster of `grid` x `grid`."""
+class WindowOptions(Config):
+    """The section [window]: `seconds` (0: each row of samples), and a raster of `grid` x `grid`."""
 
     seconds: float = 0.1
     grid: int = 4
@@ -64,11 +65,11 @@ class Cut(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Config):
-    """[model]: what is called while awake.
+    """The section [model]: the larger model, called while awake.
 
     Attributes:
         calls_per_second: of an always-on model; 0: one call a window.
-        joules_per_call: low, nominal, high; empty: joules are not told.
+        joules_per_call: low, nominal, high; empty: joules are not reported.
         source: where those joules come from; needed with them.
     """
 
@@ -86,7 +87,7 @@ class Model(Config):
             raise InputError("calls_per_second is a number from 0")
 
 
-CLOSED = {"watch": General, "window": Cut, "wake": Policy, "model": Model}
+CLOSED = {"watch": General, "window": WindowOptions, "wake": Policy, "model": Model}
 LISTS = ("filter", "detector", "sink")
 THRESHOLDS = ("threshold", "wakes_per_hour")  # of a detector, beside its own options
 
@@ -103,7 +104,7 @@ class Settings:
     """
 
     watch: General
-    window: Cut
+    window: WindowOptions
     wake: Policy
     model: Model
     source: Table
@@ -116,74 +117,75 @@ class Settings:
         self,
         section: str,
         index: int,
-        makers: Makers,
+        kinds: Kinds,
         *first: Any,
-        but: Sequence[str] = (),
+        omit: Sequence[str] = (),
     ) -> Any:
-        """What the table [[section]] number `index` describes, see `made`.
-
-        Options named in `but` are for someone else.
+        """Build what the table [[section]] number `index` describes, without the options `omit`.
 
         Raises:
-            InputError: as `made`; with the line.
+            InputError: as the function `build`; with the line.
         """
-        table = {k: v for k, v in getattr(self, section)[index].items() if k not in but}
+        table = {k: v for k, v in getattr(self, section)[index].items() if k not in omit}
         where = self.origin.get((section, index), f"[{section}] {index + 1}")
-        return made(where, makers, table, *first)
+        return build(where, kinds, table, *first)
 
     def fingerprint(self) -> str:
         """A name for what makes scores: windows, filters, detectors; not their thresholds."""
-        judges = [{k: v for k, v in one.items() if k not in THRESHOLDS} for one in self.detector]
-        filters = [{k: v for k, v in one.items() if k != "threshold"} for one in self.filter]
-        what = json.dumps([self.window.to_dict(), filters, judges], sort_keys=True, default=str)
-        return hashlib.sha256(what.encode()).hexdigest()[:16]
+        filters, detectors = (
+            [{k: v for k, v in table.items() if k not in THRESHOLDS} for table in tables]
+            for tables in (self.filter, self.detector)
+        )
+        parts = [self.window.to_dict(), filters, detectors]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def dump(self) -> str:
         """The settings as TOML."""
         lines = []
         for section in (*CLOSED, "source", *LISTS):
-            found = getattr(self, section)
+            content = getattr(self, section)
             listed = section in LISTS
-            for table in found if listed else [found]:
+            for table in content if listed else [content]:
                 plain = table.to_dict() if isinstance(table, Config) else table
                 lines += [f"[[{section}]]" if listed else f"[{section}]"]
                 lines += [f"{name} = {_toml(value)}" for name, value in plain.items()] + [""]
         return "\n".join(lines)
 
 
-def made(where: str, makers: Makers, table: Table, *first: Any) -> Any:
-    """What a table of a kind and its options describes: makers[kind](*first, **options).
+def build(where: str, kinds: Kinds, table: Table, *first: Any) -> Any:
+    """Build what a table of a kind and its options describes: kinds[kind](*first, **options).
 
     Args:
         where: what a message begins with.
-        makers: by kind.
+        kinds: classes and functions by name.
         table: "kind" and options.
-        first: what the maker is given before them.
+        first: arguments before the options.
 
     Raises:
-        InputError: an unknown kind or option, or one that its maker refuses. FileError,
-            MissingExtra: as the maker.
+        InputError: an unknown kind or option, or one that the class refuses. FileError,
+            MissingExtra: as the class.
     """
     options = dict(table)
     kind = options.pop("kind", None)
-    if kind not in makers:
-        raise InputError(f"{where}: kind is one of {', '.join(makers)}, not {kind!r}")
-    maker, takes = makers[kind], inspect.signature(makers[kind])
-    known = list(takes.parameters.values())[len(first) :]
-    names = [one.name for one in known if one.kind != one.VAR_KEYWORD]
+    if kind not in kinds:
+        raise InputError(f"{where}: kind is one of {', '.join(kinds)}, not {kind!r}")
+    signature = inspect.signature(kinds[kind])
+    parameters = list(signature.parameters.values())[len(first) :]
+    names = [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
     odd = [name for name in options if name not in names]
-    if odd and len(names) == len(known):  # else it passes others on
-        told = ", ".join(names) or "no options"
-        raise InputError(f"{where}: {kind!r} has no option {odd[0]!r}; it takes {told}")
+    if odd and len(names) == len(parameters):  # else it passes others on
+        known = ", ".join(names) or "no options"
+        raise InputError(f"{where}: {kind!r} has no option {odd[0]!r}; it takes {known}")
     try:
-        takes.bind(*first, **options)
-        return maker(*first, **options)
+        signature.bind(*first, **options)
+        return kinds[kind](*first, **options)
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
 def read(path: str | Path) -> Settings:
-    """The settings in a TOML file.
+    """Read the settings in a TOML file.
 
     Raises:
         FileError: the file can't be read. InputError: what it says is wrong, with the line.
@@ -201,7 +203,7 @@ def read(path: str | Path) -> Settings:
 
 
 def parse(text: str, name: str = "configuration") -> Settings:
-    """The settings in TOML.
+    """Parse settings in TOML.
 
     Raises:
         InputError: it is no TOML, or says something unknown or wrong, with the line.
@@ -225,25 +227,27 @@ def parse(text: str, name: str = "configuration") -> Settings:
             raise InputError(
                 f"{at(section)}: write {f'[[{section}]]' if listed else f'[{section}]'}"
             )
-    found: dict[str, Any] = {section: tuple(tree.get(section, ())) for section in LISTS}
+    sections: dict[str, Any] = {section: tuple(tree.get(section, ())) for section in LISTS}
     for section, config in CLOSED.items():
-        found[section] = _closed(config, tree.get(section, {}), lambda k, s=section: at(s, 0, k))
+        locate = partial(at, section, 0)
+        sections[section] = _closed(config, tree.get(section, {}), locate)
     if "url" not in tree.get("source", {}):
         raise InputError(f'{at("source")}: [source] needs url = "..."')
-    origin = {(s, i): f"{at(s, i)}: [[{s}]]" for s in LISTS for i in range(len(found[s]))}
-    return Settings(**found, source=tree["source"], origin=origin)
+    origin = {(s, i): f"{at(s, i)}: [[{s}]]" for s in LISTS for i in range(len(sections[s]))}
+    return Settings(**sections, source=tree["source"], origin=origin)
 
 
 def _closed(config: type[Config], table: Table, at: Callable[[str | None], str]) -> Any:
-    types = {one.name: one.type for one in fields(config)}
+    """A section of known fields, checked."""
+    types = {field.name: field.type for field in fields(config)}
     for key, value in table.items():
         if key not in types:
             raise InputError(f"{at(key)}: there is no {key!r}; there are {', '.join(types)}")
         fits: Any = {"float": (int, float), "int": int, "str": str, "bool": bool}
-        wanted = str(getattr(types[key], "__name__", types[key]))
-        odd = isinstance(value, bool) and wanted != "bool"
-        if odd or not isinstance(value, fits.get(wanted, object)):
-            raise InputError(f"{at(key)}: {key} is a {wanted}, not {value!r}")
+        kind = str(getattr(types[key], "__name__", types[key]))
+        odd = isinstance(value, bool) and kind != "bool"
+        if odd or not isinstance(value, fits.get(kind, object)):
+            raise InputError(f"{at(key)}: {key} is a {kind}, not {value!r}")
     try:
         return config.from_dict(dict(table))
     except InputError as error:
@@ -254,20 +258,20 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 
 def _lines(text: str) -> dict[tuple[str, int, str | None], int]:
     """The line of each table, (section, index, None), and of each key in it."""
-    found: dict[tuple[str, int, str | None], int] = {}
+    lines: dict[tuple[str, int, str | None], int] = {}
     section, counts = "", Counter[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\[?\s*([\w-]+)", line):
             section = header[1]
             counts[section] += 1
-            found[section, counts[section] - 1, None] = number
+            lines[section, counts[section] - 1, None] = number
         elif key := re.match(r"\s*([\w-]+)\s*=", line):
             index = max(counts[section] - 1, 0)
-            found.setdefault((section, index, key[1]), number)
-    return found
+            lines.setdefault((section, index, key[1]), number)
+    return lines

@@ -1,7 +1,7 @@
-"""What flows through the sensor room: packets of events or samples, and who gives and takes them.
+"""Packets of events or samples, and the interfaces of what gives, filters and scores them.
 
 A packet is one structured array, ordered by its field "t" (microseconds, int64): events of a
-camera (`EVENT`: t, x, y, p) or samples of channels (`samples(C)`: t, value [C]). So cutting by
+camera (`EVENT`: t, x, y, p) or samples of channels (`sample_type(C)`: t, value [C]). So cutting by
 time, pre-roll, replay and counting what was dropped are written once, for both.
 """
 
@@ -18,14 +18,14 @@ EVENT = np.dtype([("t", np.int64), ("x", np.uint16), ("y", np.uint16), ("p", np.
 State = dict[str, Any]  # arrays, packets, numbers and strings: what a checkpoint can hold
 
 
-def samples(channels: int) -> np.dtype:
+def sample_type(channels: int) -> np.dtype:
     """The type of a packet of samples: t, and value [channels] float32."""
     return np.dtype([("t", np.int64), ("value", np.float32, (channels,))], align=True)
 
 
-def sampled(t: np.ndarray, values: np.ndarray) -> np.ndarray:
+def samples(t: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A packet of samples: values [N, C] at the times t [N]."""
-    packet = np.empty(len(t), samples(values.shape[1]))
+    packet = np.empty(len(t), sample_type(values.shape[1]))
     packet["t"], packet["value"] = t, values
     return packet
 
@@ -44,7 +44,7 @@ def events(t, x, y, p) -> np.ndarray:
 
 
 def channels_of(packet: np.ndarray) -> int:
-    """How many channels its samples have; 0 where it holds events."""
+    """The number of channels of a packet of samples; 0 for events."""
     return packet["value"].shape[1] if "value" in (packet.dtype.names or ()) else 0
 
 
@@ -53,17 +53,17 @@ def columns(packet: np.ndarray) -> dict[str, np.ndarray]:
     return {name: packet[name].copy() for name in packet.dtype.names or ()}
 
 
-def rows(found: Mapping[str, np.ndarray]) -> np.ndarray:
+def rows(fields: Mapping[str, np.ndarray]) -> np.ndarray:
     """The packet that `columns` took apart."""
-    kinds = [(name, value.dtype, value.shape[1:]) for name, value in found.items()]
-    packet = np.empty(len(found["t"]), np.dtype(kinds, align=True))
-    for name, value in found.items():
+    kinds = [(name, value.dtype, value.shape[1:]) for name, value in fields.items()]
+    packet = np.empty(len(fields["t"]), np.dtype(kinds, align=True))
+    for name, value in fields.items():
         packet[name] = value
     return packet
 
 
 class Source(Protocol):
-    """Where packets come from: iterate it, and `close` it.
+    """An iterable of packets that can be closed.
 
     Attributes:
         width, height: of the camera; of samples, the channels and 1.
@@ -73,7 +73,7 @@ class Source(Protocol):
 
     A source may have more, which a watch then uses: `now`, how late it is in the stream (us) while
     nothing comes; `since(t_us)`, after a restart, that its rows come after t_us; `status`, in
-    words; and, if it remembers more than `position`, `state` and `restore` of a `Stage`.
+    words; and, if `position` is not all of its state, `state` and `restore` of a `Stage`.
     """
 
     width: int
@@ -91,7 +91,7 @@ class Source(Protocol):
 
 
 class Stage(Protocol):
-    """Anything that remembers: filters, detectors, thresholds, the cascade.
+    """Anything with a state: filters, detectors, thresholds, the cascade.
 
     What `state` returns and `restore` takes survives a restart: run on, a restored stage does
     what the first one would have done.
@@ -102,19 +102,19 @@ class Stage(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Remembering:
-    """A `Stage` whose state is the attributes that `KEPT` names.
+class Stateful:
+    """A `Stage` whose state is the attributes that `STATE` names.
 
     They are arrays, packets, numbers, lists, and stages. An array keeps its type and its shape, but
     that an axis may be empty as yet; packets have any length.
     """
 
-    KEPT: tuple[str, ...] = ()
+    STATE: tuple[str, ...] = ()
 
     def state(self) -> State:
         """All that a restart needs, beside the options."""
-        now = {name: getattr(self, name) for name in self.KEPT}
-        return {k: v.state() if hasattr(v, "state") else copy(v) for k, v in now.items()}
+        values = {name: getattr(self, name) for name in self.STATE}
+        return {k: v.state() if hasattr(v, "state") else copy(v) for k, v in values.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where the object stood that gave `state`; it must have had the same options.
@@ -124,35 +124,36 @@ class Remembering:
                 that are part of this one.
         """
         name = type(self).__name__
-        if set(state) != set(self.KEPT):
+        if set(state) != set(self.STATE):
             raise InputError(
-                f"{name}: a state has {', '.join(self.KEPT)}, not {', '.join(map(str, state))}; "
+                f"{name}: a state has {', '.join(self.STATE)}, not {', '.join(map(str, state))}; "
                 f"begin anew, or use the {name} that wrote it"
             )
-        found = {}
+        values = {}
         for key, value in state.items():
-            kept = getattr(self, key)
-            if hasattr(kept, "state"):
-                kept.restore(value)
-            elif not isinstance(kept, np.ndarray):
-                found[key] = type(kept)(value)
-            elif _fits(array := np.array(value), kept):
-                found[key] = array
+            current = getattr(self, key)
+            if hasattr(current, "state"):
+                current.restore(value)
+            elif not isinstance(current, np.ndarray):
+                values[key] = type(current)(value)
+            elif _fits(array := np.array(value), current):
+                values[key] = array
             else:
                 raise InputError(f"{name}: the state's {key} doesn't fit: it has another size")
-        vars(self).update(found)
+        vars(self).update(values)
 
 
-def _fits(value: np.ndarray, kept: np.ndarray) -> bool:
-    sides = zip(value.shape, kept.shape, strict=False)
-    same = value.ndim == kept.ndim and all(a == b or 0 in (a, b) for a, b in sides)
-    return value.dtype == kept.dtype and (same or kept.dtype.names is not None)
+def _fits(value: np.ndarray, current: np.ndarray) -> bool:
+    """Whether an array may replace the current one: of its type, and of its shape or empty."""
+    sides = zip(value.shape, current.shape, strict=False)
+    same = value.ndim == current.ndim and all(a == b or 0 in (a, b) for a, b in sides)
+    return value.dtype == current.dtype and (same or current.dtype.names is not None)
 
 
 class Filter(Stage, Protocol):
-    """Scores events by how much they look like signal, in order, and keeps those at `threshold`.
+    """A score of each event by how much it looks like signal; events at `threshold` pass.
 
-    `score(packet)` is [E] float32, higher for signal; `filter(packet)` is what is kept. Either
+    `score(packet)` is [E] float32, higher for signal; `filter(packet)` is what passes. Either
     moves the state on.
     """
 
@@ -164,7 +165,7 @@ class Filter(Stage, Protocol):
 
 
 class Detector(Stage, Protocol):
-    """Scores a vector of features by how strange it is; River's convention.
+    """A score of how strange a vector of features is, by River's convention.
 
     `score_one(x)` is in [0, 1] and changes nothing; `learn_one(x)` learns from x. x is [F] float,
     or a mapping of names to numbers, whose order of names stays the same.

@@ -1,4 +1,4 @@
-"""The wake cascade: scores in, events out that begin once, go on, and end once."""
+"""The wake cascade: from scores to events that begin once, go on, and end once."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ import numpy as np
 
 from ..core.config import Config
 from ..core.errors import InputError
-from .stream import Remembering
+from .stream import Stateful
 
-FAILED = "detector failed"  # the reason of a wake that no score was found for
+FAILED = "detector failed"  # the reason of a wake without a score
 SHARED = "id", "t_start_us", "t_wake_us", "score", "threshold", "n_events_in", "n_events_out"
 NEVER = -(1 << 62)  # us, before every time
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Wake:
-    """One message about an event: that it began, goes on, or ended.
+    """A message about an event: that it began, goes on, or ended.
 
     Attributes:
         type: "new", "update" or "end".
@@ -35,7 +35,7 @@ class Wake:
         t_start_us, t_wake_us: the first window of the run that led to the wake, and the window in
             which the wake was decided.
         t_end_us: how far the event has come; at the "end", where it ended.
-        score, threshold: the highest score so far, and what it had to reach. NaN if none was found.
+        score, threshold: the highest score so far, and what it had to reach. NaN without one.
         reason: the step that woke, or `FAILED`; at the end "quiet", "longest" or "finished".
         n_events_in, n_events_out: events since t_start_us, before and after the filters.
         preroll_ref: where the clip lies, of `clip.Preroll`; the outbox says so.
@@ -56,7 +56,7 @@ class Wake:
     preroll_ref: str = ""
 
     def cloudevent(self) -> dict[str, Any]:
-        """This message in CloudEvents 1.0's JSON format (CNCF, 2019).
+        """The message in CloudEvents 1.0's JSON format (CNCF, 2019).
 
         `time` reads t as microseconds since 1970; numbers that JSON lacks become null.
         """
@@ -82,7 +82,7 @@ class Wake:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(Config):
-    """When scores become an event. Times in seconds.
+    """The rules by which scores become an event. Times in seconds.
 
     Attributes:
         off_ratio: an event goes on while scores reach this share of the thresholds, in (0, 1].
@@ -91,8 +91,8 @@ class Policy(Config):
         cooldown: from a wake to the first window that may lead to the next.
         update: between two messages of an event that goes on; inf for none.
         longest: an event ends so long after its wake, whatever the scores are.
-        preroll: of the clip that is handed over with a wake.
-        postroll: an event goes on so long after the last window that kept it open.
+        preroll: of the clip that goes with a wake.
+        postroll: an event goes on so long after the last window that reached.
         fail: "open": a detector that raises an error or finds no number counts as reached, and
             wakes by the same rules; "closed": it is logged and counted, and does not.
     """
@@ -121,25 +121,24 @@ class Policy(Config):
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of the cascade: `score(x)`, the threshold that it has to reach, the cost of a call.
+    """A stage of the cascade: `score(x)` and the threshold that it has to reach.
 
-    A threshold that moves is given as a function.
+    A threshold that moves is a function.
     """
 
     name: str
     score: Callable[[Any], float]
     threshold: float | Callable[[], float]
-    cost: float = 0.0
 
-    def ask(self, x: Any) -> tuple[float, float]:
-        """Score and threshold."""
+    def evaluate(self, x: Any) -> tuple[float, float]:
+        """The score of x, and the threshold now."""
         limit = self.threshold
         return float(self.score(x)), float(limit() if callable(limit) else limit)
 
 
 @dataclass
-class _Now(Remembering):
-    """What a cascade remembers, of the event or the run that may become one."""
+class _Progress(Stateful):
+    """The event that is open, or the run of windows that may become one."""
 
     last_us: int = NEVER
     quiet_us: int = NEVER  # no run begins before
@@ -149,8 +148,8 @@ class _Now(Remembering):
     sent: int = 0
     t_start_us: int = NEVER
     t_wake_us: int = NEVER
-    kept_us: int = NEVER  # the last window that kept the event open
-    told_us: int = NEVER
+    active_us: int = NEVER  # the last window that reached the thresholds
+    message_us: int = NEVER
     score: float = math.nan
     threshold: float = math.nan
     reason: str = ""
@@ -159,14 +158,14 @@ class _Now(Remembering):
     failures: int = 0
 
 
-_Now.KEPT = tuple(_Now.__dataclass_fields__)
+_Progress.STATE = tuple(_Progress.__dataclass_fields__)
 
 
-class Cascade(Remembering):
-    """Steps with early exit, and the policy that turns their answers into events.
+class Cascade(Stateful):
+    """Steps with early exit, and the policy that turns their scores into events.
 
-    A step is asked only when the one before it has reached its threshold; between events, while
-    `Policy` forbids a wake, only the first is asked. Nothing here looks at a clock.
+    A step is called only when the one before it has reached its threshold; between events, while
+    `Policy` forbids a wake, only the first is called. Nothing here looks at a clock.
 
     Args:
         steps: cheap ones first.
@@ -177,13 +176,13 @@ class Cascade(Remembering):
             same stream watched again, after a crash, has the same ids.
 
     Attributes:
-        calls: how often each step was asked, [steps].
+        calls: of each step, [steps].
 
     Raises:
         InputError: no steps.
     """
 
-    KEPT = ("calls", "now")
+    STATE = ("calls", "now")
 
     def __init__(
         self, steps: Sequence[Step], policy: Policy, source: str = "watch", fingerprint: str = ""
@@ -194,7 +193,7 @@ class Cascade(Remembering):
         self.calls = np.zeros(len(steps), np.int64)
         fixed = [[s.name, None if callable(s.threshold) else s.threshold] for s in steps]
         self.fingerprint = json.dumps([source, fingerprint, policy.to_dict(), fixed])
-        self.now = _Now()
+        self.now = _Progress()
 
     @property
     def awake(self) -> bool:
@@ -203,16 +202,11 @@ class Cascade(Remembering):
 
     @property
     def failures(self) -> int:
-        """Of detectors, so far."""
+        """Failures of detectors, so far."""
         return self.now.failures
 
-    @property
-    def spent(self) -> float:
-        """The cost of all calls."""
-        return float(sum(n * s.cost for n, s in zip(self.calls, self.steps, strict=True)))
-
     def step(self, t_us: int, x: Any, n_in: int = 0, n_out: int = 0) -> list[Wake]:
-        """What a window says.
+        """Judge a window, and return the messages that it leads to.
 
         Args:
             t_us: its end, after that of the window before.
@@ -226,7 +220,7 @@ class Cascade(Remembering):
         if t_us <= now.last_us:
             raise InputError(f"Cascade: a window at {t_us} us after one at {now.last_us} us")
         now.last_us = t_us
-        reached, score, threshold, reason = self._ask(x, t_us)
+        reached, score, threshold, reason = self._evaluate(x, t_us)
         if not now.open and not reached:
             now.run = 0
             return []
@@ -236,42 +230,45 @@ class Cascade(Remembering):
         now.n_events_in += n_in
         now.n_events_out += n_out
         if reached:
-            now.kept_us = t_us
+            now.active_us = t_us
             if math.isnan(now.score) or score > now.score:
                 now.score, now.threshold, now.reason = score, threshold, reason
         return self._go_on(t_us, reached) if now.open else self._begin(t_us)
 
     def finish(self, t_us: int) -> list[Wake]:
-        """The end of the stream at t_us: ends the event that is open."""
+        """End the event that is open, as the stream ends at t_us."""
         self.now.run = 0
         return self._end(max(t_us, self.now.last_us), "finished") if self.now.open else []
 
-    def _ask(self, x: Any, t_us: int) -> tuple[bool, float, float, str]:
-        """Whether all steps have reached their thresholds; the last one's score and threshold."""
+    def _evaluate(self, x: Any, t_us: int) -> tuple[bool, float, float, str]:
+        """Whether all steps reach their thresholds; the last one's score, threshold and name."""
         quiet = not self.now.open and t_us < self.now.quiet_us
         score = threshold = math.nan
         for k, step in enumerate(self.steps[:1] if quiet else self.steps):
             self.calls[k] += 1
             try:
-                score, threshold = step.ask(x)
-                told = "no number" if not math.isfinite(score) or math.isnan(threshold) else ""
+                score, threshold = step.evaluate(x)
+                fault = "no number" if not math.isfinite(score) or math.isnan(threshold) else ""
             except Exception as error:
-                told = repr(error)
-            if told:
-                self._failed(step, told)
+                fault = repr(error)
+            if fault:
+                self._log(step, fault)
                 return self.policy.fail == "open" and not quiet, math.nan, threshold, FAILED
             if score < (self._off(threshold) if self.now.open else threshold):
                 return False, score, threshold, step.name
         return not quiet, score, threshold, self.steps[-1].name
 
     def _off(self, threshold: float) -> float:
+        """The lower threshold of an event that is open."""
         ratio = self.policy.off_ratio
         return threshold * ratio if threshold >= 0 else threshold / ratio
 
-    def _failed(self, step: Step, told: str) -> None:
+    def _log(self, step: Step, fault: str) -> None:
         self.now.failures += 1
         if self.failures & (self.failures - 1) == 0:  # a broken detector must not fill the log
-            LOG.error("detector %s failed (%d failures so far): %s", step.name, self.failures, told)
+            LOG.error(
+                "detector %s failed (%d failures so far): %s", step.name, self.failures, fault
+            )
 
     def _begin(self, t_us: int) -> list[Wake]:
         now = self.now
@@ -287,10 +284,10 @@ class Cascade(Remembering):
         now, policy = self.now, self.policy
         ends = [(now.t_wake_us + _us(policy.longest), "longest")]
         if not reached:
-            ends.append((now.kept_us + _us(policy.postroll), "quiet"))
+            ends.append((now.active_us + _us(policy.postroll), "quiet"))
         if t_us >= min(ends)[0]:  # not t_us: after a gap in the stream this window is late
             return self._end(*min(ends))
-        late = t_us - now.told_us >= _us(policy.update)
+        late = t_us - now.message_us >= _us(policy.update)
         return [self._message("update", t_us, now.reason)] if late else []
 
     def _end(self, t_us: int, reason: str) -> list[Wake]:
@@ -301,10 +298,10 @@ class Cascade(Remembering):
 
     def _message(self, kind: str, t_us: int, reason: str) -> Wake:
         now = self.now
-        now.sent, now.told_us = now.sent + 1, t_us
-        same = {name: getattr(now, name) for name in SHARED}
-        told = {"type": kind, "n": now.sent - 1, "t_end_us": t_us, "reason": reason}
-        return Wake(source=self.source, **told, **same)
+        now.sent, now.message_us = now.sent + 1, t_us
+        shared = {name: getattr(now, name) for name in SHARED}
+        own = {"type": kind, "n": now.sent - 1, "t_end_us": t_us, "reason": reason}
+        return Wake(source=self.source, **own, **shared)
 
 
 def _us(seconds: float) -> Any:

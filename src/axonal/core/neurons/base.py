@@ -36,14 +36,14 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 
 
 class Algebra(Protocol):
-    """What equations are written in beside operators: functions of numbers of one kind."""
+    """The functions that equations call beside operators, of numbers of one kind."""
 
     def where(self, condition: Any, yes: Any, no: Any) -> Any:
         """`yes` where the condition holds, else `no`."""
         ...
 
     def exp(self, x: Any, /) -> Any:
-        """e^x."""
+        """The exponential of x."""
         ...
 
     def floor(self, x: Any, /) -> Any:
@@ -115,7 +115,9 @@ class Dynamics(Config):
     KINDS: ClassVar[dict[str, type["Dynamics"]]] = {}
     STATE: ClassVar[tuple[str, ...]] = ("v",)  # the membrane comes first
     UNIT: ClassVar[tuple[str, ...]] = ("decay",)  # the constants that lie in [0, 1]
+    POSITIVE: ClassVar[tuple[str, ...]] = ()  # those that are above 0
     RESETS: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
+    NUMBERED: ClassVar[bool] = False  # whether a spike of several levels is one event
     LEAST: ClassVar[float] = math.ulp(0.0)  # threshold
 
     def __init_subclass__(cls):
@@ -130,6 +132,8 @@ class Dynamics(Config):
                 raise InputError(f"{name}: {key} {value} must be finite")
             if key in self.UNIT and not 0 <= value <= 1:
                 raise InputError(f"{name}: {key} {value} is outside [0, 1]")
+            if key in self.POSITIVE and not value > 0:
+                raise InputError(f"{name}: {key} {value} must be above 0")
         if not self.threshold >= self.LEAST:
             least = "at least" if self.LEAST == 0 else "above"
             raise InputError(f"{name}: threshold {self.threshold} must be {least} 0")
@@ -137,6 +141,8 @@ class Dynamics(Config):
             raise InputError(
                 f"{name}: emit {self.emit!r} is not one of {', '.join(get_args(Emit))}"
             )
+        if self.NUMBERED and self.emit not in ("integer", "multiple"):
+            raise InputError(f"{name}: it sends numbers; choose emit 'integer' or 'multiple'")
         if self.reset not in self.RESETS:
             raise InputError(f"{name}: reset {self.reset!r} is not one of {', '.join(self.RESETS)}")
         many = self.emit in ("integer", "multiple", "graded")
@@ -178,7 +184,7 @@ class Dynamics(Config):
     @property
     def graded(self) -> bool:
         """Whether spikes carry values that need multiplications, and not only signs and counts."""
-        return self.emit in ("graded", "membrane")
+        return self.emit in ("graded", "membrane") or (self.NUMBERED and self.levels > 1)
 
     @property
     def events(self) -> int:
@@ -187,12 +193,12 @@ class Dynamics(Config):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """What a neuron carries from one step to the next."""
+        """The names of the values that a neuron carries from one step to the next."""
         return (*self.STATE, "wait") if self.refractory else self.STATE
 
     @property
     def state_size(self) -> int:
-        """K, how many values that is."""
+        """The number K of these values."""
         return len(self.state_names)
 
     @property
@@ -201,7 +207,7 @@ class Dynamics(Config):
         return (0.0,) * self.state_size
 
     def step(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
-        """One step: input and state -> spike and state.
+        """Advance a neuron by a step: input and state -> spike and state.
 
         Args:
             m: the algebra of all values.
@@ -220,7 +226,7 @@ class Dynamics(Config):
         return s, (m.where(resting, inner[0], v), *rest, wait)
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
-        """`step` of a neuron that is not refractory."""
+        """Advance a neuron that is not refractory, as `step` says."""
         raise InputError(
             f"{type(self).__name__}: a kind of neuron has equations; see core.neurons.kinds"
         )

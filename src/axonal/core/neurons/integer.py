@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..errors import InputError
 from .base import Algebra, Dynamics, Emit, State
 
 # floor(x + HALF) rounds x; its ties lie where no short sums do, which floats may compute nearly.
@@ -29,19 +28,11 @@ class Signed(Dynamics):
     """
 
     UNIT: ClassVar = ("decay", "negative_slope")
+    NUMBERED: ClassVar = True
     RESETS: ClassVar = ("subtract",)
     emit: Emit = "integer"
     decay: float = 1.0
     negative_slope: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_emit(self)
-
-    @property
-    def graded(self) -> bool:
-        """With several levels."""
-        return self.levels > 1
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         (v,) = state
@@ -57,7 +48,7 @@ class Signed(Dynamics):
 
 @dataclass(frozen=True, kw_only=True)
 class Burst(Dynamics):
-    """Gathers in one window of steps and fires in the next, and is silent in all others.
+    """A neuron that gathers in one window of steps, fires in the next and is silent in others.
 
         h = v + gain x  in steps from opens - window to opens - 1,   h = v  in others
         s = fire(h)  in steps from opens to opens + window - 1,      s = 0  in others
@@ -74,21 +65,12 @@ class Burst(Dynamics):
 
     STATE: ClassVar = ("v", "clock")
     UNIT: ClassVar = ()
+    POSITIVE: ClassVar = ("window",)
+    NUMBERED: ClassVar = True
     RESETS: ClassVar = ("subtract",)
     emit: Emit = "integer"
     opens: float = 4.0
     window: float = 4.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_emit(self)
-        if not self.window > 0:
-            raise InputError(f"Burst: window {self.window} must be above 0")
-
-    @property
-    def graded(self) -> bool:
-        """With several levels."""
-        return self.levels > 1
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
         v, clock = state
@@ -97,10 +79,3 @@ class Burst(Dynamics):
         h = v + m.where(gathers, p.gain * x, 0.0)
         s = m.where(fires, self.fire(m, h, p.threshold), 0.0)
         return s, (self.apply_reset(m, h, s, p.threshold), clock + 1)
-
-
-def _check_emit(dynamics: Dynamics) -> None:
-    """Refuse spikes that are no whole numbers."""
-    if dynamics.emit not in ("integer", "multiple"):
-        name = type(dynamics).__name__
-        raise InputError(f"{name}: it sends numbers; choose emit 'integer' or 'multiple'")

@@ -124,6 +124,7 @@ class Izhikevich(Dynamics):
     """
 
     STATE: ClassVar = ("v", "u")
+    POSITIVE: ClassVar = ("dt",)
     RESETS: ClassVar = ("zero",)
     threshold: float = 30.0
     reset: Reset = "zero"
@@ -132,10 +133,6 @@ class Izhikevich(Dynamics):
     c: float = -65.0
     d: float = 8.0
     dt: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        _positive(self, "dt")
 
     @property
     def rest(self) -> tuple[float, ...]:
@@ -170,6 +167,7 @@ class AdEx(Dynamics):
     """
 
     STATE: ClassVar = ("v", "w")
+    POSITIVE: ClassVar = ("dt", "capacitance", "slope_factor", "tau_w")
     RESETS: ClassVar = ("zero",)
     threshold: float = 20.0
     reset: Reset = "zero"
@@ -183,10 +181,6 @@ class AdEx(Dynamics):
     b: float = 80.5
     v_reset: float = -70.6
     dt: float = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        _positive(self, "dt", "capacitance", "slope_factor", "tau_w")
 
     @property
     def rest(self) -> tuple[float, ...]:
@@ -258,16 +252,13 @@ class BalancedResonate(Dynamics):
 
     STATE: ClassVar = ("v", "y", "q")
     UNIT: ClassVar = ("gamma",)
+    POSITIVE: ClassVar = ("dt",)
     RESETS: ClassVar = ("none",)
     reset: Reset = "none"
     omega: float = 10.0
     damping: float = -1.5012562893380035
     gamma: float = 0.9
     dt: float = 0.01
-
-    def __post_init__(self):
-        super().__post_init__()
-        _positive(self, "dt")
 
     @classmethod
     def at(cls, omega: float, offset: float = 1.0, dt: float = 0.01, **options: Any):
@@ -292,7 +283,7 @@ class BalancedResonate(Dynamics):
 
 @dataclass(frozen=True, kw_only=True)
 class Delta(Dynamics):
-    """Sigma-delta: sums the changes that it is fed and sends how far its activation has moved.
+    """A sigma-delta neuron: it sums the changes it is fed and sends how far its activation moved.
 
         v' = v + gain x,   d = a(v') - r,   s = d [|d| >= threshold],   r' = r + s
 
@@ -318,7 +309,7 @@ class Delta(Dynamics):
 
     @property
     def graded(self) -> bool:
-        """It is."""
+        """True: what it sends is a change."""
         return True
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
@@ -327,10 +318,3 @@ class Delta(Dynamics):
         change = m.where(v > 0, v, p.negative_slope * v) - r
         s = m.straight_through(m.where(abs(change) >= p.threshold, change, 0.0), change)
         return s, (v, r + s)
-
-
-def _positive(dynamics: Dynamics, *names: str) -> None:
-    for name in names:
-        if not getattr(dynamics, name) > 0:
-            value = f"{type(dynamics).__name__}: {name} {getattr(dynamics, name)}"
-            raise InputError(f"{value} must be above 0")

@@ -13,8 +13,7 @@ from types import ModuleType
 
 from ...core.neurons import Delta, Dynamics, Leaky, Signed
 from ...ops import simd
-from ...ops.autodiff import frame, program
-from ...ops.codegen import module
+from ...ops.codegen import frame, module, program
 from . import kernels
 
 VISIT = """

@@ -77,7 +77,7 @@ CONVENTIONS: dict[str, Convention] = {
     # What simulators make of a file, by their sources: Norse 1.1.0 (whose LIF ignores r), snnTorch
     # 1.0.0 (dt is 1e-4; its IF leaks and does not run, so it is refused), SpikingJelly 2.0.0,
     # Sinabs 3.1.3 (time constants in steps: dt = 1; the floor under its IF is not followed),
-    # Rockpool 3.1.0, Spyx 1.0.0. `python -m benchmarks nir` compares the first four.
+    # Rockpool 3.1.0, Spyx 1.0.0. `python -m benchmarks nir` compares the first four with us.
     "norse": Convention(
         decay="euler",
         kinds={**_JUMPS, "LIF": ("unit", "zero")},

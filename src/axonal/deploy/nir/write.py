@@ -1,13 +1,16 @@
-"""Nodes of a `Graph` as nodes of NIR: one rule a kind, in `RULES`."""
+"""A `Graph` as a network of NIR: one rule an op, in `RULES`."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...core import files
 from ...core.errors import InputError
+from ...core.extras import require
 from ...core.neurons import Current, Leaky
 from ...graph.graph import (
     Add,
@@ -24,17 +27,65 @@ from ...graph.graph import (
     Scale,
     Select,
 )
-from .conventions import Convention
-from .fold import Parts, folded
+from .conventions import Convention, convention
 
 Array = np.ndarray
+Parts = dict[str, tuple[str, dict[str, Any]]]  # nodes of NIR by name: kind, parameters
 Edges = list[tuple[str, str]]
+REMEDY = "axonal.graph.save keeps it as it is"
+
+
+def write(graph: Graph, path: str | Path, *, dt: float, discretisation: str) -> Path:
+    """Write `graph` as a NIR file for others, and for `read`.
+
+    They find in it NIR's own equations, which make the same spikes up to rounding where they are
+    cut into steps by the same convention. What is not one of NIR's nodes is written as several, if
+    they do the same: softly reset membranes, for one, as an integrator, a Threshold, and a Delay
+    of one step that brings the reset back. A population that fires at its threshold in a
+    convention that fires above it, or the other way round, gets the next number as its threshold.
+    To keep a graph as it is, whatever it holds, use `axonal.graph.save`.
+
+    Args:
+        graph: the network.
+        path: of the file.
+        dt: seconds of a step.
+        discretisation: a name out of `CONVENTIONS`, of those whose spikes do not leave late.
+            Written as "norse", "sinabs" or "rockpool", a file means what these make of it. What
+            the importers of the first two would leave out is folded into weights, or refused.
+
+    Raises:
+        InputError: NIR can't say something without losing it; the message names the node.
+        FileError: the file can't be written.
+        MissingExtra: nir is not installed.
+    """
+    nir = require("nir", "nir")
+    network = to_nir(graph, dt=dt, discretisation=discretisation)
+    return files.write(path, lambda partial: nir.write(partial, network))
+
+
+def to_nir(graph: Graph, *, dt: float, discretisation: str) -> Any:
+    """Turn a graph into a `nir.NIRGraph`, as `write`."""
+    nir = require("nir", "nir")
+    parts, edges = _parts(graph, convention(dt, discretisation), dt)
+    nodes = {
+        name: getattr(nir, kind)(**_arguments(kind, values))
+        for name, (kind, values) in parts.items()
+    }
+    return nir.NIRGraph(nodes=nodes, edges=edges, type_check=False)
+
+
+def _arguments(kind: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The parameters as the class of `nir` wants them."""
+    if kind in ("Input", "Output"):
+        return {f"{kind.lower()}_type": {kind.lower(): values["shape"]}}
+    return values
 
 
 class Writer:
-    """NIR's nodes so far, and between which of them a node of the graph stands.
+    """A network of NIR under construction, and between which of its nodes a node of ours stands.
 
     Attributes:
+        parts, edges: so far.
         into, out: where what a node reads has to go, and where what it computes comes from.
     """
 
@@ -47,11 +98,13 @@ class Writer:
         self.taken, self.twins = set(graph.nodes), Counter[str]()
 
     def part(self, name: str, kind: str, *sources: str, **values: Any) -> str:
+        """Add a node of NIR, and edges to it."""
         self.parts[name] = (kind, values)
         self.edges += [(source, name) for source in sources]
         return name
 
     def spare(self, name: str) -> str:
+        """`name`, or with a number behind it if that is taken."""
         base = name
         while name in self.taken:
             self.twins[base] += 1
@@ -60,23 +113,23 @@ class Writer:
         return name
 
     def put(self, node: Node, kind: str, **values: Any) -> None:
-        """A node that is one of NIR's."""
+        """Add a node that is one of NIR's."""
         self.into[node.name] = self.out[node.name] = self.part(node.name, kind, **values)
 
     def full(self, node: Node, value: Any, dtype: Any = np.float32) -> Array:
-        """`value` for each value of the node."""
+        """`value`, broadcast to the node's shape."""
         return np.broadcast_to(np.asarray(value, dtype), self.graph.shapes[node.name]).copy()
 
 
-def written(graph: Graph, convention: Convention, dt: float) -> tuple[Parts, Edges]:
+def _parts(graph: Graph, rules: Convention, dt: float) -> tuple[Parts, Edges]:
     """The nodes of NIR that are `graph`, and their edges.
 
     Raises:
-        InputError: NIR has no words for a node.
+        InputError: NIR has no words for a node, or the importer that it is for leaves one out.
     """
-    if convention.late:
+    if rules.late:
         raise InputError("nir: in this discretisation spikes leave late; write in another")
-    w = Writer(graph, convention, dt)
+    w = Writer(graph, rules, dt)
     for name in graph.nodes:
         if "/" in name or "\0" in name or name in (".", ""):
             raise InputError(f"nir: {name!r} can't be a name in a file; leave / out")
@@ -86,7 +139,7 @@ def written(graph: Graph, convention: Convention, dt: float) -> tuple[Parts, Edg
             if node.name not in sums:
                 RULES.get(type(node.op), _unknown)(w, node)
         except InputError as error:
-            raise InputError(f"nir: {node.name!r}: {error}") from error
+            raise InputError(f"nir: {node.name!r}: {error}; {REMEDY}") from error
     several = len(graph.outputs) > 1
     for i, name in enumerate(graph.outputs):
         shape = np.array(graph.shapes[name], np.int64)
@@ -96,21 +149,23 @@ def written(graph: Graph, convention: Convention, dt: float) -> tuple[Parts, Edg
         else:
             w.edges.append((w.out[name], end))
     _wire(w, sums)
+    for name, (kind, _) in w.parts.items():
+        if not rules.knows(kind):
+            raise InputError(
+                f"nir: {name!r} would be a {kind}, which this simulator's importer leaves out "
+                f"without a word; it has {', '.join(sorted(rules.nodes or ()))}; {REMEDY}"
+            )
     return w.parts, w.edges
 
 
 def _dissolved(graph: Graph) -> set[str]:
     """The sums that need no node, as all they are is the input of one other."""
-    found = set()
-    for node in graph:
-        ends = len(graph.readers[node.name]) + graph.outputs.count(node.name)
-        if isinstance(node.op, Add) and ends == 1:
-            found.add(node.name)
-    return found
+    ends = {name: len(graph.readers[name]) + graph.outputs.count(name) for name in graph.nodes}
+    return {node.name for node in graph if isinstance(node.op, Add) and ends[node.name] == 1}
 
 
 def _wire(w: Writer, sums: set[str]) -> None:
-    """The edges of the graph, between NIR's nodes; each pair once, as NIR has it."""
+    """Add the edges of the graph, between NIR's nodes; each pair once, as NIR has it."""
     for node in w.graph:
         if node.name not in w.into and node.name not in sums:
             continue
@@ -130,7 +185,7 @@ def _wire(w: Writer, sums: set[str]) -> None:
 
 
 def _unknown(w: Writer, node: Node) -> None:
-    raise InputError(f"NIR has no {type(node.op).__name__}; keep this network as a graph of Axonal")
+    raise InputError(f"NIR has no {type(node.op).__name__}")
 
 
 def _input(w: Writer, node: Node) -> None:
@@ -138,7 +193,7 @@ def _input(w: Writer, node: Node) -> None:
 
 
 def _weighted(w: Writer, node: Node) -> None:
-    """Weights alone, or with the bias that is all that reads them."""
+    """Add weights alone, or with the bias that is all that reads them."""
     readers = [w.graph.nodes[name] for name in w.graph.readers[node.name]]
     lone = len(readers) == 1 and node.name not in w.graph.outputs
     bias = readers[0] if lone and isinstance(readers[0].op, Bias) else None
@@ -183,12 +238,12 @@ def _weights(w: Writer, node: Node, bias: Array) -> tuple[str, dict[str, Any]]:
 
 def _sizes(values: Iterable[int]) -> Any:
     """A number for a dimension alone, an array for two, as NIR has them."""
-    found = np.array(list(values), np.int64)
-    return int(found[0]) if len(found) == 1 else found
+    sizes = np.array(list(values), np.int64)
+    return int(sizes[0]) if len(sizes) == 1 else sizes
 
 
 def _bias(w: Writer, node: Node) -> None:
-    """A bias without weights before it: weights of one."""
+    """Add a bias without weights before it: weights of one."""
     if node.name in w.out:
         return
     value, shape = _channels(w, node), w.graph.shapes[node.name]
@@ -237,15 +292,15 @@ def _scale(w: Writer, node: Node) -> None:
 
 
 def _neurons(w: Writer, node: Node) -> None:
-    """A population: one node if the convention knows its spikes and reset, else its parts."""
+    """Add a population: one node if the convention knows its spikes and reset, else its parts."""
     assert isinstance(node.op, Neurons)
     d, c = node.op.dynamics, w.convention
     if type(d) not in (Leaky, Current):
         raise InputError(f"NIR has no {type(d).__name__} neurons; it has Leaky and Current")
     if d.refractory:
         raise InputError("NIR has no refractory time; train without")
-    given = d.constants() | dict(node.op.values)
-    p = {key: w.full(node, value, np.float64) for key, value in given.items()}
+    constants = d.constants() | dict(node.op.values)
+    p = {key: w.full(node, value, np.float64) for key, value in constants.items()}
     binary, direct = d.emit == c.emit == "binary", (d.emit, d.levels) == (c.emit, c.levels)
     resets = {reset for _, reset in c.kinds.values()}
     if binary and isinstance(d, Leaky) and d.reset != "late" and not p["decay"].any():
@@ -280,11 +335,27 @@ def _gained(w: Writer, node: Node, gain: Array, target: str) -> str:
     (source,) = node.inputs
     lone = w.graph.readers[source] == (node.name,) and source not in w.graph.outputs
     fold = lone and not w.convention.knows("Scale")
-    if (gain == 1).all() or (fold and folded(w.parts, w.out.get(source), gain)):
+    if (gain == 1).all() or (fold and _folded(w, w.out.get(source), gain)):
         return target
     first = w.part(w.spare(f"{node.name}.gain"), "Scale", scale=gain.astype(np.float32))
     w.edges.append((first, target))
     return first
+
+
+def _folded(w: Writer, name: str | None, gain: Array) -> bool:
+    """Whether the weights called `name` could take up what scales their values, one a channel.
+
+    For simulators whose importer leaves out a Scale.
+    """
+    kind, values = w.parts.get(name or "", ("", {}))
+    flat = gain.reshape(len(gain), -1)
+    if "weight" not in values or (flat != flat[:, :1]).any():
+        return False
+    factor, weight = flat[:, 0].astype(np.float32), values["weight"]
+    scaled = {"weight": weight * factor.reshape(-1, *(1 for _ in weight.shape[1:]))}
+    scaled |= {"bias": values["bias"] * factor} if "bias" in values else {}
+    w.parts[name or ""] = kind, values | scaled
+    return True
 
 
 def _leak(w: Writer, decay: Array, key: str = "tau") -> dict[str, Array]:
@@ -303,13 +374,14 @@ def _leak(w: Writer, decay: Array, key: str = "tau") -> dict[str, Array]:
 
 
 def _how(w: Writer, kind: str) -> str:
+    """The gain that the convention gives a kind of neuron."""
     if kind not in w.convention.kinds:
         raise InputError(f"there is no {kind} in this discretisation")
     return w.convention.kinds[kind][0]
 
 
 def _fired(w: Writer, node: Node, p: Mapping[str, Array]) -> None:
-    """A population as IF, LIF or CubaLIF; or its current as LI, before one of these."""
+    """Add a population as IF, LIF or CubaLIF; or its current as LI, before one of these."""
     leak, zero = _leak(w, p["decay"]), np.zeros(p["decay"].shape, np.float32)
     now = {"v_threshold": _level(w, node, p), "v_reset": zero} | ({"v_leak": zero} if leak else {})
     gain, first = p["gain"], None
@@ -336,6 +408,7 @@ def _fired(w: Writer, node: Node, p: Mapping[str, Array]) -> None:
 
 
 def _cuba(w: Writer, node: Node, p: Mapping[str, Array], now: dict[str, Array]) -> None:
+    """Add a population as CubaLIF."""
     gain, drive, ones = p["gain"], p["drive"], np.ones(p["gain"].shape)
     how = _how(w, "CubaLIF")
     if how == "equation":
@@ -349,7 +422,7 @@ def _cuba(w: Writer, node: Node, p: Mapping[str, Array], now: dict[str, Array]) 
 
 
 def _integrator(w: Writer, name: str, decay: Array, gain: Array) -> str:
-    """y <- decay y + gain x."""
+    """Add an integrator: y <- decay y + gain x."""
     leak = _leak(w, decay)
     r = (gain / ((1 - decay) if leak else w.dt)).astype(np.float32)
     more = leak | ({"v_leak": np.zeros(r.shape, np.float32)} if leak else {})
@@ -357,7 +430,7 @@ def _integrator(w: Writer, name: str, decay: Array, gain: Array) -> str:
 
 
 def _assembled(w: Writer, node: Node, p: Mapping[str, Array]) -> None:
-    """A soft reset, a late one, or none, of primitives.
+    """Add a population with a soft reset, a late one, or none, of primitives.
 
     The membrane h before the reset is h <- decay h + gain x - c s[t - 1], where c is what the
     reset takes away one step later: decay threshold for "subtract", as the rest leaks before it is

@@ -136,7 +136,7 @@ def _local(neuron: Neuron, state: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     """
     k, row = len(state), SURROGATES[neuron.surrogate]
     now = torch.stack([*state, *(value.detach().to(state) for value in inputs)]).requires_grad_()
-    values: dict[str, Any] = {name: neuron.value(name) for name in neuron.given}
+    values: dict[str, Any] = {name: neuron.value(name) for name in neuron.varying}
     values |= zip(neuron.learned, now[k + 1 :], strict=True)
     m = Tensors(state, row.name, row.slope if neuron.slope is None else neuron.slope)
     p = constants(state, values, neuron.dynamics)

@@ -8,7 +8,6 @@ So the work of a backward pass follows the spikes, and nothing dense is stored.
 
 import math
 from collections.abc import Callable
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ...core.errors import InputError
 from ...core.neurons import Current
 from ...nn import Neuron
-from ...ops.scan.cpu import together
+from ...ops.threads import run_in_parts
 from .base import Rule
 
 RUNAWAY = 1e-3  # steps between two spikes of a neuron that no working network comes near
@@ -118,7 +117,7 @@ def _layers(network: nn.Module, x: Tensor) -> list[tuple[nn.Linear, Any]]:
 def _follows(neuron: Any) -> bool:
     """Whether a layer is of neurons that have the equations of `eventprop`."""
     dynamics = getattr(neuron, "dynamics", None)
-    if not isinstance(neuron, Neuron) or neuron.given or not isinstance(dynamics, Current):
+    if not isinstance(neuron, Neuron) or neuron.varying or not isinstance(dynamics, Current):
         return False
     binary = dynamics.emit == "binary" and dynamics.reset == "zero" and not dynamics.refractory
     return binary and min(dynamics.decay, dynamics.synapse) > 0
@@ -189,14 +188,7 @@ class _Adjoint(torch.autograd.Function):
 def _in_threads(work: Callable[[int, int], Any], batch: int) -> list[Any]:
     """The results of `work(first, last)` on shares of a batch, one for each of torch's threads."""
     threads = max(1, min(torch.get_num_threads(), batch))
-    results, numbers = {}, count()
-
-    def run() -> None:
-        while (i := next(numbers)) < threads:
-            results[i] = work(batch * i // threads, batch * (i + 1) // threads)
-
-    together(run, threads)
-    return [results[i] for i in range(threads)]
+    return run_in_parts(lambda _, first, last: work(first, last), batch, threads, threads)
 
 
 @_jit

@@ -8,11 +8,10 @@ An event is a value that is not zero, of the input x or of the gradient g that r
 
 g is mostly zero behind a maximum. (`outer` by events of x was no faster than torch at a share of
 0.13.) What an event is multiplied by lies side by side, taps of a row of the kernel together;
-sums stay in registers while events pass (see `vectors`).
+sums stay in registers while events pass (see `simd`).
 """
 
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ..scan.cpu import together
 from ..simd import emit, nonzero, weigh
+from ..threads import run_in_parts
 
 LANES = 16  # float32 in a vector: rows of taps are padded to whole ones
 PARTS = 16  # of the samples, each with its own sums: equal results on any number of threads
@@ -42,7 +41,7 @@ def _count(x, step):
 
 @njit(**OPTIONS)
 def _padded(row, shape, pad, to, at):
-    """Copies a sample [H, W, C] into `to`, which is zero, from `at` on, with space around it."""
+    """Copy a sample [H, W, C] into `to`, which is zero, from `at` on, with space around it."""
     height, width, channels = shape
     length = width * channels
     for y in range(height):
@@ -53,7 +52,7 @@ def _padded(row, shape, pad, to, at):
 
 @njit(**OPTIONS)
 def _cropped(row, shape, pad, to):
-    """The reverse of `_padded`."""
+    """Copy a sample back out of the space around it: the reverse of `_padded`."""
     height, width, channels = shape
     length = width * channels
     for y in range(height):
@@ -74,7 +73,7 @@ def _worst(values, size):
 
 @njit(**OPTIONS)
 def _listed(values, places, events, begins):
-    """All events, and where those of each place begin; `places` has the place of each value."""
+    """List all events, and where those of each place begin; `places` has that of each value."""
     total = emit(values, len(values), 0, 0, events)
     begins[:] = 0
     for e in range(total):
@@ -135,7 +134,7 @@ def gather(first, last, x, shape, pad, kernel, taps, bias, out):
 
 @njit(**OPTIONS)
 def _scatter(events, begins, shape, kernel, taps, to, width):
-    """Adds to the padded sample `to` what the events of a gradient send; idx is their channel."""
+    """Add to the padded sample `to` what the events of a gradient send; idx is their channel."""
     rows, columns, channels = shape
     length = -(-kernel[1] * width[1] // LANES) * LANES
     for k in range(kernel[0]):
@@ -177,7 +176,7 @@ def _sum(values, begin, end):
 
 @njit(**OPTIONS)
 def transposed(first, last, grad, shape, x, inner, pad, kernel, taps, do, to_x, to_taps, to_bias):
-    """`scatter` if do[0], and `outer` if do[1], of samples of grad [N, H' W' O] and x [N, H W C].
+    """Compute `scatter` if do[0] and `outer` if do[1], of grad [N, H' W' O] and x [N, H W C].
 
     taps [rows, O, length] and to_taps [O, rows, length] have the columns and C in a row of taps,
     padded to whole vectors; to_bias [O] gets the sum of all events. Returns whether an event, or a
@@ -236,22 +235,10 @@ def places(x: Tensor, weight: Tensor, padding: Sequence[int]) -> list[int]:
 
 
 def share(maps: Tensor) -> float:
-    """How much of `maps`, channels last, is not zero, by some of its samples."""
+    """The share of `maps`, channels last, that is not zero, by some of its samples."""
     step = -(-len(maps) // LOOKED_AT)
     seen = -(-len(maps) // step) * maps[0].numel()
     return _count(_rows(maps), step) / max(1, seen)
-
-
-def _in_parts(work: Callable[[int, int, int], Any], samples: int) -> list[Any]:
-    """What work(part, first, last) returns for all parts of the samples."""
-    found, parts = {}, count()
-
-    def run() -> None:
-        while (i := next(parts)) < PARTS:
-            found[i] = work(i, samples * i // PARTS, samples * (i + 1) // PARTS)
-
-    together(run, torch.get_num_threads())
-    return [found[i] for i in range(PARTS)]
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
@@ -261,8 +248,13 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, 
     out = torch.empty(shape, memory_format=torch.channels_last)
     bias = weight.new_zeros(outputs) if bias is None else bias.detach()
     taps = weight.detach().permute(2, 3, 1, 0).contiguous().numpy().reshape(-1)
-    given = _rows(x), _shape(x), padding, tuple(kernel), taps, bias.contiguous().numpy(), _rows(out)
-    _in_parts(lambda _, first, last: gather(first, last, *given), len(x))
+    rows, level = _rows(x), bias.contiguous().numpy()
+    arguments = rows, _shape(x), padding, tuple(kernel), taps, level, _rows(out)
+
+    def work(_: int, first: int, last: int) -> None:
+        gather(first, last, *arguments)
+
+    run_in_parts(work, len(x), PARTS, torch.get_num_threads())
     return out
 
 
@@ -282,13 +274,13 @@ def backward(
     to_taps = weight.new_zeros(PARTS, outputs, rows, length)
     to_bias = weight.new_zeros(PARTS, outputs)
     sides = _rows(grad), _shape(grad), _rows(x), _shape(x), padding, (rows, columns)
-    given = *sides, taps.view(-1).numpy(), do, _rows(to_x)
+    arguments = *sides, taps.view(-1).numpy(), do, _rows(to_x)
     sums, more = to_taps.flatten(1).numpy(), to_bias.numpy()
 
     def work(part: int, first: int, last: int) -> bool:
-        return bool(transposed(first, last, *given, sums[part], more[part]))
+        return bool(transposed(first, last, *arguments, sums[part], more[part]))
 
-    if any(_in_parts(work, len(grad))):
+    if any(run_in_parts(work, len(grad), PARTS, torch.get_num_threads())):
         return None
-    whole = to_taps.sum(0)[..., : columns * inputs].unflatten(-1, (columns, inputs))
-    return to_x, whole.permute(0, 3, 1, 2), to_bias.sum(0)
+    to_weight = to_taps.sum(0)[..., : columns * inputs].unflatten(-1, (columns, inputs))
+    return to_x, to_weight.permute(0, 3, 1, 2), to_bias.sum(0)

@@ -22,7 +22,7 @@ GATHER, SCATTER, OUTER = 0.2, 0.3, 0.26
 
 @torch.library.custom_op("axonal::convolution", mutates_args=(), device_types="cpu")
 def fused(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
-    """x [N, C, H, W], weight [O, C, rows, columns], bias [O] -> [N, O, H', W'], channels last."""
+    """Convolve x [N, C, H, W] with weight [O, C, rows, columns] and bias [O], channels last."""
     x = x.contiguous(memory_format=torch.channels_last)
     if cpu.share(x) <= GATHER and _finite(weight):
         return cpu.forward(x, weight, bias, _pair(padding))
@@ -42,10 +42,10 @@ def fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias as far as `wanted`; others are empty."""
     grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
-    found = _gradients(grad, x, weight, _pair(padding), wanted)
+    grads = _gradients(grad, x, weight, _pair(padding), wanted)
     to_x, to_weight, to_bias = (
         room if g is None else g if g.stride() == room.stride() else room.copy_(g)
-        for room, g in zip(_rooms(x, weight, wanted), found, strict=True)
+        for room, g in zip(_rooms(x, weight, wanted), grads, strict=True)
     )
     return to_x, to_weight, to_bias
 
@@ -67,18 +67,18 @@ def _gradients(
 ) -> list[Tensor | None]:
     """The gradients of x, weight and bias, each the faster way; None for those not wanted."""
     share = cpu.share(grad)
-    found: list[Tensor | None] = [None, None, None]
+    results: list[Tensor | None] = [None, None, None]
     to_weight = any(wanted[1:]) and share <= OUTER
     do = wanted[0] and share <= SCATTER and _finite(weight), to_weight
     if any(do) and (grads := cpu.backward(grad, x, weight, padding, do)):
         done = do[0], to_weight and wanted[1], to_weight and wanted[2]
-        found = [g if did else None for g, did in zip(grads, done, strict=True)]
-    left = [want and mine is None for want, mine in zip(wanted, found, strict=True)]
+        results = [g if did else None for g, did in zip(grads, done, strict=True)]
+    left = [want and mine is None for want, mine in zip(wanted, results, strict=True)]
     if not any(left):
-        return found
+        return results
     how = [1, 1], padding, [1, 1], False, [0, 0], 1  # stride, dilation, transposed, groups
     dense = torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], *how, left)
-    return [g if mine is None else mine for mine, g in zip(found, dense, strict=True)]
+    return [g if mine is None else mine for mine, g in zip(results, dense, strict=True)]
 
 
 def _finite(weight: Tensor) -> bool:
@@ -131,8 +131,8 @@ def convolution(
 
 
 def _suits(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> bool:
-    given = [x, weight] if bias is None else [x, weight, bias]
-    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in given):
+    tensors = [x, weight] if bias is None else [x, weight, bias]
+    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
         return False
     if x.dim() != 4 or weight.dim() != 4 or x.shape[1] != weight.shape[1]:
         return False  # torch takes it, or says what is wrong

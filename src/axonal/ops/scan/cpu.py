@@ -7,21 +7,17 @@ than its inputs. Arithmetic follows the reference operation by operation, so tha
 equal to the last bit (but for kinds with an exponential).
 """
 
-import ctypes
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import count
-from typing import Any
 
 import llvmlite.binding
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..autodiff import MARK, Program, Rules, frame, new_marks, program
-from ..codegen import module
+from ..codegen import Program, frame, module, program
+from ..threads import run_in_parts
+from .marks import MARK, Rules, new_marks
 
 WIDTH = 2048  # neurons of a block
 STRIP = 256  # of these at a time: the states between two marks stay in a core's nearest caches
@@ -39,7 +35,7 @@ BLOCKS = """
 import numpy as np
 from numba import njit
 
-from axonal.ops.scan.ahead import fetch
+from axonal.ops.scan.prefetch import prefetch
 
 F = np.{dtype}
 STRIP = {strip}
@@ -101,7 +97,7 @@ def _constants(p: Program) -> list[str]:
 
 
 def _strip(p: Program, states: str) -> list[str]:
-    """Statements that name the rows of a strip's states, and of its constants that vary."""
+    """Statements that name the rows of a strip's states and of its constants that vary."""
     rows = [f"all_{name} = {states.format(k)}" for k, name in enumerate(p.states)]
     return rows + [f"all_{name} = varying[{i}, lo:hi]" for i, name in enumerate(p.varying)]
 
@@ -115,8 +111,8 @@ def _held(array: str, step: str = "t") -> str:
     return f"min({step}, len({array}) - 1)"
 
 
-def _ask(array: str, step: str, write: bool = False) -> str:
-    return f"fetch({array}[{step}, b, lo:hi], {int(write)})"
+def _prefetch(array: str, step: str, write: bool = False) -> str:
+    return f"prefetch({array}[{step}, b, lo:hi], {int(write)})"
 
 
 # bfloat16 is the upper half of a float32: kernels read it as bits, and round to even (as torch).
@@ -154,7 +150,7 @@ def _wide(half: bool, *rows: str) -> list[str]:
 
 
 def _source(p: Program, dtype: str, text: str, **parts: list[str] | str) -> str:
-    """The module with a kernel; what both passes have in common is filled in."""
+    """The text of a module with a kernel, of the parts that both passes share and of others."""
     return frame(
         BLOCKS + text[1:],
         dtype="float32" if dtype == "bfloat16" else dtype,
@@ -186,8 +182,8 @@ def forward_source(p: Program, dtype: str) -> str:
             *_open("all_x", "x", half, _held("x")),
             *([] if half else ["all_s = spikes[t, b, lo:hi]"]),
             *_strip(p, "final[{}, b, lo:hi]"),
-            _ask("x", _held("x", NEXT)),
-            _ask("spikes", NEXT, write=True),
+            _prefetch("x", _held("x", NEXT)),
+            _prefetch("spikes", NEXT, write=True),
         ],
         stores=["all_s[n] = s_", *(f"all_{name}[n] = next_{name}" for name in p.states)],
         after=_close("all_s", "spikes", half),
@@ -195,12 +191,12 @@ def forward_source(p: Program, dtype: str) -> str:
 
 
 def backward_source(p: Program, dtype: str, held: bool) -> str:
-    """The text of the module with the kernel `backward`; `kept` has the states between marks.
+    """The text of the module with the kernel `backward`; `trace` has the states between marks.
 
     If x is `held`, one row for all steps, its gradient is added up over them.
     """
     half, states = dtype == "bfloat16", list(enumerate(p.states))
-    kept, out = "kept[{}, i, : hi - lo]", "0" if held else "{}"
+    trace, out = "trace[{}, i, : hi - lo]", "0" if held else "{}"
     return _source(
         p,
         dtype,
@@ -208,30 +204,30 @@ def backward_source(p: Program, dtype: str, held: bool) -> str:
         name="backward",
         arguments="fixed, varying, x, marks, grad_spikes, grad_state, to_x, to_varying",
         begin=[
-            f"kept = np.empty(({len(states)}, min(every, steps) + 1, STRIP), F)",
+            f"trace = np.empty(({len(states)}, min(every, steps) + 1, STRIP), F)",
             *(f"to_varying[{i}, {HERE}] = 0" for i in range(len(p.varying))),
             *_wide(half, "all_x", "grads_s", "out"),
         ],
         marks=[
-            f"kept[{k}, 0, : hi - lo] = marks[chunk * {len(states)} + {k}, b, lo:hi]"
+            f"trace[{k}, 0, : hi - lo] = marks[chunk * {len(states)} + {k}, b, lo:hi]"
             for k, _ in states
         ],
         again_rows=[
             *_open("all_x", "x", half, _held("x")),
-            *_strip(p, kept),
-            *(f"after_{name} = {kept.replace('i,', 'i + 1,').format(k)}" for k, name in states),
-            _ask("x", _held("x", NEXT)),
+            *_strip(p, trace),
+            *(f"after_{name} = {trace.replace('i,', 'i + 1,').format(k)}" for k, name in states),
+            _prefetch("x", _held("x", NEXT)),
         ],
         again_stores=[f"after_{name}[n] = next_{name}" for name in p.states],
         rows=[
             *_open("all_x", "x", half, _held("x")),
             *_open("grads_s", "grad_spikes", half, _held("grad_spikes")),
             *([] if half else [f"out = to_x[{out.format('t')}, b, lo:hi]"]),
-            *_strip(p, kept),
+            *_strip(p, trace),
             *(f"grads_{name} = grad_state[{k}, b, lo:hi]" for k, name in states),
             *(f"sum_{name} = to_varying[{i}, b, lo:hi]" for i, name in enumerate(p.varying)),
-            _ask("grad_spikes", _held("grad_spikes", PREVIOUS)),
-            _ask("to_x", out.format(PREVIOUS), write=True),
+            _prefetch("grad_spikes", _held("grad_spikes", PREVIOUS)),
+            _prefetch("to_x", out.format(PREVIOUS), write=True),
         ],
         grads=["grad_s = grads_s[n]", *(f"grad_{name} = grads_{name}[n]" for name in p.states)],
         backward=list(p.backward),
@@ -261,53 +257,8 @@ def _array(tensor: Tensor) -> np.ndarray:
     return (tensor.detach().view(torch.uint16) if bits else tensor.detach()).numpy()
 
 
-THREAD = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-@lru_cache(maxsize=1)
-def _openmp() -> Any:
-    """The OpenMP library whose threads torch computes with, if it is GNU's, else None."""
-    try:
-        library = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD)
-        library.GOMP_parallel.argtypes = (THREAD, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    except (OSError, AttributeError):  # not loaded, or not this platform
-        return None
-    return library
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="axonal-scan")
-
-
-def together(work: Callable[[], None], threads: int) -> None:
-    """Runs `work` in so many threads at once, this one among them.
-
-    They are torch's own if possible: these spin for a while after each of torch's operations, and
-    would leave others half of their cores.
-    """
-    if library := _openmp():
-        errors: list[BaseException] = []
-
-        def call(_: int | None) -> None:
-            try:
-                work()
-            except BaseException as error:  # OpenMP knows no exceptions; it is raised below
-                errors.append(error)
-
-        library.GOMP_parallel(THREAD(call), None, threads, 0)
-        if errors:
-            raise errors[0]
-        return
-    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helpers:  # one that never began has nothing left to do, or no thread after a fork
-        if not helper.cancel():
-            helper.result()
-
-
 def _launch(name: str, rules: Rules, steps: int, varying: Tensor, *tensors: Tensor) -> None:
-    """Runs a kernel on the memory of `tensors`, x first, on as many threads as torch's."""
+    """Run a kernel on the memory of `tensors`, x first, on as many threads as torch's."""
     kernel, fixed = _kernel(name, rules, tensors[0].dtype, len(tensors[0]) < steps)
     arrays = [_array(tensor) for tensor in tensors]
     _, batch, neurons = arrays[0].shape
@@ -318,17 +269,15 @@ def _launch(name: str, rules: Rules, steps: int, varying: Tensor, *tensors: Tens
     fair = -(-batch * neurons // threads // LANES) * LANES  # enough blocks for all threads
     width = max(LANES, min(neurons, WIDTH, fair))
     tasks = batch * -(-neurons // width)
-    given = (width, MARK, steps, fixed, _array(varying), *arrays)
+    arguments = (width, MARK, steps, fixed, _array(varying), *arrays)
     if threads == 1 or tasks == 1 or steps * batch * neurons <= ALONE:
-        kernel(0, tasks, *given)
+        kernel(0, tasks, *arguments)
         return
-    shares, next_share = min(tasks, SHARES * threads), count()
 
-    def work() -> None:  # whoever is faster does more
-        while (i := next(next_share)) < shares:
-            kernel(tasks * i // shares, tasks * (i + 1) // shares, *given)
+    def work(_: int, first: int, last: int) -> None:
+        kernel(first, last, *arguments)
 
-    together(work, threads)
+    run_in_parts(work, tasks, min(tasks, SHARES * threads), threads)
 
 
 def forward(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...core.errors import InputError, NotFinite
 from ...core.neurons import Dynamics
-from ..autodiff import new_marks
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
+from .marks import new_marks
 
 FUSED = {
     "cpu": (torch.float64, torch.float32, torch.bfloat16),
@@ -28,16 +28,19 @@ def fused(
     surrogate: str,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x [T or 1, B, N], state [K, B, N], constants that vary [P, N], T, `Rules` -> spikes, state,
-    marks."""
+    """Scan x [T or 1, B, N] from state [K, B, N] with constants varying [P, N], by `Rules`.
+
+    Returns:
+        Spikes [T, B, N], the state and the marks.
+    """
     rules = dynamics, names, surrogate, slope
     spikes, final, marks = cpu.forward(rules, x, state, varying, steps)
     # What was ever NaN stays NaN, and so is the sum; that of infinities may be.
     if math.isnan(final.sum()) and (bad := int(final.isnan().any(0).sum())):
         tensors = {"x": x, "the state": state, "a parameter": varying}
-        found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        causes = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         raise NotFinite(
-            f"scan: {bad} neurons turned NaN, from {' and '.join(found) or 'an overflow'}; "
+            f"scan: {bad} neurons turned NaN, from {' and '.join(causes) or 'an overflow'}; "
             "look for the first layer whose output is not finite"
         )
     return spikes, final, marks
@@ -155,7 +158,7 @@ def scan(
     constants = dynamics.constants()
     if unknown := [name for name in parameters if name not in constants]:
         raise InputError(f"scan: no parameter {unknown[0]!r}; there are {', '.join(constants)}")
-    given = {
+    values = {
         name: _spread(name, value, x, work)
         for name in constants
         if (value := parameters.get(name)) is not None
@@ -163,12 +166,12 @@ def scan(
     if not _fused(x):
         form = parallel if parallel.suits(dynamics) else reference
         x = x.expand(steps, *x.shape[1:])
-        spikes, final = form.scan(x.to(work), state, given, dynamics, surrogate, slope)
+        spikes, final = form.scan(x.to(work), state, values, dynamics, surrogate, slope)
         return spikes.to(x.dtype), final
     order = _order(x)
-    ordered = [value.permute([d - 2 for d in order[2:]]).reshape(-1) for value in given.values()]
+    ordered = [value.permute([d - 2 for d in order[2:]]).reshape(-1) for value in values.values()]
     varying = torch.stack(ordered) if ordered else state.new_empty(0, math.prod(x.shape[2:]))
-    rules = dynamics.text, ",".join(given), surrogate, slope
+    rules = dynamics.text, ",".join(values), surrogate, slope
     spikes, final, _ = fused(_in_rows(x, order), _in_rows(state, order), varying, steps, *rules)
     return _from_rows(spikes, x, order), _from_rows(final, x, order)
 
@@ -179,8 +182,10 @@ def _fused(x: Tensor) -> bool:
 
 
 def _order(x: Tensor) -> list[int]:
-    """The dimensions of x in the order in which a sample lies in memory: what is channels last
-    stays so, and no layer before or after has to move it."""
+    """The dimensions of x in the order in which a sample lies in memory.
+
+    What is channels last stays so, and no layer before or after has to move it.
+    """
     return [0, 1, *sorted(range(2, x.dim()), key=lambda d: -x.stride(d))]
 
 

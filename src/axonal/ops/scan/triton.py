@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..autodiff import MARK, Program, Rules, frame, new_marks, program
-from ..codegen import module
+from ..codegen import Program, frame, module, program
+from .marks import MARK, Rules, new_marks
 
 BLOCK = 128  # neurons of one program
 
@@ -55,7 +55,7 @@ BACKWARD = """
         {marks}
         for i in range(size):
             x_ = tl.load(x + (start + i) * rows + n, mask=here, other=0.0).to(number)
-            {keep}
+            {store}
             {forward}
             {next}
         for j in range(size):
@@ -63,7 +63,7 @@ BACKWARD = """
             at = (start + i) * rows + n
             x_ = tl.load(x + at, mask=here, other=0.0).to(number)
             grad_s = tl.load(grad_spikes + at, mask=here, other=0.0).to(number)
-            {kept}
+            {load}
             {backward}
             tl.store(to_x + at, zero + grad_x, mask=here)
             {before}
@@ -72,7 +72,7 @@ BACKWARD = """
 
 
 def _constants(p: Program) -> list[str]:
-    """Those of a neuron lie at its place in a sample; all others are single numbers."""
+    """Statements that load the constants: one a neuron of a sample, or single numbers."""
     fixed = [f"{name}_ = tl.load(fixed + {i})" for i, name in enumerate(("slope", *p.fixed))]
     place = "n % neurons"
     return fixed + [
@@ -90,7 +90,7 @@ def _store(array: str, k: str | int, value: str) -> str:
 
 
 def _source(p: Program, text: str, **parts: list[str] | str) -> str:
-    """The module with a kernel; what both passes have in common is filled in."""
+    """The text of a module with a kernel, of the parts that both passes share and of others."""
     return frame(
         NEURONS + text[1:],
         constants=_constants(p),
@@ -128,8 +128,8 @@ def backward_source(p: Program) -> str:
             *(f"sum_{name} = zero" for name in p.varying),
         ],
         marks=[f"{name}_ = {_load('marks', f'chunk * {count} + {k}')}" for k, name in states],
-        keep=[_store("scratch", place[k], f"{name}_") for k, name in states],
-        kept=[f"{name}_ = {_load('scratch', place[k])}" for k, name in states],
+        store=[_store("scratch", place[k], f"{name}_") for k, name in states],
+        load=[f"{name}_ = {_load('scratch', place[k])}" for k, name in states],
         backward=list(p.backward),
         before=[
             *(f"grad_{name} = zero + before_{name}" for name in p.states),
@@ -164,7 +164,7 @@ def _kernel(name: str, rules: tuple[str, str, str]) -> Any:
 
 
 def _launch(name: str, rules: Rules, x: Tensor, state: Tensor, varying: Tensor, *rest: Tensor):
-    """Runs a kernel on `x`, `state` (of which marks are the backward's) and the rest."""
+    """Run a kernel on `x`, `state` (of which marks are the backward's) and the rest."""
     steps, batch, neurons = x.shape
     if not (rows := batch * neurons):
         return

@@ -16,12 +16,12 @@ from .outbox import Event, Retry
 
 
 class Mqtt:
-    """Publishes as Frigate does, so that Home Assistant and automations understand it.
+    """A broker that gets wakes as Frigate sends them, for Home Assistant and automations.
 
     Under `prefix`: `events` (type, before, after), SOURCE/motion (ON or OFF, retained), `available`
     (online or offline, retained, also the last will) and `stats`; and Home Assistant's discovery
     message for each source, retained. QoS 1: delivered is what the broker has acknowledged; a lost
-    connection is made again, and what was not acknowledged is sent again: subscribers may hear it
+    connection is made again, and what was not acknowledged is sent again: subscribers may get it
     twice, with the same id and type.
 
     Args:
@@ -54,44 +54,44 @@ class Mqtt:
         paho = require("paho.mqtt.client", "watch")
         self.prefix, self.discovery, self.timeout = prefix, discovery, timeout
         self.motion = {_topic(source): "OFF" for source in sources}
-        self.seen: dict[str, dict[str, Any]] = {}  # by event that is open, what was published last
-        self.flight: tuple[str, set[int]] = ("", set())
-        self.taken: set[int] = set()
-        self.told, self.online, self.why = threading.Condition(), False, "no answer yet"
+        self.published: dict[str, dict[str, Any]] = {}  # the last state of each open event
+        self.flight: tuple[str, set[int]] = ("", set())  # an event and its messages, under way
+        self.acknowledged: set[int] = set()
+        self.changed, self.online, self.why = threading.Condition(), False, "no answer yet"
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
         if username:
             self.client.username_pw_set(username, secret(password_env) if password_env else None)
         if tls:
             self.client.tls_set()
         self.client.will_set(f"{prefix}/available", "offline", qos=1, retain=True)
-        self.client.on_connect, self.client.on_disconnect = self._connected, self._lost
-        self.client.on_publish = self._acknowledged
+        self.client.on_connect, self.client.on_disconnect = self._connect, self._disconnect
+        self.client.on_publish = self._acknowledge
         self.client.reconnect_delay_set(reconnect, 30 * reconnect)
         self.client.connect_async(host, port)
         self.client.loop_start()
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Raises Retry: there is no connection, or the broker does not acknowledge."""
-        with self.told:
-            if not self.told.wait_for(lambda: self.online, self.timeout):
+        """Publish; Retry if there is no connection, or the broker does not acknowledge."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.online, self.timeout):
                 raise Retry(f"MQTT: no connection ({self.why})")
         data = event["data"]
-        if self.flight[0] != event["id"]:  # else it was published, and paho keeps it until taken
+        if self.flight[0] != event["id"]:  # else paho still has it under way
             state, source = _frigate(data), _topic(data["source"])
-            before = self.seen.get(data["id"], state)
+            before = self.published.get(data["id"], state)
             change = {"type": data["type"], "before": before, "after": state}
             new = source not in self.motion
             self.motion[source] = "OFF" if data["type"] == "end" else "ON"
-            with self.told:
-                self.taken.clear()  # the numbers of messages begin anew after 65,535
+            with self.changed:
+                self.acknowledged.clear()  # the numbers of messages begin anew after 65,535
             mids = self._announce(source) if new else set()
-            mids.add(self._moved(source))
+            mids.add(self._publish_motion(source))
             mids.add(self._publish(f"{self.prefix}/events", json.dumps(change)))
-            self.flight, self.seen[data["id"]] = (event["id"], mids), state
+            self.flight, self.published[data["id"]] = (event["id"], mids), state
         self._wait(self.flight[1])
         self.flight = ("", set())
         if data["type"] == "end":
-            self.seen.pop(data["id"], None)
+            self.published.pop(data["id"], None)
 
     def stats(self, values: Mapping[str, Any]) -> None:
         """Publish `PREFIX/stats`; lost if there is no connection."""
@@ -108,20 +108,20 @@ class Mqtt:
         return self.client.publish(topic, text, qos=1, retain=retain).mid
 
     def _wait(self, mids: set[int]) -> None:
-        with self.told:
-            if not self.told.wait_for(lambda: mids <= self.taken, self.timeout):
+        with self.changed:
+            if not self.changed.wait_for(lambda: mids <= self.acknowledged, self.timeout):
                 raise Retry("MQTT: the broker has not acknowledged")
 
-    def _moved(self, source: str) -> int:
+    def _publish_motion(self, source: str) -> int:
         return self._publish(f"{self.prefix}/{source}/motion", self.motion[source], retain=True)
 
     def _announce(self, source: str) -> set[int]:
-        """Home Assistant's discovery of a binary sensor."""
+        """Publish Home Assistant's discovery of a binary sensor."""
         if not self.discovery:
             return set()
         topic = f"{self.discovery}/binary_sensor/{_topic(self.prefix)}/{source}/config"
         name = f"{_topic(self.prefix)}_{source}"
-        told = {
+        sensor = {
             "name": "Motion",
             "unique_id": f"{name}_motion",
             "device_class": "motion",
@@ -133,28 +133,28 @@ class Mqtt:
             "payload_not_available": "offline",
             "device": {"identifiers": [name], "name": source, "manufacturer": "Axonal"},
         }
-        return {self._publish(topic, json.dumps(told), retain=True)}
+        return {self._publish(topic, json.dumps(sensor), retain=True)}
 
-    def _connected(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _connect(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self.why = str(reason)
             return
         self._publish(f"{self.prefix}/available", "online", retain=True)
         for source in list(self.motion):  # a broker may have lost what it retained
             self._announce(source)
-            self._moved(source)
-        with self.told:
+            self._publish_motion(source)
+        with self.changed:
             self.online = True
-            self.told.notify_all()
+            self.changed.notify_all()
 
-    def _lost(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
+    def _disconnect(self, client: Any, user: Any, flags: Any, reason: Any, properties: Any) -> None:
         if self.online:  # else the broker has said why when it refused the connection
             self.online, self.why = False, str(reason)
 
-    def _acknowledged(self, client: Any, user: Any, mid: int, *_: Any) -> None:
-        with self.told:
-            self.taken.add(mid)
-            self.told.notify_all()
+    def _acknowledge(self, client: Any, user: Any, mid: int, *_: Any) -> None:
+        with self.changed:
+            self.acknowledged.add(mid)
+            self.changed.notify_all()
 
 
 def secret(variable: str) -> str:
@@ -174,7 +174,7 @@ def _topic(name: str) -> str:
 
 
 def _frigate(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of an event as Frigate tells it (docs.frigate.video/integrations/mqtt)."""
+    """The state of an event in Frigate's form (docs.frigate.video/integrations/mqtt)."""
     at = data["t_end_us"] / 1e6
     ended = data["type"] == "end"
     return {

@@ -1,4 +1,4 @@
-"""Who hears of a wake: a function, a command, a webhook, a chat model, and MQTT (`mqtt.py`)."""
+"""Sinks of wakes: a function, a command, a webhook, a chat model, and MQTT (`mqtt.py`)."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ PROMPT = (
 
 
 class Callback(Sink):
-    """Calls `function(event, clip)`; whatever it raises is tried again, but for `Refused`."""
+    """A call of `function(event, clip)`; whatever it raises is tried again, but for `Refused`."""
 
     def __init__(self, function: Callable[[Event, np.ndarray | None], Any]):
         self.function = function
@@ -35,7 +35,7 @@ class Callback(Sink):
 
 
 class Command(Sink):
-    """Runs a program, without a shell, with the event as JSON on its standard input.
+    """A program, run without a shell, with the event as JSON on its standard input.
 
     Args:
         argv: the program and its arguments.
@@ -51,11 +51,11 @@ class Command(Sink):
         self.argv, self.timeout = list(argv), timeout
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Raises Retry: it can't be run, takes too long, or ends with another status than 0."""
+        """Run it; Retry if that can't be, takes too long, or ends with another status than 0."""
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        given = json.dumps(event).encode()
+        text = json.dumps(event).encode()
         try:
-            done = subprocess.run(self.argv, input=given, timeout=self.timeout, **quiet)
+            done = subprocess.run(self.argv, input=text, timeout=self.timeout, **quiet)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Retry(f"{self.argv[0]}: {error}") from error
         if done.returncode:
@@ -63,7 +63,7 @@ class Command(Sink):
 
 
 class _Web(Sink):
-    """Posts JSON to one address; what comes back is bounded in bytes and in time."""
+    """An address for JSON, whose answers are bounded in bytes and in time."""
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout: float):
         self.httpx = require("httpx", "watch")
@@ -78,7 +78,7 @@ class _Web(Sink):
         self.client = self.httpx.Client(timeout=timeout, headers={**plain, **headers})
 
     def post(self, content: Any, headers: Mapping[str, str], most: int) -> bytes:
-        """The first `most` bytes of the answer.
+        """Post JSON, and return the first `most` bytes of the answer.
 
         Raises:
             Retry, Refused: there is none, or its status says so.
@@ -88,7 +88,7 @@ class _Web(Sink):
             data = json.dumps(content).encode()
             stream = self.client.stream("POST", self.url, content=data, headers=dict(headers))
             with stream as answer:
-                self._judge(answer.status_code, answer.headers.get("Retry-After", ""))
+                self._check(answer.status_code, answer.headers.get("Retry-After", ""))
                 parts = answer.iter_raw()
                 while len(body) < most and (part := next(parts, b"")):
                     body += part
@@ -101,7 +101,8 @@ class _Web(Sink):
     def close(self) -> None:
         self.client.close()
 
-    def _judge(self, status: int, after: str) -> None:
+    def _check(self, status: int, after: str) -> None:
+        """Raise what a status means."""
         if 200 <= status < 300:
             return
         if status in (408, 425, 429) or status >= 500:
@@ -110,7 +111,7 @@ class _Web(Sink):
 
 
 class Webhook(_Web):
-    """Posts the event as a CloudEvent in structured mode (CloudEvents' HTTP binding 1.0).
+    """A server that gets CloudEvents in structured mode (CloudEvents' HTTP binding 1.0).
 
     The id is also sent as `Idempotency-Key`. A status of 408, 425, 429 or 5xx is tried again, after
     what `Retry-After` says; others above 299 are final: redirections are not followed.
@@ -129,12 +130,12 @@ class Webhook(_Web):
         super().__init__(url, {**fixed, **(headers or {})}, timeout)
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Raises Retry, Refused: as the class says."""
+        """Post the event; Retry and Refused as the class says."""
         self.post(event, {"Idempotency-Key": event["id"]}, 0)
 
 
 class Chat(_Web):
-    """Shows new events to a model behind an OpenAI-compatible chat endpoint, and keeps its answer.
+    """A model behind an OpenAI-compatible chat endpoint, shown new events; a file of its answers.
 
     The model gets `clip.summary` and `clip.picture`.
 
@@ -143,7 +144,7 @@ class Chat(_Web):
         model: its name.
         answers: a file; each answer is added as a line of JSON with id, model and text.
         key_env: the environment variable that holds the key; none is sent without.
-        prompt: what the model is told to do.
+        prompt: the task of the model.
         max_tokens: of an answer.
         timeout: seconds to wait for the server, at each step.
 
@@ -164,11 +165,11 @@ class Chat(_Web):
         key = {"Authorization": f"Bearer {secret(key_env)}"} if key_env else {}
         headers = {"Content-Type": "application/json", **key}
         super().__init__(base_url.rstrip("/") + "/chat/completions", headers, timeout)
-        self.asked = {"model": model, "max_tokens": max_tokens}
+        self.options = {"model": model, "max_tokens": max_tokens}
         self.prompt, self.answers = prompt, Path(answers)
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Raises Retry, Refused: no answer, one that is none, or one that can't be kept."""
+        """Ask; Retry and Refused if no answer comes, or none that can be read and stored."""
         if event["data"]["type"] != "new":
             return
         parts: list[dict[str, Any]] = [{"type": "text", "text": summary(event, clip)}]
@@ -177,14 +178,14 @@ class Chat(_Web):
             parts.append({"type": "image_url", "image_url": {"url": url}})
         roles = {"system": self.prompt, "user": parts}
         messages = [{"role": role, "content": content} for role, content in roles.items()]
-        body = self.post({**self.asked, "messages": messages}, {}, ANSWER)
+        body = self.post({**self.options, "messages": messages}, {}, ANSWER)
         try:
             text = json.loads(body)["choices"][0]["message"]["content"]
-            line = {"id": event["id"], "model": self.asked["model"], "text": str(text)}
+            line = {"id": event["id"], "model": self.options["model"], "text": str(text)}
             with open(self.answers, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise Retry(f"{self.url}: no answer that can be kept: {error!r}") from error
+            raise Retry(f"{self.url}: no answer that can be read and stored: {error!r}") from error
 
 
 SINKS: dict[str, Callable[..., Sink]] = {
@@ -196,7 +197,7 @@ SINKS: dict[str, Callable[..., Sink]] = {
 
 
 def _seconds(after: str) -> float:
-    """What `Retry-After` says: seconds, or a date (RFC 9110, 10.2.3); 0 for neither."""
+    """The seconds of `Retry-After`: a number, or a date (RFC 9110, 10.2.3); 0 for neither."""
     if after.isascii() and after.isdigit():
         return float(after[:9])
     try:

@@ -1,4 +1,4 @@
-"""Detectors: they score how strange x is, in [0, 1], learn as they go, and need no labels.
+"""Detectors, which score how strange x is, in [0, 1], learn as they go, and need no labels.
 
 River's convention, `stream.Detector`: `score_one(x)`, then `learn_one(x)`, x a vector [F] or a
 mapping. Each passes on its whole state as arrays and numbers, takes constant memory, and follows

@@ -1,4 +1,4 @@
-"""What detectors share: reading x, and the neuron that turns novelty into a score."""
+"""Parts that detectors share: reading x, and the neuron that turns novelty into a score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ import numpy as np
 
 from ...core.errors import InputError, NotFinite
 from ...core.meter import FIELDS, Counts
-from ..stream import Remembering
+from ..stream import Stateful
 
 
 def vector(x: Any, features: int = 0) -> np.ndarray:
     """x as [F] float64: a vector, a number, or a mapping of names to numbers in its order.
 
     Args:
-        x: what a detector is given.
+        x: the argument of a detector.
         features: F, where it is known already.
 
     Raises:
@@ -24,27 +24,27 @@ def vector(x: Any, features: int = 0) -> np.ndarray:
         NotFinite: one is NaN or infinite.
     """
     try:
-        found = np.array(list(x.values()) if isinstance(x, Mapping) else x, np.float64, ndmin=1)
+        values = np.array(list(x.values()) if isinstance(x, Mapping) else x, np.float64, ndmin=1)
     except (TypeError, ValueError) as error:
         raise InputError(f"a detector takes a vector of numbers, not {x!r}: {error}") from error
-    if found.ndim != 1 or not len(found) or (features and len(found) != features):
+    if values.ndim != 1 or not len(values) or (features and len(values) != features):
         raise InputError(
-            f"a detector takes a vector of {features or 'F'} numbers each time, not {found.shape}"
+            f"a detector takes a vector of {features or 'F'} numbers each time, not {values.shape}"
         )
-    if not np.isfinite(found).all():
-        at = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise NotFinite(f"feature {at} is {found[at]}; leave out windows that have no number")
-    return found
+    if not np.isfinite(values).all():
+        at = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise NotFinite(f"feature {at} is {values[at]}; leave out windows that have no number")
+    return values
 
 
-class Online(Remembering, ABC):
+class Online(Stateful, ABC):
     """Base of detectors that learn: `_begin(x)` once, `_score(x)` and `_learn(x)` of x [F]."""
 
-    KEPT = ("features",)
+    STATE = ("features",)
     features = 0  # F, once it is known
 
-    @abstractmethod
-    def _begin(self, x: np.ndarray) -> None: ...
+    def _begin(self, x: np.ndarray) -> None:
+        """Set up what depends on F: nothing, by default."""
 
     @abstractmethod
     def _score(self, x: np.ndarray) -> float: ...
@@ -53,7 +53,7 @@ class Online(Remembering, ABC):
     def _learn(self, x: np.ndarray) -> None: ...
 
     def score_one(self, x: Any) -> float:
-        """How strange x is, in [0, 1]; 0 before anything was learned. Nothing changes.
+        """Score how strange x is, in [0, 1]; 0 before anything was learned. Nothing changes.
 
         Raises:
             InputError, NotFinite: see `vector`.
@@ -70,7 +70,7 @@ class Online(Remembering, ABC):
         self._learn(x)
 
 
-class Standard(Remembering):
+class StandardScaler(Stateful):
     """A running mean and deviation: x as z, cut at +-`far`, and forgotten over `memory` steps.
 
     Where less than `floor` was seen of a deviation, it is taken for `floor`.
@@ -79,7 +79,7 @@ class Standard(Remembering):
         InputError: `memory` is below one step, or `floor` below 0.
     """
 
-    KEPT = ("steps", "mean", "variance")
+    STATE = ("steps", "mean", "variance")
 
     def __init__(self, memory: float, far: float, floor: float = 0.0):
         if not (memory >= 1 and floor >= 0):
@@ -88,7 +88,7 @@ class Standard(Remembering):
         self.steps, self.mean, self.variance = 0, np.empty(0), np.empty(0)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """z [F] of x [F], 0 as yet; without a floor, all is far from what has been constant."""
+        """z [F] of x [F], 0 at first; without a floor, all is far from what has been constant."""
         if not self.steps:
             return np.zeros(len(x))
         least = np.maximum(1e-9 * (1 + np.abs(self.mean)), self.floor)
@@ -96,7 +96,7 @@ class Standard(Remembering):
         return np.clip(z, -self.far, self.far)
 
     def learn(self, x: np.ndarray) -> None:
-        """One step with x [F]."""
+        """Learn from x [F], one step."""
         if not self.steps:
             self.mean, self.variance = x.copy(), np.zeros(len(x))
         self.steps += 1
@@ -106,7 +106,7 @@ class Standard(Remembering):
         self.variance = self.variance + pace * ((1 - pace) * away**2 - self.variance)
 
 
-class Alarm(Remembering):
+class Alarm(Stateful):
     """A neuron with an adaptive threshold, driven by how novel x is; it fires on surprise.
 
     With the novelty n >= 0 and its root mean square s over the past (of the last `memory` steps
@@ -124,7 +124,7 @@ class Alarm(Remembering):
         InputError: an option is out of its range.
     """
 
-    KEPT = ("steps", "power", "theta")
+    STATE = ("steps", "power", "theta")
 
     def __init__(self, rest: float, floor: float, memory: float):
         if not (rest >= 1 and floor > 0 and memory >= 1):
@@ -133,26 +133,27 @@ class Alarm(Remembering):
         self.steps, self.power, self.theta = 0, 0.0, 0.0
 
     def _drive(self, novelty: float) -> float:
+        """The input d of the neuron."""
         return log1p(novelty / (sqrt(self.power) + self.floor))
 
     def score(self, novelty: float) -> float:
-        """In [0, 1); nothing changes."""
+        """The score of a novelty, in [0, 1). Nothing changes."""
         return 1 - exp(-max(0.0, self._drive(novelty) - self.theta * (1 - 1 / self.rest)))
 
     def learn(self, novelty: float) -> None:
-        """One step with this novelty."""
+        """Learn from a novelty, one step."""
         self.theta = max(self.theta * (1 - 1 / self.rest), self._drive(novelty))
         self.steps += 1
         self.power += (novelty**2 - self.power) * max(1 / self.steps, 1 / self.memory)
 
 
 class Spiking(Online):
-    """A spiking network that measures novelty, `_measure(x)`, scored by an `Alarm`.
+    """Base of spiking networks that measure novelty, `_measure(x)`, scored by an `Alarm`.
 
     `_adapt(x)` learns from x and returns by name of `core.meter.FIELDS` what the step took.
     """
 
-    KEPT = ("features", "alarm", "work")
+    STATE = ("features", "alarm", "work")
 
     def __init__(self, rest: float, floor: float, memory: float):
         self.alarm, self.work = Alarm(rest, floor, memory), np.zeros(len(FIELDS))
@@ -172,6 +173,6 @@ class Spiking(Online):
         self.work += [work.get(field, 0) for field in FIELDS]
 
     def counts(self) -> Counts:
-        """What an x took, over all that were learned, a sample each; `energy.price` prices it."""
+        """The work of an x, over all that were learned, a sample each; `energy.price` prices it."""
         table = self.work.reshape(1, 1, -1).copy()
         return Counts((type(self).__name__,), table, max(self.alarm.steps, 1))

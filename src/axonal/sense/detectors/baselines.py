@@ -1,4 +1,4 @@
-"""What a spiking detector has to beat: levels, cumulative sums, and half-space trees."""
+"""Baselines for the spiking detectors: levels, cumulative sums, and half-space trees."""
 
 from collections.abc import Mapping
 from math import inf
@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core import extras
 from ...core.errors import InputError
-from .base import Online, Standard
+from .base import Online, StandardScaler
 
 
 class Rate(Online):
@@ -24,7 +24,7 @@ class Rate(Online):
         InputError: an option is out of its range.
     """
 
-    KEPT = (*Online.KEPT, "standard")
+    STATE = (*Online.STATE, "standard")
 
     def __init__(
         self,
@@ -36,10 +36,7 @@ class Rate(Online):
     ):
         if not limit > 0:
             raise InputError(f"limit {limit} is no number above 0")
-        self.limit, self.standard, self.rising = limit, Standard(memory, inf, floor), rising
-
-    def _begin(self, x: np.ndarray) -> None:
-        """There is nothing to set up."""
+        self.limit, self.standard, self.rising = limit, StandardScaler(memory, inf, floor), rising
 
     def _score(self, x: np.ndarray) -> float:
         z = self.standard(x)
@@ -67,7 +64,7 @@ class Cusum(Online):
         InputError: an option is out of its range.
     """
 
-    KEPT = (*Online.KEPT, "standard", "sums")
+    STATE = (*Online.STATE, "standard", "sums")
 
     def __init__(
         self,
@@ -79,7 +76,7 @@ class Cusum(Online):
     ):
         if not (slack >= 0 and limit > 0):
             raise InputError(f"slack {slack} is >= 0 and limit {limit} > 0")
-        self.slack, self.limit, self.standard = slack, limit, Standard(memory, limit, floor)
+        self.slack, self.limit, self.standard = slack, limit, StandardScaler(memory, limit, floor)
         self.sums = np.empty((2, 0))
 
     def _begin(self, x: np.ndarray) -> None:
@@ -112,7 +109,7 @@ class HalfSpaceTrees(Online):
         MissingExtra: River is not installed.
     """
 
-    KEPT = (*Online.KEPT, "rows", "count", "least", "most")
+    STATE = (*Online.STATE, "rows", "count", "least", "most")
 
     def __init__(self, *, trees: int = 10, height: int = 8, window: int = 250, seed: int = 0):
         self.options = {"n_trees": trees, "height": height, "window_size": window, "seed": seed}
@@ -141,7 +138,7 @@ class HalfSpaceTrees(Online):
         self.least, self.most = np.minimum(self.least, x), np.maximum(self.most, x)
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As `Remembering.restore`, and learns the rows again."""
+        """Go on as `Stateful.restore` does, learning the rows again."""
         super().restore(state)
         self.model = type(self.model)(**self.options)
         for row in self.rows[: self.count].tolist():

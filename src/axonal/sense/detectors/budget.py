@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError, NotFinite
-from ..stream import Remembering
+from ..stream import Stateful
 
 HOUR = 3_600_000_000  # microseconds
 TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that make one
@@ -19,7 +19,7 @@ SURE = 1e9  # odds of a score of 1
 
 
 def odds(score: Any) -> Any:
-    """s / (1 - s) of scores in [0, 1], to be told to a `Budget`; at most `SURE`.
+    """s / (1 - s) of scores in [0, 1], for a `Budget`; at most `SURE`.
 
     The tail of odds, and of their logarithm, has no end at 1: what is extrapolated from few scores
     can still be reached.
@@ -27,8 +27,8 @@ def odds(score: Any) -> Any:
     return np.minimum(score / np.maximum(1 - score, 1 / SURE), SURE)
 
 
-def exceeded(peaks: np.ndarray, chance: float) -> float:
-    """The level that a peak reaches with probability `chance`, from the tail of those seen.
+def return_level(peaks: np.ndarray, chance: float) -> float:
+    """The level that a peak reaches with probability `chance`, from the tail of earlier peaks.
 
     Peaks over a threshold (Pickands 1975; online in SPOT, Siffer et al. 2017): above the quantile
     u that leaves `TAIL` of the peaks, their excess is generalised Pareto,
@@ -61,16 +61,15 @@ def exceeded(peaks: np.ndarray, chance: float) -> float:
     return float(max(level + mean * (1 - shape) * grown, np.nextafter(level, inf)))
 
 
-class Budget(Remembering):
+class Budget(Stateful):
     """The threshold that scores reach so many times an hour, as life goes on.
 
     Time is cut into blocks of `merge` seconds, and of each only the peak counts: a burst in it is
     one wake. The threshold is the level that a block's peak reaches with the budget's
-    probability, by `exceeded` over the blocks of the last `memory` hours, so that rare wakes are
-    extrapolated from little life, and old life is forgotten. Blocks without scores are skipped;
-    how far apart the others usually are is measured. All that it is told counts as life: stop
-    telling it while something goes on that should wake again. Before `FEWEST` blocks the
-    threshold is infinite: nothing wakes.
+    probability, by `return_level` over the blocks of the last `memory` hours, so that rare wakes
+    are extrapolated from little life, and old life is forgotten. Blocks without scores are skipped;
+    the usual gap between the others is measured. Every score counts as normal life: leave out those
+    of what should wake again. Before `FEWEST` blocks the threshold is infinite: nothing wakes.
 
     Args:
         wakes_per_hour: the budget.
@@ -84,7 +83,7 @@ class Budget(Remembering):
         InputError: an option is out of its range.
     """
 
-    KEPT = ("threshold", "peaks", "told", "block", "peak", "gap")
+    STATE = ("threshold", "peaks", "count", "block", "peak", "gap")
 
     def __init__(self, wakes_per_hour: float, *, merge: float = 1.0, memory: float = 2.0):
         blocks = memory * 3600 / merge if merge >= 1e-6 else inf
@@ -99,22 +98,22 @@ class Budget(Remembering):
         self._forget()
 
     def _forget(self) -> None:
-        self.threshold, self.told, self.block, self.peak, self.gap = inf, 0, -1, -inf, 0.0
+        self.threshold, self.count, self.block, self.peak, self.gap = inf, 0, -1, -inf, 0.0
 
     def update(self, score: float, t_us: int) -> float:
-        """Take note of a score at a time >= 0, and return the threshold.
+        """Take a score at a time >= 0, and return the threshold.
 
         Raises:
             NotFinite: the score is NaN or infinite. Nothing was changed.
         """
         if not isfinite(score):
-            raise NotFinite(f"a score of {score} at {t_us} us; see what the detector was given")
+            raise NotFinite(f"a score of {score} at {t_us} us; see what the detector scored")
         if self._note(float(score), int(t_us) // self.merge):
             self._set()
         return self.threshold
 
     def _note(self, score: float, block: int) -> bool:
-        """Whether that begins a new block."""
+        """Take a score; whether that begins a new block."""
         begins = block > self.block
         if begins:
             self._close(block)
@@ -122,17 +121,18 @@ class Budget(Remembering):
         return begins
 
     def _close(self, following: int) -> None:
+        """Take the peak of the block before `following`."""
         if self.block >= 0:
-            self.peaks[self.told % len(self.peaks)] = self.peak
-            self.told += 1
+            self.peaks[self.count % len(self.peaks)] = self.peak
+            self.count += 1
             # The logarithm, so that a pause of hours is one long gap and no usual one.
-            self.gap += (log(following - self.block) - self.gap) / min(self.told, len(self.peaks))
+            self.gap += (log(following - self.block) - self.gap) / min(self.count, len(self.peaks))
         self.block, self.peak = following, -inf
 
     def _set(self) -> None:
-        if self.told >= FEWEST:
+        if self.count >= FEWEST:
             chance = min(self.chance * exp(self.gap), 0.5)
-            self.threshold = exceeded(self.peaks[: self.told], chance)
+            self.threshold = return_level(self.peaks[: self.count], chance)
 
     def fit(self, scores: Iterable[float], seconds: float) -> float:
         """Begin anew from scores of normal life, evenly spread over so many seconds.
@@ -143,7 +143,7 @@ class Budget(Remembering):
         """
         scores = np.asarray(scores, np.float64)
         if not np.isfinite(scores).all():
-            raise NotFinite("scores are not finite; see what the detector was given")
+            raise NotFinite("scores are not finite; see what the detector scored")
         self._forget()
         apart = seconds * 1e6 / max(len(scores), 1)
         for i, score in enumerate(scores.tolist()):

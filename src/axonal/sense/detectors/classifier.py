@@ -1,4 +1,4 @@
-"""A trained network as a detector: how sure it is of its target."""
+"""A trained network as a detector, by the probability of its target."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import Remembering
+from ..stream import Stateful
 from .base import vector
 
 
-class Classifier(Remembering):
-    """The probability of a class by a network given from outside, averaged over windows.
+class Classifier(Stateful):
+    """The probability of a class by a trained network, averaged over windows.
 
     Learned before, so `learn_one` does nothing, and `score_one`, which is to be called once a
     window, moves the average on. What the network itself remembers is not in `state()`.
@@ -25,7 +25,7 @@ class Classifier(Remembering):
         InputError: `windows` or `target` is out of range.
     """
 
-    KEPT = ("recent",)
+    STATE = ("recent",)
 
     def __init__(self, run: Callable[[Any], Any], target: int, windows: int = 1):
         if windows < 1 or target < 0:
@@ -49,4 +49,4 @@ class Classifier(Remembering):
         return float(np.mean(self.recent))
 
     def learn_one(self, x: Any) -> None:
-        """Nothing."""
+        """Change nothing."""

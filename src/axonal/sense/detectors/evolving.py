@@ -13,7 +13,7 @@ FREE = -1  # when a neuron last won, of a place that holds none
 
 @numba.njit(cache=True, nogil=True)
 def first_spike(x, low, high, won, span):
-    """When the first neuron fires and which one, by the equations of `Evolving`; (1, -1) if none.
+    """The first neuron to fire, as (when, which), by the equations of `Evolving`; (1, -1) if none.
 
     Args:
         x: [F].
@@ -39,7 +39,7 @@ def first_spike(x, low, high, won, span):
 
 @numba.njit(cache=True, nogil=True)
 def resonate(x, low, high, won, winner, step):
-    """The winner's fields stretch to x; neurons that now lie inside of it are merged into it."""
+    """Stretch the winner's fields to x, and merge neurons that now lie inside of it."""
     won[winner] = step
     grown = False
     for j in range(len(x)):
@@ -90,7 +90,7 @@ class Evolving(Spiking):
         InputError: an option is out of its range.
     """
 
-    KEPT = (*Spiking.KEPT, "low", "high", "won", "least", "most")
+    STATE = (*Spiking.STATE, "low", "high", "won", "least", "most")
 
     def __init__(
         self,
@@ -120,8 +120,9 @@ class Evolving(Spiking):
         self.least, self.most = x.copy(), x.copy()
 
     def _first(self, x: np.ndarray) -> tuple[float, int]:
-        seen = self.most - self.least
-        span = seen if self.spans is None else np.where(self.spans > 0, self.spans, seen)
+        span = self.most - self.least
+        if self.spans is not None:
+            span = np.where(self.spans > 0, self.spans, span)
         return first_spike(x, self.low, self.high, self.won, span)
 
     def _measure(self, x: np.ndarray) -> float:

@@ -1,10 +1,10 @@
-"""A spiking predictor: adaptive neurons remember, a read-out guesses x, its error is novel."""
+"""A spiking predictor: adaptive neurons, a read-out that guesses x, and its error as novelty."""
 
 import numba
 import numpy as np
 
 from ...core.errors import InputError
-from .base import Spiking, Standard
+from .base import Spiking, StandardScaler
 
 FAR = 8.0  # standard deviations at which inputs are cut off
 BETA, RHO, KAPPA = 0.8, 0.98, 1.5  # decay of membranes and adaptation, and its strength
@@ -12,7 +12,7 @@ BETA, RHO, KAPPA = 0.8, 0.98, 1.5  # decay of membranes and adaptation, and its 
 
 @numba.njit(cache=True, nogil=True)
 def advance(current, v, a, trace, ticks):
-    """`ticks` steps of adaptive neurons at constant currents, by the equations of `Predictor`.
+    """Run adaptive neurons at constant currents, by the equations of `Predictor`.
 
     Args:
         current: [N].
@@ -20,7 +20,7 @@ def advance(current, v, a, trace, ticks):
         ticks: steps.
 
     Returns:
-        the number of spikes.
+        The number of spikes.
     """
     fired = 0
     for _ in range(ticks):
@@ -35,7 +35,7 @@ def advance(current, v, a, trace, ticks):
 
 
 class Predictor(Spiking):
-    """A layer of adaptive neurons with an online read-out; it scores what it can't predict.
+    """A layer of adaptive neurons with an online read-out, which scores what it can't predict.
 
     Inputs u are x, standardised by a running mean and deviation. The neurons (leaky
     integrate-and-fire with adaptive thresholds, Bellec et al. 2018, arXiv 1803.09574) run `ticks`
@@ -60,7 +60,7 @@ class Predictor(Spiking):
         InputError: an option is out of its range.
     """
 
-    KEPT = (*Spiking.KEPT, "standard", "into", "bias", "v", "a", "trace", "weights", "seen")
+    STATE = (*Spiking.STATE, "standard", "into", "bias", "v", "a", "trace", "weights", "p")
 
     def __init__(
         self,
@@ -77,32 +77,32 @@ class Predictor(Spiking):
         if neurons < 1 or ticks < 1 or not 0 < rate < 2:
             raise InputError(f"{neurons} neurons, {ticks} ticks >= 1; rate {rate} in (0, 2)")
         self.ticks, self.rate, self.seed = ticks, rate, seed
-        self.standard = Standard(memory, FAR)
+        self.standard = StandardScaler(memory, FAR)
         self.v, self.a, self.trace = np.zeros((3, neurons))
         self.into = self.weights = np.empty((0, 0))
-        self.bias = self.seen = np.empty(0)
+        self.bias = self.p = np.empty(0)
 
     def _begin(self, x: np.ndarray) -> None:
         draw, neurons = np.random.default_rng(self.seed), len(self.v)
         self.into = draw.normal(0, 2 / np.sqrt(len(x)), (neurons, len(x)))
         self.bias = draw.uniform(-0.5, 1.5, neurons)
         size = neurons + len(x) + 1
-        self.weights, self.seen = np.zeros((len(x), size)), np.zeros(size)
+        self.weights, self.p = np.zeros((len(x), size)), np.zeros(size)
 
     def _error(self, x: np.ndarray) -> np.ndarray:
-        return self.standard(x) - self.weights @ self.seen
+        return self.standard(x) - self.weights @ self.p
 
     def _measure(self, x: np.ndarray) -> float:
         return float(np.abs(self._error(x)).max()) if self.alarm.steps else 0.0
 
     def _adapt(self, x: np.ndarray) -> dict[str, float]:
         if self.standard.steps:
-            step = self.rate / (1 + self.seen @ self.seen)
-            self.weights += np.outer(step * self._error(x), self.seen)
+            step = self.rate / (1 + self.p @ self.p)
+            self.weights += np.outer(step * self._error(x), self.p)
         self.standard.learn(x)
         u = self.standard(x)
         fired = advance(self.bias + self.into @ u, self.v, self.a, self.trace, self.ticks)
-        self.seen = np.concatenate((self.trace, u, [1.0]))
+        self.p = np.concatenate((self.trace, u, [1.0]))
         dense, updates = self.into.size + 2 * self.weights.size, len(self.v) * self.ticks
         return {  # dense: currents, guessing and correcting take graded values
             "synops": dense,

@@ -2,7 +2,7 @@
 
 Neighbourhoods are read without a branch: a map of pixels has a margin as wide as their radius.
 Times are float64 microseconds since the first event that the filter saw, exact for 285 years, and
--infinity is never. Traces that decay together are kept as v exp((t - base) / tau), which events
+-infinity is never. Traces that decay together are stored as v exp((t - base) / tau), which events
 elsewhere leave as it is, so that an event takes one exponential and not one a neighbour.
 """
 
@@ -31,14 +31,14 @@ def since(t, origin):
 
 
 @njit(**OPTIONS)
-def unit(traces, now, base, tau):
-    """What a trace of 1 is now in `traces`, and their base, moved to now when that is too large."""
+def scale(traces, now, base, tau):
+    """A trace of 1 as stored now, and the base, which moves to now when that grows too large."""
     age = (now - base) / tau
     if age <= LARGEST:
         return np.exp(np.float32(age)), base
-    cells, faded = traces.reshape(-1), np.float32(np.exp(-age))
+    cells, decay = traces.reshape(-1), np.float32(np.exp(-age))
     for c in range(len(cells)):
-        cells[c] *= faded
+        cells[c] *= decay
     return np.float32(1), now
 
 
@@ -49,14 +49,14 @@ def lif(packet, origin, base, rows, radius, tau, out):
     for e in range(len(packet)):
         event = packet[e]
         y, x = np.int64(event.y), np.int64(event.x)
-        one, base = unit(rows, since(event.t, origin), base, tau)
+        unit, base = scale(rows, since(event.t, origin), base, tau)
         own = rows[0, y + radius]
         for j in range(side):
-            own[x + j] += one
+            own[x + j] += unit
         total = np.float32(0)
         for i in range(side):
             total += rows[0, y + i, x + radius]
-        out[e] = total / one
+        out[e] = total / unit
     return base
 
 
@@ -67,14 +67,14 @@ def surface(packet, origin, base, traces, radius, tau, out):
     for e in range(len(packet)):
         event = packet[e]
         y, x = np.int64(event.y), np.int64(event.x)
-        one, base = unit(traces, since(event.t, origin), base, tau)
+        unit, base = scale(traces, since(event.t, origin), base, tau)
         plane = traces[1 if event.p else 0]
         total = np.float32(0)
         for i in range(side):
             for j in range(side):
                 total += plane[y + i, x + j]
-        out[e] = total / (one * np.float32(side * side))
-        plane[y + radius, x + radius] = one
+        out[e] = total / (unit * np.float32(side * side))
+        plane[y + radius, x + radius] = unit
     return base
 
 
@@ -86,8 +86,8 @@ def hot(packet, origin, base, traces, tau, out):
     for e in range(len(packet)):
         event = packet[e]
         y, x = np.int64(event.y), np.int64(event.x)
-        one, base = unit(traces, since(event.t, origin), base, tau)
-        traces[0, y, x] += one
+        unit, base = scale(traces, since(event.t, origin), base, tau)
+        traces[0, y, x] += unit
         near[:], count = np.inf, 0
         for i in range(max(y - 1, 0), min(y + 2, height)):
             for j in range(max(x - 1, 0), min(x + 2, width)):
@@ -98,7 +98,7 @@ def hot(packet, origin, base, traces, tau, out):
             for n in range(step % 2, 7, 2):
                 near[n], near[n + 1] = min(near[n], near[n + 1]), max(near[n], near[n + 1])
         median = (near[(count - 1) // 2] + near[count // 2]) / 2 if count else np.float32(0)
-        out[e] = -traces[0, y, x] / (median + one)
+        out[e] = -traces[0, y, x] / (median + unit)
     return base
 
 
@@ -124,7 +124,7 @@ def recent(packet, origin, base, times, radius, k, own, out):
 
 @njit(**OPTIONS)
 def ages(packet, origin, base, times, out):
-    """How long ago the pixel's last event was."""
+    """The time since the pixel's last event."""
     for e in range(len(packet)):
         event = packet[e]
         now = since(event.t, origin)

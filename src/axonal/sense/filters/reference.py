@@ -4,18 +4,18 @@ import numpy as np
 
 
 def walk(packet):
-    """Of each event: its number, time since the first in us, pixel (y, x), and whether it is ON."""
+    """Iterate over events: number, time since the first in us, pixel (y, x), whether it is ON."""
     for e, (t, x, y, p) in enumerate(packet.tolist()):
         yield e, float(t - int(packet["t"][0])), (y, x), p > 0
 
 
 def around(values: np.ndarray, pixel: tuple[int, int], radius: int) -> np.ndarray:
-    """What of `values` [H, W] lies within `radius` of a pixel, to each side."""
+    """The part of `values` [H, W] within `radius` of a pixel, to each side."""
     return values[tuple(slice(max(c - radius, 0), c + radius + 1) for c in pixel)]
 
 
 def traces(packet, shape, tau):
-    """After each event its number, pixel and v, which it raised by 1; v decays as exp(-t / tau)."""
+    """Iterate over events: number, pixel and v, to which each adds 1; v decays as exp(-t / tau)."""
     v, before = np.zeros(shape), 0.0
     for e, now, pixel, _ in walk(packet):
         v, before = v * np.exp((before - now) / tau), now

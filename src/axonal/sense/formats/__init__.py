@@ -1,4 +1,4 @@
-"""Files as sources of packets: one reader a format, told by the content before the name."""
+"""Files as sources of packets: a reader a format, recognised by content, then by name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import InputError
 from . import camera_raw, sampled, tables, text
-from .reading import Damage, File, Options, told
+from .reading import Damage, File, Options, file_errors
 from .writing import save
 
 __all__ = ["FORMATS", "File", "Format", "Options", "open_file", "save"]
@@ -16,15 +16,15 @@ __all__ = ["FORMATS", "File", "Format", "Options", "open_file", "save"]
 
 @dataclass(frozen=True)
 class Format:
-    """How a kind of file is read and told.
+    """A kind of file: how it is read, and how it is recognised.
 
     Attributes:
-        read: takes the path of a file, its first `words.HEAD` bytes, the options, and what to call
-            with rows that are lost and the reason. It first yields the size of the camera (None
-            where the file doesn't say) and the channels of samples (0 where there are events),
-            then blocks, see `reading.Block`.
+        read: takes the path of a file, its first `camera_raw.HEAD` bytes, the options, and what to
+            call with rows that are lost and the reason. It first yields the size of the camera
+            (None where the file doesn't say) and the channels of samples (0 where there are
+            events), then blocks, see `reading.Block`.
         recognise: whether these first bytes are of this format.
-        suffixes: ends of the names of files that can't be told by their content.
+        suffixes: ends of the names of files whose content has no mark.
     """
 
     read: Callable[[Path, bytes, Options, Damage], Iterator[Any]]
@@ -33,10 +33,12 @@ class Format:
 
 
 def _begins(mark: bytes) -> Callable[[bytes], bool]:
+    """Recognise a file by its first bytes."""
     return lambda head: head.startswith(mark)
 
 
 def _evt(version: int) -> Format:
+    """EVT 2.0 or 3.0, by the two headers that either may have."""
     marks = (f"% evt {version}.0\n".encode(), f"% format EVT{version};".encode())
     return Format(
         partial(camera_raw.prophesee, version=version),
@@ -62,11 +64,11 @@ FORMATS: Mapping[str, Format] = {
 
 
 def open_file(path: str | Path, format: str | None = None, **options: Any) -> File:
-    """A source of the packets of a file; `Options` says what can be chosen.
+    """Open a file as a source of packets; `Options` says what can be chosen.
 
     Args:
         path: of the file.
-        format: a name in FORMATS; None to tell it by the content, then by the name.
+        format: a name in FORMATS; None to recognise it by the content, then by the name.
         options: of `Options`.
 
     Raises:
@@ -76,16 +78,17 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
         MissingExtra: a package that its format needs is not installed.
     """
     path, chosen = Path(path), Options.from_dict(options)
-    with told(path):
+    with file_errors(path):
         with path.open("rb") as file:
             head = file.read(camera_raw.HEAD)
-        name = format or _recognised(path, head)
+        name = format or _recognise(path, head)
         if name is None or name not in FORMATS:
             raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")
         return File(path, partial(FORMATS[name].read, path, head, chosen), chosen)
 
 
-def _recognised(path: Path, head: bytes) -> str | None:
-    told = (name for name, form in FORMATS.items() if form.recognise(head))
+def _recognise(path: Path, head: bytes) -> str | None:
+    """The name of the format, by content or else by name."""
+    marked = (name for name, form in FORMATS.items() if form.recognise(head))
     named = (n for n, f in FORMATS.items() if path.name.lower().endswith(f.suffixes or ("\0",)))
-    return next(told, None) or next(named, None)
+    return next(marked, None) or next(named, None)

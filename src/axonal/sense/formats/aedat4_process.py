@@ -1,4 +1,4 @@
-"""dv-processing at work, in a process of its own: see `tables.aedat4`.
+"""A script that reads AEDAT 4 by dv-processing, in a process of its own: see `tables.aedat4`.
 
 Writes width, height, then of each batch its length (all int64) and its events.
 """

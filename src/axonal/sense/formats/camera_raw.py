@@ -16,7 +16,7 @@ from .reading import Block, Damage, Options, Size
 
 HEAD = 1 << 20  # bytes of a header, at most: some have all settings of a camera
 CHIPS = {"dvs128": (128, 128), "davis240": (240, 180), "davis346": (346, 260)}
-# Of cameras whose recordings don't say their size, by the plugin that recorded.
+# Of cameras whose recordings lack their size, by the plugin that recorded.
 PLUGINS = {"gen3": (640, 480), "gen4": (1280, 720), "imx636": (1280, 720), "genx320": (320, 320)}
 ATIS, NMNIST = (304, 240), (34, 34)
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[int, int]]  # of `kernels`
@@ -74,21 +74,21 @@ def aedat3(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
     end, packet = path.stat().st_size, options.packet
     with path.open("rb") as file:
         at = file.seek(start)
-        while found := file.read(28):
-            kind, _, size, _, wraps, room, number, _ = struct.unpack("<hhiiiiii", found.ljust(28))
+        while header := file.read(28):
+            kind, _, size, _, wraps, room, number, _ = struct.unpack("<hhiiiiii", header.ljust(28))
             fits = size == 8 if kind == 1 else size > 0
-            if len(found) < 28 or not (fits and wraps >= 0 and 0 <= number <= room):
+            if len(header) < 28 or not (fits and wraps >= 0 and 0 <= number <= room):
                 damage(1, f"byte {at}: no header of a packet of events")
                 return
             at += 28
-            there = min(number, (end - at) // 8) if kind == 1 else 0
-            for first in range(at, at + 8 * there, 8 * packet):
-                raw = file.read(min(8 * packet, at + 8 * there - first))
+            complete = min(number, (end - at) // 8) if kind == 1 else 0
+            for first in range(at, at + 8 * complete, 8 * packet):
+                raw = file.read(min(8 * packet, at + 8 * complete - first))
                 data, t = np.frombuffer(raw, "<u4").reshape(-1, 2).T
-                keep = np.flatnonzero(data & 1)  # valid
-                data, t = data[keep], t[keep] + (np.int64(wraps) << 31)
+                valid = np.flatnonzero(data & 1)
+                data, t = data[valid], t[valid] + (np.int64(wraps) << 31)
                 rows = events(t, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)
-                yield rows, lambda i, place=first + 8 * keep: f"byte {place[i]}"
+                yield rows, lambda i, place=first + 8 * valid: f"byte {place[i]}"
             at += room * size
             if at > end:
                 damage(1, f"byte {end}: the end within a packet of events")
@@ -124,13 +124,15 @@ def _header(head: bytes, mark: bytes, end: str) -> tuple[str, int]:
 
 
 def _size(lines: str) -> Size | None:
+    """The width and height that a header states."""
     both = re.search(r"(?m)^geometry (\d{1,5})x(\d{1,5})", lines)
     sides = [re.search(rf"(?i)\b{side}[ =](\d{{1,5}})\b", lines) for side in ("width", "height")]
-    found = both.groups() if both else [side[1] for side in sides if side]
-    return (int(found[0]), int(found[1])) if len(found) == 2 else None
+    size = both.groups() if both else [side[1] for side in sides if side]
+    return (int(size[0]), int(size[1])) if len(size) == 2 else None
 
 
 def _chip(lines: str) -> Size | None:
+    """The size of the camera's chip, if a header names one."""
     named = " ".join(re.findall(r"(?m)^(?:AEChip|Source \d+):(.*)$", lines)).lower()
     return next((size for chip, size in CHIPS.items() if chip in named), None)
 
@@ -155,8 +157,8 @@ def _decoded(
             words = words.astype(words.dtype.newbyteorder("="), copy=False)
             while len(words):
                 before, out = state.copy(), np.empty(packet, EVENT)
-                used, made = decode(words, state, out)
-                yield out[:made], partial(_where, decode, words, before, out, at, size)
+                used, count = decode(words, state, out)
+                yield out[:count], partial(_where, decode, words, before, out, at, size)
                 words, rest, at = words[used:], rest[used * size :], at + used * size
                 if not used:
                     break
@@ -173,10 +175,10 @@ def _where(
     size: int,
     event: int,
 ) -> str:
-    """Names the byte of an event: of the last of the words that it takes to decode it."""
+    """Name the byte of an event: of the last of the words that it takes to decode it."""
 
-    def made(count: int) -> int:
+    def decoded(count: int) -> int:
         return decode(words[:count], state.copy(), np.empty_like(out))[1]
 
-    count = bisect.bisect_left(range(len(words)), event + 1, key=made)
+    count = bisect.bisect_left(range(len(words)), event + 1, key=decoded)
     return f"byte {at + (count - 1) * size}"

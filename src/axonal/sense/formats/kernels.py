@@ -1,8 +1,8 @@
-"""Decoders: from the words of a file to events.
+"""Decoders of the words of a file into events.
 
-Each is `decode(words, state, out) -> (used, made)`: it writes events into `out` until that is
-full or the words end, and says how many words it used. What it has to remember from one call to
-the next is in `state`, int64.
+Each is `decode(words, state, out) -> (used, count)`: it writes events into `out` until that is
+full or the words end, and returns how many words it used and how many events it wrote. Its memory
+from one call to the next is `state`, int64.
 """
 
 import numba
@@ -22,26 +22,26 @@ def evt2(words, state, out):
 
     state: the upper bits of time (-1 before the first), how often they wrapped.
     """
-    (high, wraps), made, used = state, 0, len(words)
+    (high, wraps), count, used = state, 0, len(words)
     for i in range(len(words)):
         word = words[i]
         kind = word >> 28
         if kind < 2:
-            if made == len(out):
+            if count == len(out):
                 used = i
                 break
             low = np.int64((word >> 22) & 63)
-            out[made].t = (wraps * HIGH2 + high) * 64 + low if high >= 0 else NO_TIME
-            out[made].x = (word >> 11) & 2047
-            out[made].y = word & 2047
-            out[made].p = kind
-            made += 1
+            out[count].t = (wraps * HIGH2 + high) * 64 + low if high >= 0 else NO_TIME
+            out[count].x = (word >> 11) & 2047
+            out[count].y = word & 2047
+            out[count].p = kind
+            count += 1
         elif kind == 8:
             now = np.int64(word & (HIGH2 - 1))
             wraps += high - now > HIGH2 // 2
             high = now
     state[:] = high, wraps
-    return used, made
+    return used, count
 
 
 @_compiled
@@ -55,27 +55,27 @@ def evt3(words, state, out):
 
     state: the upper bits of time (-1 before the first), wraps, the lower bits, y, x, polarity.
     """
-    (high, wraps, low, y, x, p), made, used, room = state, 0, len(words), len(out) - VECTOR
+    (high, wraps, low, y, x, p), count, used, room = state, 0, len(words), len(out) - VECTOR
     t = ((wraps * HIGH3 + high) << 12) + low if high >= 0 else NO_TIME
     for i in range(len(words)):
         word = np.int64(words[i])
         kind, value = word >> 12, word & 4095
-        if made > room:
+        if count > room:
             used = i
             break
         # Written for any word, and overwritten unless it was an event: rows and columns alternate
         # at random, and a branch that can't be foretold costs more than what it saves.
         y = value & 2047 if kind == 0 else y
-        out[made].t, out[made].x, out[made].y, out[made].p = t, value & 2047, y, value >> 11
-        made += kind == 2
+        out[count].t, out[count].x, out[count].y, out[count].p = t, value & 2047, y, value >> 11
+        count += kind == 2
         if kind < 3:
             continue
         if kind == 4 or kind == 5:
             bits, at = value if kind == 4 else value & 255, x
             x = min(x + (VECTOR if kind == 4 else 8), 1 << 15)
             while bits:
-                out[made].t, out[made].x, out[made].y, out[made].p = t, at, y, p
-                made += bits & 1
+                out[count].t, out[count].x, out[count].y, out[count].p = t, at, y, p
+                count += bits & 1
                 bits >>= 1
                 at += 1
         elif kind == 3:
@@ -88,7 +88,7 @@ def evt3(words, state, out):
             high, low = value, 0
             t = (wraps * HIGH3 + high) << 12
     state[:] = high, wraps, low, y, x, p
-    return used, made
+    return used, count
 
 
 @_compiled
@@ -99,31 +99,31 @@ def atis(rows, state, out):
 
     state: the time that went by.
     """
-    passed, made = state[0], 0
+    passed, count = state[0], 0
     for i in range(len(rows)):
         if rows[i, 1] == 240:
             passed += 1 << 13
             continue
         upper = np.int64(rows[i, 2])
         t = (upper & 127) << 16 | np.int64(rows[i, 3]) << 8 | np.int64(rows[i, 4])
-        out[made].t = passed + t
-        out[made].x = rows[i, 0]
-        out[made].y = rows[i, 1]
-        out[made].p = upper >> 7
-        made += 1
+        out[count].t = passed + t
+        out[count].x = rows[i, 0]
+        out[count].y = rows[i, 1]
+        out[count].p = upper >> 7
+        count += 1
     state[0] = passed
-    return len(rows), made
+    return len(rows), count
 
 
 @_compiled
 def pairs(rows, state, out):
-    """An address and a time of 32 bits that wraps: rows [N, 2]. DAT and AEDAT 2, see `words`.
+    """An address and a time of 32 bits that wraps: rows [N, 2]. DAT and AEDAT 2, see `camera_raw`.
 
     state: wraps, the time before, the column of the time, bits of what is no event; then of x, y
     and the polarity each where it begins in the address, how many bits it has, and the last one
     if they are counted from the other side, else -1.
     """
-    wraps, before, column, skip, made = state[0], state[1], state[2], state[3], 0
+    wraps, before, column, skip, count = state[0], state[1], state[2], state[3], 0
     place = np.zeros(3, np.int64)
     for i in range(len(rows)):
         now, address = np.int64(rows[i, column]), np.int64(rows[i, 1 - column])
@@ -136,11 +136,11 @@ def pairs(rows, state, out):
             value = address >> begin & ((1 << bits) - 1)
             # From the other side; what is below 0 becomes, in 16 bits, outside of any camera.
             place[k] = value if last < 0 else last - value
-        out[made].t = (wraps << 32) + now
-        out[made].x, out[made].y, out[made].p = place[0], place[1], place[2]
-        made += 1
+        out[count].t = (wraps << 32) + now
+        out[count].x, out[count].y, out[count].p = place[0], place[1], place[2]
+        count += 1
     state[0], state[1] = wraps, before
-    return len(rows), made
+    return len(rows), count
 
 
 @_compiled
@@ -153,9 +153,9 @@ def event_stream(raw, state, out):
 
     state: the time, bits, the last row.
     """
-    (t, bits, last), at, made = state, 0, 0
+    (t, bits, last), at, count = state, 0, 0
     full = 255 >> bits
-    while at < len(raw) and made < len(out):
+    while at < len(raw) and count < len(out):
         first = np.int64(raw[at])
         flags, step = first & ((1 << bits) - 1), first >> bits
         if step == full:
@@ -166,11 +166,11 @@ def event_stream(raw, state, out):
             break
         t += step
         if bits == 1 or not flags & 1:
-            out[made].t = t
-            out[made].x = np.int64(raw[at + 1]) | np.int64(raw[at + 2]) << 8
-            out[made].y = last - (np.int64(raw[at + 3]) | np.int64(raw[at + 4]) << 8)
-            out[made].p = flags >> (bits - 1)
-            made += 1
+            out[count].t = t
+            out[count].x = np.int64(raw[at + 1]) | np.int64(raw[at + 2]) << 8
+            out[count].y = last - (np.int64(raw[at + 3]) | np.int64(raw[at + 4]) << 8)
+            out[count].p = flags >> (bits - 1)
+            count += 1
         at += 5
     state[0] = t
-    return at, made
+    return at, count

@@ -1,4 +1,4 @@
-"""A file as a source of packets: what is asked of it, what its reader finds, what is damaged."""
+"""A file as a source of packets: its options, its blocks of rows, and its damage."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Config):
-    """How to read a file.
+    """Options of reading a file.
 
     Attributes:
         strict: refuse what is damaged: an end within a record, an event outside of the camera,
@@ -59,12 +59,12 @@ class Options(Config):
 
 
 class File:
-    """A source (see `stream.Source`) that reads a file; made by `open_file`.
+    """A source (see `stream.Source`) that reads a file, as `open_file` returns it.
 
     Args:
         path: of the file.
         read: begins to read it, as `formats.Format.read` does.
-        options: how.
+        options: of reading.
 
     Attributes:
         dropped: rows that could not be read, so far; an end within a record counts as one.
@@ -86,7 +86,7 @@ class File:
         self.seek(0)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The packets from `position` on, each of at most `options.packet` rows.
+        """Iterate over packets from `position` on, each of at most `options.packet` rows.
 
         Raises:
             FileError: the file is damaged; names the byte or the row.
@@ -113,32 +113,35 @@ class File:
 
     def _packets(self) -> Generator[np.ndarray]:
         skip, last = self.position, -FAR
-        with told(self.path):
-            found = self._read(self._damage)
-            next(found)
-            for block, where in found:
-                rows, last = self._sifted(block, last, where)
+        with file_errors(self.path):
+            blocks = self._read(self._damage)
+            next(blocks)
+            for block, where in blocks:
+                rows, last = self._valid(block, last, where)
                 begin = min(skip, len(rows))
                 skip -= begin
                 for at in range(begin, len(rows), self.options.packet):
                     packet = rows[at : at + self.options.packet]
                     self.position += len(packet)
-                    # A few rows must not keep a large block of memory alive.
+                    # A few rows must not hold a large block of memory.
                     full = 2 * len(packet) > self.options.packet
                     yield packet if full else packet.copy()
         if skip:
             raise InputError(f"{self.path} has {skip} rows less than position {self.position}")
 
-    def _sifted(self, block: np.ndarray, last: int, where: Callable[[int], str]):
+    def _valid(self, block: np.ndarray, last: int, where: Callable[[int], str]):
         """The rows that can be used, and the time of the last one."""
-        kept, latest, held, fault = _sift(block, last, self.width, self.height, self.options.strict)
+        count, latest, held, fault = _sift(
+            block, last, self.width, self.height, self.options.strict
+        )
         if fault >= 0:
             self._damage(1, f"{where(fault)}: {self._reason(block[fault], latest)}")
-        self.dropped += len(block) - kept
+        self.dropped += len(block) - count
         self.held += held
-        return block[:kept], latest
+        return block[:count], latest
 
     def _reason(self, row: np.void, before: int) -> str:
+        """The fault of a row that follows one at `before`."""
         if row["t"] == NO_TIME:
             return "no time"
         if row["t"] < before:
@@ -148,14 +151,15 @@ class File:
         return "a value that is no finite number"
 
     def _damage(self, lost: int, reason: str) -> None:
+        """Count rows that are lost, or raise the reason if the file is read strictly."""
         if self.options.strict:
             raise FileError(f"{self.path}, {reason}; pass strict=False to read what can be read")
         self.dropped += lost
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Names the file in errors; whatever is said of damage becomes a FileError."""
+def file_errors(path: Path) -> Iterator[None]:
+    """Name the file in errors; those of a reader's libraries become a FileError."""
     try:
         yield
     except InputError as error:
@@ -163,16 +167,18 @@ def told(path: Path) -> Iterator[None]:
     except AxonalError:
         raise
     except Exception as error:  # zip, zlib, HDF5, wave, ...: any of two dozen types
-        said = error or type(error).__name__
-        raise FileError(f"can't read {path}: {said}; is it whole, and of this format?") from error
+        reason = error or type(error).__name__
+        raise FileError(
+            f"can't read {path}: {reason}; is it complete, and of this format?"
+        ) from error
 
 
 def _sift(block: np.ndarray, last: int, width: int, height: int, strict: bool):
-    """Keeps, in place, what is ordered and inside.
+    """Move rows that are ordered and inside to the front of the block.
 
     Returns:
-        How many rows are kept, the time of the last one, how many were held, and the first row
-        that `strict` refuses, else -1.
+        How many these are, the time of the last one, how many were held, and the first row that
+        `strict` refuses, else -1.
     """
     if block.dtype == EVENT:
         return _sift_events(block, last, width, height, strict)
@@ -192,23 +198,23 @@ def _sift(block: np.ndarray, last: int, width: int, height: int, strict: bool):
 
 @numba.njit(cache=True, nogil=True)
 def _sift_events(block, last, width, height, strict):
-    kept = held = 0
+    count = held = 0
     for i in range(len(block)):
         t, x, y = block[i].t, block[i].x, block[i].y
         outside = x >= width or y >= height or t == NO_TIME
         if strict:
             if outside or t < last:
-                return kept, last, held, i
+                return count, last, held, i
         elif outside:
             continue
-        elif t < last or kept < i:
+        elif t < last or count < i:
             held += t < last
             t = max(t, last)
             p = block[i].p
-            block[kept].t, block[kept].x, block[kept].y, block[kept].p = t, x, y, p
+            block[count].t, block[count].x, block[count].y, block[count].p = t, x, y, p
         last = t
-        kept += 1
-    return kept, last, held, -1
+        count += 1
+    return count, last, held, -1
 
 
 def microseconds(values: np.ndarray, unit: str | None) -> np.ndarray:
@@ -217,11 +223,11 @@ def microseconds(values: np.ndarray, unit: str | None) -> np.ndarray:
     Raises:
         InputError: values that are not whole, of no known unit.
     """
-    whole = values.dtype.kind in "iu"
-    if unit is None and not whole:
+    integer = values.dtype.kind in "iu"
+    if unit is None and not integer:
         raise InputError("the unit of times isn't stated; pass unit='s', 'ms', 'us' or 'ns'")
     with np.errstate(over="ignore"):
-        scaled = values if whole and UNITS[unit or "us"] == 1 else values * UNITS[unit or "us"]
+        scaled = values if integer and UNITS[unit or "us"] == 1 else values * UNITS[unit or "us"]
     near = (scaled > -FAR) & (scaled < FAR)
     t = np.full(len(values), NO_TIME)
     t[near] = scaled[near] if scaled.dtype.kind in "iu" else np.rint(scaled[near])

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import sampled
+from ..stream import samples
 from .reading import Damage, Options
-from .tables import numbered
+from .tables import row_name
 
 CHANNELS, VALUES = 1024, 1 << 20  # of sound, of a record
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def _packet(first: int, rate: float, values: np.ndarray) -> np.ndarray:
-    """Rows at so many a second, of which the first is number `first`; values [N, C]."""
-    return sampled(np.arange(first, first + len(values)) * 1e6 / rate, values)
+    """A packet of rows at `rate` a second, of which the first is number `first`; values [N, C]."""
+    return samples(np.arange(first, first + len(values)) * 1e6 / rate, values)
 
 
 def wav(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
@@ -33,14 +33,14 @@ def wav(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
         yield None, channels
         step, at = max(1, options.packet // channels), 0
         while raw := file.readframes(step):
-            whole = len(raw) // (channels * width)
-            raw = np.frombuffer(raw, np.uint8, whole * channels * width).reshape(-1, width)
+            rows = len(raw) // (channels * width)
+            raw = np.frombuffer(raw, np.uint8, rows * channels * width).reshape(-1, width)
             # Into the upper bytes of 32 bits; those of 8 bits count from 128.
             wide = np.zeros((len(raw), 4), np.uint8)
             wide[:, 4 - width :] = raw ^ 128 if width == 1 else raw
             values = wide.view("<i4").reshape(-1, channels) / 2**31
-            yield _packet(at, rate, values), numbered(at)
-            at += whole
+            yield _packet(at, rate, values), row_name(at)
+            at += rows
         if at < file.getnframes():
             damage(file.getnframes() - at, f"frame {at}: the end, of {file.getnframes()} announced")
 
@@ -65,7 +65,7 @@ def idx(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
             count = min(step, rows - at)
             raw = file.read(count * record.itemsize)
             values = np.frombuffer(raw, record, len(raw) // record.itemsize)
-            yield _packet(at, options.rate, values), numbered(at)
+            yield _packet(at, options.rate, values), row_name(at)
             if len(values) < count:
                 damage(rows - at - len(values), f"row {at + len(values)}: the end, of {rows} rows")
                 return
@@ -81,6 +81,7 @@ def idx_shape(head: bytes) -> tuple[int, ...] | None:
 
 
 def _plain(head: bytes) -> bytes:
+    """The first bytes of a file, unpacked if it is packed by gzip."""
     if head[:2] != b"\x1f\x8b":
         return head
     try:

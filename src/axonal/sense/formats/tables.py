@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...core.extras import require
-from ..stream import sampled
+from ...core.hdf5 import dataset
+from ..stream import samples
 from .reading import Damage, Options, events_of, microseconds
 
 SPELLED = {
@@ -26,11 +27,6 @@ SPELLED = {
     "height": ("height",),
 }
 ROW = 1 << 23  # bytes of a row, and rows of a batch, at most
-CHUNK = 1 << 26  # bytes that a chunk of HDF5, which is unpacked whole, may have
-RATIO = 1100  # times smaller: what the strongest compression makes of numbers
-# Filters of HDF5 that are part of it, and those that hdf5plugin brings: Blosc, Blosc 2, LZ4, bit
-# shuffle, Zstandard.
-OWN, PLUGGED = (1, 2, 3, 32000), (32001, 32026, 32004, 32008, 32015)
 SILENCE = 30.0  # seconds
 DSEC, MVSEC = (640, 480), (346, 260)
 
@@ -38,7 +34,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 def field_of(name: str) -> str | None:
-    """Which field a column of that name is."""
+    """The field of a column of that name."""
     return next((field for field, names in SPELLED.items() if name.lower() in names), None)
 
 
@@ -48,32 +44,32 @@ def rows_of(columns: Columns, unit: str | None) -> np.ndarray:
     Raises:
         ValueError: they are neither t, x, y, p nor t, value.
     """
-    found = {field: column for name, column in columns.items() if (field := field_of(name))}
-    if not {"t", "x", "y", "p"} <= set(found) and not {"t", "value"} <= set(found):
+    fields = {field: column for name, column in columns.items() if (field := field_of(name))}
+    if not {"t", "x", "y", "p"} <= set(fields) and not {"t", "value"} <= set(fields):
         raise ValueError(f"it has {', '.join(columns)}, but not t, x, y, p, or t, value")
-    t = microseconds(found["t"], unit)
-    if "value" not in found:
-        return events_of(t, found["x"], found["y"], found["p"])
-    return sampled(t, found["value"].reshape(len(t), -1))
+    t = microseconds(fields["t"], unit)
+    if "value" not in fields:
+        return events_of(t, fields["x"], fields["y"], fields["p"])
+    return samples(t, fields["value"].reshape(len(t), -1))
 
 
-def numbered(first: int) -> Callable[[int], str]:
-    """Names a row of a block that begins at row `first`."""
+def row_name(first: int) -> Callable[[int], str]:
+    """A function that names a row of a block that begins at row `first`."""
     return lambda index: f"row {first + index}"
 
 
 def _tables(rows: int, row: int, read: Callable[[int, int], Columns], options: Options, unit=None):
-    """The blocks of a table of `rows` of so many bytes, of which `read(begin, end)` takes some."""
+    """The blocks of a table of `rows` of `row` bytes, of which `read(begin, end)` reads some."""
     if row > ROW:
         raise ValueError(f"a row has {row} bytes")
     step = max(1, min(options.packet, ROW // row))
     for at in range(0, rows, step):
         columns = read(at, min(at + step, rows))
-        yield rows_of(columns, unit or options.unit), numbered(at)
+        yield rows_of(columns, unit or options.unit), row_name(at)
 
 
 class _Member:
-    """A member of an npz, read from its beginning on."""
+    """A member of an npz, read in order."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str, stack: ExitStack):
         self.name, self.file = name.removesuffix(".npy"), stack.enter_context(archive.open(name))
@@ -88,11 +84,12 @@ class _Member:
     def read(self, rows: int) -> Columns:
         if len(raw := self.file.read(rows * self.row)) < rows * self.row:
             raise ValueError(f"{self.name} ends before its {self.shape[0]} rows do")
-        found = np.frombuffer(raw, self.dtype).reshape(rows, *self.shape[1:])
-        return {n: found[n] for n in self.dtype.names} if self.dtype.names else {self.name: found}
+        array = np.frombuffer(raw, self.dtype).reshape(rows, *self.shape[1:])
+        return {n: array[n] for n in self.dtype.names} if self.dtype.names else {self.name: array}
 
 
 def _members(path: Path, stack: ExitStack) -> dict[str, _Member]:
+    """The members of an npz that are fields, by field."""
     archive = stack.enter_context(zipfile.ZipFile(path))
     names = {name.removesuffix(".npy"): name for name in archive.namelist()}
     chosen = [name for name in names if field_of(name) or name in ("events", "arr_0")]
@@ -104,20 +101,21 @@ def npz(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
     `height`; or of t and value [N, C]. Whole times are microseconds. Nothing is unpickled.
     """
     with ExitStack() as stack:
-        found = _members(path, stack)
-        sides = [found.pop(side) for side in ("width", "height") if side in found]
+        members = _members(path, stack)
+        sides = [members.pop(side) for side in ("width", "height") if side in members]
         size = [int(side.read(1)[side.name][0]) for side in sides]
-        value = found.get("value")
+        value = members.get("value")
         channels = value.row // value.dtype.itemsize if value else 0
         yield tuple(size) if len(size) == 2 else None, channels
-        lengths = {column.shape[:1] for column in found.values()}
+        lengths = {column.shape[:1] for column in members.values()}
         if len(lengths) != 1 or () in lengths:
             raise ValueError("its columns differ in length, or there are none")
 
         def read(begin: int, end: int) -> Columns:
-            return {n: c for column in found.values() for n, c in column.read(end - begin).items()}
+            parts = (member.read(end - begin) for member in members.values())
+            return {name: column for part in parts for name, column in part.items()}
 
-        row = sum(column.row for column in found.values())
+        row = sum(member.row for member in members.values())
         yield from _tables(lengths.pop()[0], row, read, options)
 
 
@@ -130,7 +128,7 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
     with h5py.File(path, "r") as file:
         if "davis" in file:
             yield MVSEC, 0
-            data = _dataset(h5py, file, "davis/left/events", 2)
+            data = dataset(file, "davis/left/events", 2)
             names = ("x", "y", "t", "p")
             if data.shape[1] != len(names):
                 raise ValueError(f"davis/left/events has {data.shape[1]} columns, not x, y, t, p")
@@ -141,8 +139,8 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
             yield from _tables(len(data), data.dtype.itemsize * 4, read, options, "s")
             return
         yield DSEC, 0
-        columns = {name: _dataset(h5py, file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
-        offset = _dataset(h5py, file, "t_offset", 0)[()] if "t_offset" in file else 0
+        columns = {name: dataset(file, f"events/{name}", 1) for name in ("t", "x", "y", "p")}
+        offset = dataset(file, "t_offset", 0)[()] if "t_offset" in file else 0
         if len(lengths := {len(column) for column in columns.values()}) > 1:
             raise ValueError("its columns differ in length")
 
@@ -153,39 +151,11 @@ def hdf5(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[
         yield from _tables(lengths.pop(), 32, sliced, options, "us")
 
 
-def _dataset(h5py: Any, file: Any, name: str, axes: int) -> Any:
-    """A data set of numbers that lies in this file and can be read in bounded memory.
-
-    HDF5 can point into other files, load plugins, and declare terabytes in a few bytes.
-    """
-    for depth in range(1, name.count("/") + 2):
-        part = "/".join(name.split("/")[:depth])
-        if not isinstance(file.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"it has no {part} of its own")
-    data = file[name]
-    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or data.ndim != axes:
-        raise ValueError(f"{name} is no table of numbers with {axes} axes")
-    made = data.id.get_create_plist()
-    if data.is_virtual or made.get_external_count():
-        raise ValueError(f"{name} keeps its data in other files")
-    used = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
-    if unknown := set(used) - {*OWN, *PLUGGED}:
-        raise ValueError(f"{name} is packed by a filter that isn't read: {min(unknown)}")
-    if not set(used) <= set(OWN):
-        require("hdf5plugin", "events")
-    chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
-    declared = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
-    held = min(data.id.get_storage_size(), Path(file.filename).stat().st_size)
-    if chunk > CHUNK or declared > (RATIO if used else 1) * held + chunk:
-        raise ValueError(f"{name} declares {declared} bytes in chunks of {chunk}, and holds {held}")
-    return data
-
-
 def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """AEDAT 4's first stream of events, through dv-processing.
 
     That loops without end in some damaged files, so it works in a process of its own, which is
-    ended when it has said nothing for SILENCE seconds.
+    ended when it has written nothing for SILENCE seconds.
     """
     require("dv_processing", "events")
     if path.suffix != ".aedat4":
@@ -198,13 +168,13 @@ def aedat4(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
             if not 0 <= (rows := int(count[0])) <= ROW:
                 raise ValueError(f"a batch of {rows} events")
             t, x, y, p = read(4 * rows).reshape(4, rows)
-            yield events_of(t, x, y, p), numbered(row)
+            yield events_of(t, x, y, p), row_name(row)
             row += rows
 
 
 @contextmanager
 def _aedat4_process(path: Path) -> Iterator[Callable[..., np.ndarray]]:
-    """A function that reads so many numbers of what dv-processing says."""
+    """A function that reads so many numbers from a process of dv-processing."""
     script = Path(__file__).with_name("aedat4_process.py")
     command = [sys.executable, "-P", str(script), str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -216,7 +186,7 @@ def _aedat4_process(path: Path) -> Iterator[Callable[..., np.ndarray]]:
         while len(raw) < 8 * numbers:
             if not select.select([pipe], [], [], SILENCE)[0]:
                 raise ValueError(f"dv-processing said nothing for {SILENCE} s: it is damaged")
-            if not (part := os.read(pipe, min(8 * numbers - len(raw), CHUNK))):
+            if not (part := os.read(pipe, min(8 * numbers - len(raw), 1 << 26))):
                 if last and not raw and process.wait() == 0:
                     break
                 raise ValueError("dv-processing can't read it: it is damaged")

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import sampled
+from ..stream import samples
 from .reading import FAR, UNITS, Damage, Options, events_of
 from .tables import field_of
 
@@ -25,8 +25,10 @@ Line = tuple[int, list[str]]  # its number, from 1 on, and its cells
 
 @dataclass(frozen=True)
 class _Plan:
-    """How many cells a line has, which is the time, its unit (None: a date), which are read, and
-    whether these are x, y, p."""
+    """The layout of a table: cells of a line, the one of time, and those that are read.
+
+    `unit` is of the time, None for a date; `events` says whether x, y, p are read.
+    """
 
     cells: int
     time: int
@@ -35,7 +37,7 @@ class _Plan:
     events: bool
 
     def row(self, cells: list[str]) -> tuple[int, list[float]]:
-        """The time in microseconds, and the numbers.
+        """Parse a row: the time in microseconds, and the numbers.
 
         Raises:
             ValueError: the line is no such row.
@@ -59,7 +61,7 @@ def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _lines(file)
         top = list(itertools.islice(lines, 2))
-        plan = _planned(top[0][1], top[-1][1], options.unit)
+        plan = _plan(top[0][1], top[-1][1], options.unit)
         width = len(plan.chosen)
         yield None, 0 if plan.events else width
         lines = itertools.chain(top[1:], lines)
@@ -76,12 +78,12 @@ def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
                 times.append(t)
                 rows.append(values)
             t, values = np.array(times, np.int64), np.array(rows).reshape(-1, width)
-            found = events_of(t, *values.T) if plan.events else sampled(t, values)
-            yield found, numbers.__getitem__
+            packet = events_of(t, *values.T) if plan.events else samples(t, values)
+            yield packet, numbers.__getitem__
 
 
-def _planned(head: list[str], first: list[str], unit: str | None) -> _Plan:
-    """What the header and the first row below it say; `unit` is what the caller says of times."""
+def _plan(head: list[str], first: list[str], unit: str | None) -> _Plan:
+    """The layout by the header and the first row below it; `unit` is the caller's of times."""
     names = [re.fullmatch(HEADER, name.lower()) for name in head]
     fields = {field_of(name[1]): i for i, name in enumerate(names) if name}
     if "t" not in fields or len(head) != len(first):
@@ -100,7 +102,7 @@ def _planned(head: list[str], first: list[str], unit: str | None) -> _Plan:
 
 
 def _lines(file: IO[str]) -> Iterator[Line]:
-    """The lines that are not empty; their cells are parted by what parts the first of them."""
+    """Iterate over lines that are not empty; the first one decides what parts their cells."""
     delimiter = ""
     for number in itertools.count(1):
         if not (line := file.readline(LINE)):
@@ -113,6 +115,7 @@ def _lines(file: IO[str]) -> Iterator[Line]:
 
 
 def _date(text: str) -> int:
+    """Parse a date, in microseconds since 1970."""
     date = datetime.fromisoformat(text.strip())
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return (date - EPOCH) // timedelta(microseconds=1)

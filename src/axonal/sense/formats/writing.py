@@ -1,4 +1,4 @@
-"""Writers, which take packets as they come and keep memory bounded."""
+"""Writers of packets as they come, in bounded memory."""
 
 import tempfile
 import zipfile
@@ -33,11 +33,12 @@ def save(path: str | Path, packets: Iterable[np.ndarray], width: int, height: in
     path = Path(path)
     if path.suffix not in WRITERS:
         raise InputError(f"save: {path.name} ends with none of {', '.join(WRITERS)}")
-    checked = _checked(packets, width, height)
-    return files.write(path, lambda partial: WRITERS[path.suffix](partial, checked, width, height))
+    valid = _check(packets, width, height)
+    return files.write(path, lambda partial: WRITERS[path.suffix](partial, valid, width, height))
 
 
-def _checked(packets: Iterable[np.ndarray], width: int, height: int) -> Iterator[np.ndarray]:
+def _check(packets: Iterable[np.ndarray], width: int, height: int) -> Iterator[np.ndarray]:
+    """Iterate over packets that are not empty; raise where one would not read back."""
     last, row, dtype = np.iinfo(np.int64).min, 0, None
     for packet in packets:
         if (dtype := dtype or packet.dtype) != packet.dtype:

@@ -1,7 +1,7 @@
-"""Sources: where packets come from, by address or by class.
+"""Sources of packets, by address or by class.
 
 `open_source` opens what an address names. `Buffered` puts a bounded queue behind a source, `Replay`
-gives it its pace, `Encoded` turns its samples into events.
+sets its pace, `Encoded` turns its samples into events.
 """
 
 import re
@@ -12,18 +12,14 @@ from urllib.parse import urlsplit
 
 from ...core.errors import InputError
 from ..formats import open_file
-from ..settings import made
+from ..settings import build
 from ..stream import Source
+from .buffer import Buffered, Replay
+from .encoders import ENCODERS, Cochlea, Encoded, Population, SendOnDelta
 from .network import Live, Mqtt, Stdin, Tcp, Udp
-from .queue import Buffered
 from .radar import Radar
-from .replay import Replay
-from .scalar import Encoded, Population, SendOnDelta
-from .sound import Cochlea
 from .video import Pixels, Simulator, Video
 from .wire import encode, send
-
-ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}
 
 
 def open_source(
@@ -34,7 +30,7 @@ def open_source(
     encoder: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Source:
-    """The source at an address.
+    """Open the source at an address.
 
     A path of a recording, "-" for standard input, udp://HOST:PORT, tcp://HOST:PORT (both listen),
     mqtt://HOST[:PORT]/TOPIC, video:PATH (a file, a folder of pictures or a .npy), camera:NUMBER or
@@ -54,19 +50,19 @@ def open_source(
     """
     scheme, _, rest = url.partition(":")
     if url == "-":
-        make, found = Stdin, {}
+        opener, arguments = Stdin, {}
     elif Path(url).exists() or not re.fullmatch("[a-z][a-z0-9]+:.*", url):
-        scheme, make, found = "path", open_file, {"path": url}
+        scheme, opener, arguments = "path", open_file, {"path": url}
     elif scheme in SCHEMES:
-        make, read = SCHEMES[scheme]
+        opener, parse = SCHEMES[scheme]
         try:
-            found = read(rest)
+            arguments = parse(rest)
         except ValueError as error:
             raise InputError(f"{url}: {error}; write it as `open_source` says") from error
     else:
         raise InputError(f"{url}: no such source; there are a path, - and {', '.join(SCHEMES)}")
-    coder = None if encoder is None else made("encoder", ENCODERS, encoder)
-    source = made("source", {scheme: make}, {"kind": scheme, **found, **options})
+    coder = None if encoder is None else build("encoder", ENCODERS, encoder)
+    source = build("source", {scheme: opener}, {"kind": scheme, **arguments, **options})
     if isinstance(source, Live) or scheme == "camera":
         source = Buffered(source, buffer, "wait" if url == "-" else "drop")
     if speed is not None:
@@ -75,13 +71,14 @@ def open_source(
 
 
 def _address(rest: str, port: int = 0) -> dict[str, Any]:
+    """Host and port of //HOST:PORT."""
     parts = urlsplit(rest)
     if not parts.hostname:
         raise ValueError("it names no host")
     return {"host": parts.hostname, "port": parts.port or port}
 
 
-# What opens a scheme, and its arguments by what follows the colon; "#" is a wildcard of MQTT.
+# The class of a scheme, and its arguments from what follows the colon; "#" is MQTT's wildcard.
 SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] = {
     "udp": (Udp, _address),
     "tcp": (Tcp, _address),

@@ -21,10 +21,10 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.extras import require
-from ..stream import EVENT, samples
+from ..stream import EVENT, sample_type
 from .wire import FARTHEST, LARGEST, MAGIC, decode, length
 
-POLL_S = 0.1  # `close` is heard this soon
+POLL_S = 0.1  # `close` ends a source this soon
 CHUNK = 1 << 16  # bytes read at once
 RECEIVED = 1 << 23  # bytes of datagrams that the system may hold meanwhile
 BATCH = 256  # datagrams joined to one packet, if they are there
@@ -35,7 +35,7 @@ LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 
 class Live(ABC):
-    """What sources share that wait for a peer.
+    """Base of sources that wait for a peer.
 
     One sender at a time: a new session takes over, and its clock, if it was set back, is shifted
     to go on after the last row; an older session, duplicates and late frames are ignored (what
@@ -70,64 +70,64 @@ class Live(ABC):
                 f"{type(self).__name__}: {width} x {height}, {channels} channels; give width and "
                 "height up to 65535 for events, or 1 to 255 channels for samples"
             )
-        self._dtype = samples(channels) if channels else EVENT
+        self._dtype = sample_type(channels) if channels else EVENT
         self._channels, self._clock = channels, clock
         self.dropped = self.refused = self.position = 0
         self.status = "waiting"
         self._session: int | None = None
         self._past: deque[int] = deque(maxlen=16)
         self._joined, self._last, self._shift = False, -FARTHEST, 0
-        self._seen: tuple[int, int] | None = None  # the last row's t, and when it came by `clock`
+        self._latest: tuple[int, int] | None = None  # the last row's t, and `clock` when it came
         self._buffer = b""
         self._lock, self._closed = threading.Lock(), threading.Event()
 
     def seek(self, position: int) -> None:
-        """Counts what is missing from `position` on; before iterating."""
+        """Count what is missing from `position` on; before iterating."""
         self.position, self._joined = position, True
 
     def since(self, t_us: int) -> None:
-        """The stream goes on after t_us: a clock that was set back meanwhile is shifted."""
+        """Go on after t_us: a clock that was set back meanwhile is shifted."""
         self._last = t_us
 
     @property
     def now(self) -> int | None:
-        """How late it is in the stream, in microseconds, less LAG_US; None before it began."""
-        if self._seen is None:
+        """The time in the stream, in microseconds, less LAG_US; None before it began."""
+        if self._latest is None:
             return None
-        return self._seen[0] + (self._clock() - self._seen[1]) // 1000 - LAG_US
+        return self._latest[0] + (self._clock() - self._latest[1]) // 1000 - LAG_US
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Packets as they come; an empty one when nothing did for POLL_S."""
+        """Yield packets as they come, and an empty one when nothing did for POLL_S."""
         while True:
             with self._lock:
                 packets = None if self._closed.is_set() else self._poll()
             if packets is None:
                 return
-            found = np.concatenate([np.empty(0, self._dtype), *packets])
-            yield found
-            if len(found):
-                self._seen = self._last, self._clock()
+            packet = np.concatenate([np.empty(0, self._dtype), *packets])
+            yield packet
+            if len(packet):
+                self._latest = self._last, self._clock()
 
     def close(self) -> None:
-        """Ends the iteration and lets the peer go, from any thread."""
+        """End the iteration and the connection, from any thread."""
         self._closed.set()
         with self._lock:
             self._release()
 
     @abstractmethod
     def _poll(self) -> list[np.ndarray] | None:
-        """What arrives within POLL_S; None at the end."""
+        """The packets that arrive within POLL_S; None at the end."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Lets the peer go."""
+        """End the connection."""
 
     def message(self, payload: bytes) -> np.ndarray:
         """The rows of a datagram or message, none if it is refused."""
         if self._channels and not payload.startswith(MAGIC):
             return self._lines(payload)
-        found = decode(payload)
-        return self._frame(*found) if found else self._refuse()
+        frame = decode(payload)
+        return self._frame(*frame) if frame else self._refuse()
 
     def feed(self, data: bytes, ended: bool = False) -> list[np.ndarray]:
         """The rows of a stream that goes on with `data`; after garbage, from the next frame."""
@@ -142,8 +142,8 @@ class Live(ABC):
             before = self.refused
             packets.append(self.message(data[start:end]))
             if self.refused > before and not text:
-                found = data.find(MAGIC, start + 1)
-                end = found if found > 0 else len(data)
+                next_frame = data.find(MAGIC, start + 1)
+                end = next_frame if next_frame > 0 else len(data)
             start = end
         self._buffer = data[start:]
         return packets
@@ -153,6 +153,7 @@ class Live(ABC):
         return np.empty(0, self._dtype)
 
     def _frame(self, session: int, total: int, packet: np.ndarray) -> np.ndarray:
+        """The rows of a frame, none if it is late or refused; counts what is missing before it."""
         t = int(packet["t"][0])
         known, shift = self.position if self._joined else total, self._shift
         if session in self._past or (session == self._session and total < known):
@@ -199,8 +200,10 @@ class Live(ABC):
         return t, values
 
 
-class Listening(Live):
-    """A socket of this `KIND` at `host`:`port`; port 0 takes a free one, told in `address`.
+class Listener(Live):
+    """Base of sources with a socket of this `KIND` at `host`:`port`.
+
+    Port 0 takes a free one, which is in `address`.
 
     Raises:
         InputError: as `Live`, or the address can't be had.
@@ -210,7 +213,7 @@ class Listening(Live):
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, **options):
         super().__init__(**options)
-        self._socket = _bound(host, port, self.KIND)
+        self._socket = _bind(host, port, self.KIND)
         self._socket.setblocking(False)
         self.address = self._socket.getsockname()[:2]
 
@@ -218,8 +221,8 @@ class Listening(Live):
         self._socket.close()
 
 
-class Udp(Listening):
-    """Datagrams from whoever sends some, see `Listening`."""
+class Udp(Listener):
+    """Datagrams from any sender, see `Listener`."""
 
     KIND = socket.SOCK_DGRAM
 
@@ -233,8 +236,8 @@ class Udp(Listening):
         return packets
 
 
-class Tcp(Listening):
-    """A stream from whoever connects, one peer at a time, see `Listening`.
+class Tcp(Listener):
+    """A stream from any peer, one at a time, see `Listener`.
 
     A peer that has died may not say so: the newest connection takes the place of the one before.
     """
@@ -272,7 +275,7 @@ class Tcp(Listening):
 
 
 class Stdin(Live):
-    """What is piped in, to its end; `file` is anything with a descriptor."""
+    """A pipe, to its end; `file` is anything with a descriptor, by default standard input."""
 
     def __init__(self, file=None, **options):
         super().__init__(**options)
@@ -289,7 +292,7 @@ class Stdin(Live):
         return self.feed(data, self._ended)
 
     def _release(self) -> None:
-        """Whose file it is closes it."""
+        """The owner of the file closes it."""
 
 
 class Mqtt(Live):
@@ -311,7 +314,7 @@ class Mqtt(Live):
         )
         self._client.connect_timeout = CONNECT_S
         self._client.on_connect, self._client.on_message = self._subscribe, self._receive
-        self._client.on_subscribe = self._subscribed
+        self._client.on_subscribe = self._confirm
         self._client.connect_async(host, port)
         self._topic, self._inbox = topic, []
         self._pause, self._due = BACKOFF_S[0], 0.0
@@ -341,7 +344,7 @@ class Mqtt(Live):
             return
         client.subscribe(self._topic, qos=1)
 
-    def _subscribed(self, *_) -> None:
+    def _confirm(self, *_) -> None:
         self.status, self._pause = "connected", BACKOFF_S[0]
 
     def _receive(self, client, userdata, message) -> None:
@@ -351,20 +354,20 @@ class Mqtt(Live):
         self._client.disconnect()
 
 
-def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bind(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     try:
         if not 0 <= port <= 65535:
             raise OSError("ports go from 0 to 65535")
         family, *_, address = socket.getaddrinfo(host, port, type=kind)[0]
         if kind == socket.SOCK_STREAM:
             return socket.create_server(address, family=family)
-        found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)  # or what is allowed
+        server = socket.socket(family, kind)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)  # or what is allowed
         try:
-            found.bind(address)
+            server.bind(address)
         except OSError:
-            found.close()
+            server.close()
             raise
-        return found
+        return server
     except OSError as error:
         raise InputError(f"can't listen on {host}:{port}: {error}; choose another") from error

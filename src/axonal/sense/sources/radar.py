@@ -5,17 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import sampled
+from ..stream import samples
 
 LIGHT = 299_792_458.0
 
 
 class Radar:
-    """Range profiles of a room in which now and then somebody walks. Invented, not recorded.
+    """Range profiles of a room in which now and then somebody walks. Synthetic, not recorded.
 
     Every frame is one chirp: an echo at range r beats with k = 2 r B / c cycles a chirp, in phase
     4 pi r / wavelength (Richards, Fundamentals of Radar Signal Processing, 2014); its amplitude
-    falls with r^2. Eight still reflectors and white noise come on top. A sample is the power, in
+    falls with r^2. Eight fixed reflectors and white noise come on top. A sample is the power, in
     dB, of the Hann-windowed spectrum in `bins` cells of c / (2 B). Whoever walks appears and
     vanishes anywhere, at up to 1.5 m/s, one at a time, for 3 to 8 s.
 
@@ -52,7 +52,7 @@ class Radar:
         self._noise, self._closed = noise, False
         rng = np.random.default_rng(seed)
         reach = bins * self._cell
-        self._still = np.array([rng.uniform(0.1, 0.9, 8) * reach, rng.uniform(0.2, 1.0, 8)])
+        self._fixed = np.array([rng.uniform(0.1, 0.9, 8) * reach, rng.uniform(0.2, 1.0, 8)])
         walks, t = [], rng.exponential(gap_s)
         while t < duration_s:
             stay, r = rng.uniform(3, 8), rng.uniform(0.2, 0.8) * reach
@@ -64,28 +64,29 @@ class Radar:
     def __iter__(self) -> Iterator[np.ndarray]:
         while self.position < self._frames and not self._closed:
             t = np.array([round(self.position / self._rate * 1e6)])
-            packet = sampled(t, self._profile(self.position)[None])
+            packet = samples(t, self._profile(self.position)[None])
             self.position += 1
             yield packet
 
     def seek(self, position: int) -> None:
-        """Goes on with that frame."""
+        """Go on with that frame."""
         self.position = position
 
     def close(self) -> None:
-        """Ends the iteration."""
+        """End the iteration."""
         self._closed = True
 
     def _profile(self, frame: int) -> np.ndarray:
+        """The power of a frame in dB, [bins]."""
         rng, t = np.random.default_rng([self._seed, frame]), frame / self._rate
         size = 2 * self.width
         first, end, r, speed = self._walks.T
         here = (first <= t) & (t < end)
         walking = np.abs(r + speed * (t - first))[here]
-        r = np.concatenate([self._still[0], walking])
-        size_of = np.concatenate([self._still[1], np.ones(len(walking))])
+        r = np.concatenate([self._fixed[0], walking])
+        amplitude = np.concatenate([self._fixed[1], np.ones(len(walking))])
         phase = 2 * np.pi * r[:, None] / self._cell * np.arange(size) / size
-        echo = np.cos(phase + 4 * np.pi * r[:, None] / self._wave) * size_of[:, None]
+        echo = np.cos(phase + 4 * np.pi * r[:, None] / self._wave) * amplitude[:, None]
         beat = (echo / np.maximum(r[:, None], 0.3) ** 2).sum(0) + rng.normal(0, self._noise, size)
         power = np.abs(np.fft.rfft(beat * np.hanning(size))[: self.width] / size) ** 2
         return 10 * np.log10(power + 1e-12)

@@ -1,4 +1,4 @@
-"""Frames into events: v2e's model of a camera's pixels, and videos and cameras through it."""
+"""Frames as events: v2e's model of a camera's pixels, and videos and cameras through it."""
 
 import math
 import threading
@@ -14,11 +14,11 @@ import numpy as np
 from ...core.config import Config
 from ...core.errors import FileError, InputError
 from ...core.extras import require
-from ..stream import EVENT, Remembering, events
+from ..stream import EVENT, Stateful, events
 
 LARGEST = 1 << 24  # pixels
 LATEST = 1 << 60  # microseconds
-LONGEST_S = 1.0  # that noise is made for at once: a longer pause has as much
+LONGEST_S = 1.0  # of noise at once: a longer pause has as much
 PAUSE_S = 1.0  # before a camera that is gone is tried again
 SLACK = np.float32(1e-4)  # of a threshold, so that rounding swallows no OFF that follows an ON
 LEVELS = np.arange(256, dtype=np.float32)
@@ -28,13 +28,13 @@ SHARE = (LEVELS + 20) / np.float32(275)  # of full light, never 0
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Config):
-    """How a camera's pixels are; v2e's defaults.
+    """The properties of a camera's pixels, by default v2e's.
 
     Attributes:
         threshold, mismatch: mean and standard deviation of the change of log intensity that is
             worth an event, drawn for each pixel and direction, at least 0.01.
         cutoff_hz: of a pixel in full light; it is slower in the dark. Infinite for no filter.
-        leak_hz: ON events a second of a still pixel.
+        leak_hz: ON events a second of a pixel at rest.
         shot_hz: noise events a second of a dark pixel; a quarter of that in full light.
         refractory_s: after an event, until the pixel's next one.
         seed: of thresholds and noise.
@@ -67,8 +67,8 @@ PRESETS = {
 }
 
 
-class Simulator(Remembering):
-    """Frames to events by v2e's model (Hu, Liu and Delbruck 2021, CVPR Workshops, 1312).
+class Simulator(Stateful):
+    """A camera by v2e's model (Hu, Liu and Delbruck 2021, CVPR Workshops, 1312): frames to events.
 
     The low-passed logarithm of the light (linear up to 20) is compared with what the pixel sent
     last; each threshold between them is an event, spread evenly since the frame before. Nothing is
@@ -76,7 +76,7 @@ class Simulator(Remembering):
 
     Args:
         width, height: of the frames.
-        pixels: how they are, as `Pixels` or as a mapping of its options, or one of `PRESETS`.
+        pixels: as `Pixels`, as a mapping of its options, or one of `PRESETS`.
 
     Attributes:
         labels: [E] bool of the last packet: False for shot noise, and where the light alone,
@@ -86,7 +86,7 @@ class Simulator(Remembering):
         InputError: more than 2^24 pixels or 65,535 in a row, or no such preset.
     """
 
-    KEPT = "_pixels", "_fired", "_clock"
+    STATE = "_pixels", "_fired", "_clock"
 
     def __init__(
         self, width: int, height: int, pixels: Pixels | Mapping[str, float] | str = "clean"
@@ -108,7 +108,7 @@ class Simulator(Remembering):
         self.labels = np.empty(0, bool)
 
     def events(self, frame: np.ndarray, t: int) -> np.ndarray:
-        """The events between the frame before and this one; none for the first.
+        """Return the events between the frame before and this one; none for the first.
 
         Args:
             frame: [height, width] uint8.
@@ -147,12 +147,12 @@ class Simulator(Remembering):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _compare(levels, logs, shares, speed, leak, pixels, steps):
-    """Moves light and leak on; how many thresholds each pixel is away, and all together."""
+    """Advance light and leak, and write to `steps` the thresholds each pixel is away; their sum."""
     on, off, light, sent, leaked = pixels
-    one, total = np.float32(1), 0
+    total = 0
     for i in range(len(levels)):
-        eps = min(shares[levels[i]] * speed, one)
-        light[i] = (one - eps) * light[i] + eps * logs[levels[i]]
+        eps = min(shares[levels[i]] * speed, np.float32(1))
+        light[i] = (np.float32(1) - eps) * light[i] + eps * logs[levels[i]]
         sent[i] -= leak * on[i]
         leaked[i] += leak * on[i]
         change = light[i] - sent[i]
@@ -165,19 +165,19 @@ def _compare(levels, logs, shares, speed, leak, pixels, steps):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _fire(levels, steps, draws, chance, times, pixels, fired, out):
-    """Writes time since the last frame, place, p and label of each event; how many there are."""
+    """Write time since the last frame, place, p and label of each event; their number."""
     on, off, light, sent, leaked = pixels
     late, place, ps, labels = out
     past, dt, refractory = times
     count = 0
     for i in range(len(steps)):
         n, p = abs(steps[i]), steps[i] > 0
-        seen = light[i] - sent[i] - leaked[i]
+        change = light[i] - sent[i] - leaked[i]
         for k in range(1, n + 1):
             after = int(dt * (k / n))
             if past + after - fired[i] > refractory:
                 late[count], place[count], ps[count] = after, i, p
-                labels[count] = not p or seen / on[i] + SLACK >= k
+                labels[count] = not p or change / on[i] + SLACK >= k
                 fired[i], leaked[i], count = past + after, 0, count + 1
                 sent[i] += on[i] if p else -off[i]
         if len(draws):
@@ -231,9 +231,9 @@ class Video:
         while not self._closed.is_set():
             for frame in self._shots():
                 late = self._clock() // 1000 if live else self.position * 1e6 / (self._fps or 30)
-                found, self.status = self.simulator.events(frame, round(late)), "open"
+                packet, self.status = self.simulator.events(frame, round(late)), "open"
                 self.position += 1
-                yield found
+                yield packet
                 if self._closed.is_set():
                     return
             if not live:
@@ -242,15 +242,15 @@ class Video:
             self._closed.wait(PAUSE_S)
 
     def seek(self, position: int) -> None:
-        """Goes on with that frame, from which the simulator begins, unless it is restored."""
+        """Go on with that frame, from which the simulator begins, unless it is restored."""
         self.position = position
 
     def close(self) -> None:
-        """Ends the iteration, from any thread."""
+        """End the iteration, from any thread."""
         self._closed.set()
 
     def _shots(self) -> Iterator[np.ndarray]:
-        """Grey frames from `position` on."""
+        """Read grey frames from `position` on."""
         path = Path(str(self._frames))
         if path.suffix == ".npy":
             yield from _stack(path)[self.position :]
@@ -276,6 +276,7 @@ class Video:
 
 
 def _stack(path: Path) -> np.ndarray:
+    """Map the frames [T, H, W] of a .npy."""
     try:
         stack = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Rows on a wire: a frame holds a few, and says how many its sender sent before.
+"""The wire format of rows, in frames that say how many rows their sender sent before.
 
 A frame is one datagram, one MQTT message, or a piece of a stream. All is little-endian:
 
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ...core.errors import InputError
-from ..stream import EVENT, channels_of, samples
+from ..stream import EVENT, channels_of, sample_type
 
 MAGIC = b"AX\x01"
 HEADER = struct.Struct("<3sBHHQq")
@@ -33,13 +33,14 @@ FARTHEST = 1 << 61  # of times and totals: sums stay in an int64
 
 
 def _row(channels: int) -> np.dtype:
+    """The type of a row on the wire."""
     return np.dtype([("dt", "<u4"), ("value", "<f4", (channels,))]) if channels else EVENT_ROW
 
 
 def encode(
     packet: np.ndarray, total: int = 0, session: int = 0, size: int = DATAGRAM
 ) -> list[bytes]:
-    """The frames of a packet, of at most `size` bytes or one row each.
+    """Encode a packet as frames of at most `size` bytes or one row each.
 
     Raises:
         InputError: more than 255 channels.
@@ -70,7 +71,7 @@ def send(
     session: int | None = None,
     size: int = DATAGRAM,
 ) -> int:
-    """Sends packets by UDP to (host, port); returns the total to go on with in this session."""
+    """Send packets by UDP to (host, port); returns the total to go on with in this session."""
     session = secrets.randbelow(1 << 16) if session is None else session
     family = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0][0]
     with socket.socket(family, socket.SOCK_DGRAM) as out:
@@ -82,7 +83,7 @@ def send(
 
 
 def length(data: bytes, start: int = 0) -> int:
-    """How many bytes the frame at `start` has; a header's, if that is not whole or damaged."""
+    """The bytes of the frame at `start`; a header's, if that is incomplete or damaged."""
     if len(data) - start < HEADER.size:
         return HEADER.size
     magic, channels, count, *_ = HEADER.unpack_from(data, start)
@@ -91,7 +92,7 @@ def length(data: bytes, start: int = 0) -> int:
 
 
 def decode(frame: bytes) -> tuple[int, int, np.ndarray] | None:
-    """A frame's session, total and packet of one row or more; None if it is damaged."""
+    """Decode a frame: session, total and packet of one row or more; None if it is damaged."""
     if not HEADER.size < len(frame) == length(frame):
         return None
     _, channels, count, session, total, t = HEADER.unpack_from(frame)
@@ -100,7 +101,7 @@ def decode(frame: bytes) -> tuple[int, int, np.ndarray] | None:
         return None
     if not (np.isfinite(rows["value"]) if channels else rows["p"] <= 1).all():
         return None
-    packet = np.empty(count, samples(channels) if channels else EVENT)
+    packet = np.empty(count, sample_type(channels) if channels else EVENT)
     packet["t"] = rows["dt"] + np.int64(t)
     for name in (rows.dtype.names or ())[1:]:
         packet[name] = rows[name]

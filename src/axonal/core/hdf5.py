@@ -1,7 +1,8 @@
-"""Files of HDF5 from strangers: read into plain dictionaries, within bounds known beforehand.
+"""HDF5 files from strangers, read within bounds known beforehand.
 
-HDF5 can point into other files, name plugins to load, and declare terabytes in a few bytes. What
-is needed here is groups, numbers and text; everything else is refused.
+HDF5 can point into other files, name plugins to load, and declare terabytes in a few bytes. `read`
+takes a small file of groups, numbers and text; `dataset` takes one table out of a large one, to be
+read in slices. Everything else is refused.
 """
 
 from pathlib import Path
@@ -9,20 +10,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...core.errors import FileError
-from ...core.extras import require
+from .errors import FileError
+from .extras import require
 
 Tree = dict[str, Any]
 LIMIT = 2**30  # bytes
 DEPTH = 32  # groups within groups
 OBJECTS = 100_000
+CHUNK = 2**26  # bytes of a chunk, which is unpacked at once
 PLACE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # of a string
 RATIO = 1100  # deflate makes data at most 1032 times smaller
-FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}  # h5py's own; no plugins
+FILTERS = frozenset({1, 2, 3, 32000})  # h5py's own: deflate, shuffle, fletcher32, lzf
+# Those of hdf5plugin: Blosc, Blosc 2, LZ4, bit shuffle, Zstandard.
+PLUGINS = frozenset({32001, 32026, 32004, 32008, 32015})
 
 
 def read(path: str | Path, limit: int = LIMIT) -> Tree:
-    """The groups of a file as dictionaries, its data sets as arrays, strings as `str`.
+    """Read the groups of a file as dictionaries, its data sets as arrays, strings as `str`.
 
     Attributes are not read.
 
@@ -52,8 +56,65 @@ def read(path: str | Path, limit: int = LIMIT) -> Tree:
         ) from error
 
 
+def dataset(file: Any, name: str, axes: int) -> Any:
+    """A data set of numbers that lies in the open `file` and can be read in bounded memory.
+
+    Args:
+        file: an `h5py.File`.
+        name: of the data set, with its groups: "events/t".
+        axes: that it has to have.
+
+    Raises:
+        FileError: there is none of that name, type or number of axes, it lies behind a link, or as
+            of `footprint`.
+        MissingExtra: its filter is one of hdf5plugin, which is not installed.
+    """
+    h5py, parts = require("h5py", "events"), name.split("/")
+    for depth in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:depth]), getlink=True)
+        _need(isinstance(link, h5py.HardLink), file.filename, name, "is not in it")
+    data = file[name]
+    numbers = isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf" and data.ndim == axes
+    _need(numbers, file.filename, name, f"is no table of numbers with {axes} axes")
+    if _filters(data) & PLUGINS:
+        require("hdf5plugin", "events")
+    footprint(data, file.filename, name, FILTERS | PLUGINS)
+    return data
+
+
+def footprint(data: Any, path: str | Path, name: str, filters: frozenset[int] = FILTERS) -> int:
+    """Bytes that reading a data set takes, or one of its chunks, if that is more.
+
+    Raises:
+        FileError: it is kept in other files, needs a filter beside `filters`, or declares more
+            than the file can hold.
+    """
+    elsewhere = data.is_virtual or data.id.get_create_plist().get_external_count() > 0
+    _need(not elsewhere, path, name, "keeps its data in other files")
+    used = _filters(data)
+    _need(used <= filters, path, name, "needs a filter that comes as a plugin")
+    chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
+    declared = int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize
+    stored = min(data.id.get_storage_size(), Path(path).stat().st_size)
+    fits = chunk <= CHUNK and declared <= stored * (RATIO if used else 1) + chunk
+    reason = f"declares {declared} bytes in chunks of {chunk}, more than its {stored} can hold"
+    _need(fits, path, name, reason)
+    return max(declared, chunk)
+
+
+def _filters(data: Any) -> frozenset[int]:
+    """The numbers of the filters that pack a data set."""
+    properties = data.id.get_create_plist()
+    return frozenset(properties.get_filter(i)[0] for i in range(properties.get_nfilters()))
+
+
+def _need(condition: bool, path: str | Path, name: str, reason: str) -> None:
+    if not condition:
+        raise FileError(f"{path}: {name or '/'} {reason}; it was not read")
+
+
 class _Reader:
-    """What was read so far, of what is allowed."""
+    """A walk through a file: what it has met, and the bytes that it may still take."""
 
     def __init__(self, h5py: Any, path: Path, raw: BinaryIO, size: int, limit: int):
         self.h5py, self.path, self.raw, self.size, self.limit = h5py, path, raw, size, limit
@@ -62,25 +123,24 @@ class _Reader:
         self.seen: set[Any] = set()
 
     def need(self, condition: bool, name: str, reason: str) -> None:
-        if not condition:
-            raise FileError(f"{self.path}: {name or '/'} {reason}; it was not read")
+        _need(condition, self.path, name, reason)
 
     def group(self, group: Any, name: str, depth: int) -> Tree:
         self.need(depth <= DEPTH, name, f"lies deeper than {DEPTH} groups")
         self.once(group, name)
         self.need(len(group) <= OBJECTS, name, f"has more than {OBJECTS} entries")
-        found: Tree = {}
+        tree: Tree = {}
         for key in group:
             inner = f"{name}/{key}"
             link = type(group.get(key, getlink=True)) is self.h5py.HardLink
             self.need(link, inner, "is a link that may lead to other files")
             value = group[key]
             if isinstance(value, self.h5py.Group):
-                found[key] = self.group(value, inner, depth + 1)
+                tree[key] = self.group(value, inner, depth + 1)
             else:
                 self.need(isinstance(value, self.h5py.Dataset), inner, "is neither group nor data")
-                found[key] = self.data(value, inner)
-        return found
+                tree[key] = self.data(value, inner)
+        return tree
 
     def once(self, value: Any, name: str) -> None:
         """No cycles, and nothing read twice for the price of once."""
@@ -94,17 +154,7 @@ class _Reader:
         text = self.h5py.check_string_dtype(data.dtype)
         self.need(text is not None or data.dtype.kind in "biuf", name, "holds no numbers or text")
         self.need(data.shape is not None, name, "is empty")
-        made = data.id.get_create_plist()
-        elsewhere = data.is_virtual or made.get_external_count() > 0
-        self.need(not elsewhere, name, "keeps its data in other files")
-        used = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
-        self.need(all(f in FILTERS for f in used), name, "needs a filter that comes as a plugin")
-        # A chunk is unpacked whole; data that no filter shrank must be in the file.
-        chunk = int(np.prod(data.chunks or (), dtype=object)) * data.dtype.itemsize
-        declared = max(int(np.prod(data.shape, dtype=object)) * data.dtype.itemsize, chunk)
-        self.take(declared, name)
-        room = RATIO * min(data.id.get_storage_size(), self.size) if used else self.size
-        self.need(declared <= room, name, "declares more than the file has")
+        self.take(footprint(data, self.path, name), name)
         if text is None:
             return data[()]
         return self.strings(data, name) if text.length is None else _decoded(data[()])
@@ -115,15 +165,15 @@ class _Reader:
         libhdf5 trusts their sizes, and can loop without end in a damaged one; so they are read
         here: HDF5 File Format Specification 3.0, sections III.E (global heap) and VIII.A.
         """
-        start, found = data.id.get_offset(), []
+        start, texts = data.id.get_offset(), []
         self.need(start is not None, name, "is text in chunks or within a header")
         places = np.frombuffer(self.bytes(start, 16 * data.size, name), PLACE)
         for length, address, index in places.tolist():
             text = self.heap(address, name).get(index, b"") if length else b""
             self.need(len(text) >= length, name, "is text that isn't there")
             self.take(length, name)
-            found.append(text[:length].decode())
-        return found[0] if data.shape == () else np.array(found, object).reshape(data.shape)
+            texts.append(text[:length].decode())
+        return texts[0] if data.shape == () else np.array(texts, object).reshape(data.shape)
 
     def heap(self, address: int, name: str) -> dict[int, bytes]:
         """The objects of the global heap at `address`, by number."""
@@ -132,12 +182,12 @@ class _Reader:
             size = int.from_bytes(head[8:], "little")
             self.need(head[:5] == b"GCOL\1", name, "points to no heap")
             self.take(size, name)
-            whole, at, found = self.bytes(address, size, name), 16, {}
-            while at + 16 <= size and (index := int.from_bytes(whole[at : at + 2], "little")):
-                length = int.from_bytes(whole[at + 8 : at + 16], "little")
-                found[index] = whole[at + 16 : at + 16 + length]
+            heap, at, objects = self.bytes(address, size, name), 16, {}
+            while at + 16 <= size and (index := int.from_bytes(heap[at : at + 2], "little")):
+                length = int.from_bytes(heap[at + 8 : at + 16], "little")
+                objects[index] = heap[at + 16 : at + 16 + length]
                 at += 16 + -(-length // 8) * 8
-            self.heaps[address] = found
+            self.heaps[address] = objects
         return self.heaps[address]
 
     def bytes(self, start: int, count: int, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Asking for memory before it is needed.
+"""Prefetching of memory before it is needed.
 
 A processor fetches ahead by itself along a page of memory, but time steps lie pages apart; and a
 store to a line that is not at hand waits until the line has been read.
@@ -16,8 +16,8 @@ BYTE, I32, I64 = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
 
 
 @intrinsic
-def fetch(_: Any, row: Any, write: Any):
-    """fetch(row, write): asks for a contiguous row of an array, to write to it or to read it.
+def prefetch(_: Any, row: Any, write: Any):
+    """Ask for a contiguous row of an array, to write to it or to read it: prefetch(row, write).
 
     A hint, without any effect on values; `write` is 0 or 1, and a constant.
     """

@@ -1,0 +1,268 @@
+"""Encoders of samples as events: send-on-delta, populations of receptive fields, and a cochlea."""
+
+import math
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+
+from ...core import auditory
+from ...core.errors import InputError
+from ..stream import EVENT, Source, Stateful, channels_of, events
+from .buffer import Wrapper
+
+BURST = 256  # events that one sample may send a channel, however far it jumped
+CELLS = 1 << 16  # values that are looked at together
+FLOOR = 1e-7  # energy of a cochlea's channel that counts as silence; a full-scale tone has 1/4
+
+
+class SendOnDelta(Stateful):
+    """An event for each threshold that a value has moved by since it last sent.
+
+    x is the channel, p whether it went up (Miskowicz 2006, Sensors 6:49, in whole thresholds).
+    Counted up and down from the first value they follow it within a threshold, but where it
+    jumped by more than `BURST` of them.
+
+    Args:
+        thresholds: of each channel, in its unit.
+
+    Raises:
+        InputError: one that is not positive and finite.
+    """
+
+    STATE = ("_start", "_level")
+
+    def __init__(self, thresholds):
+        self._thresholds = np.atleast_1d(np.asarray(thresholds, np.float64))
+        fine = (self._thresholds > 1e-30) & (self._thresholds < 1e30)
+        if self._thresholds.ndim != 1 or not fine.size or not fine.all():
+            raise InputError(f"thresholds {thresholds}: give a list of positive numbers")
+        self.width, self.height = self._thresholds.size, 1
+        self._start = np.full(self.width, np.nan)
+        self._level = np.zeros(self.width)  # thresholds sent since, up less down
+
+    def encode(self, packet: np.ndarray) -> np.ndarray:
+        """Encode samples as events at their times.
+
+        Raises:
+            InputError: other channels, or a value that is not finite.
+        """
+        return self._send(packet["t"], finite_values(packet, self.width))
+
+    def flush(self) -> np.ndarray:
+        """The events that still wait: none."""
+        return np.empty(0, EVENT)
+
+    def _send(self, t: np.ndarray, values: np.ndarray) -> np.ndarray:
+        before = self._start.copy(), self._level.copy()
+        size = _cross(values, self._thresholds, *before, np.empty((3, 0), np.int64))
+        out = np.empty((3, size), np.int64)
+        _cross(values, self._thresholds, self._start, self._level, out)
+        row, n, p = out
+        return events(t[row], n % self.width, n // self.width, p)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _cross(values, thresholds, start, level, out):
+    """Write row, column and direction of each event, if there is room; their number."""
+    count = 0
+    for i in range(values.shape[0]):
+        for n in range(values.shape[1]):
+            if math.isnan(start[n]):
+                start[n] = values[i, n]
+            height = (values[i, n] - start[n]) / thresholds[n]
+            if abs(height - level[n]) < 1:
+                continue
+            to = np.floor(height) if height > level[n] else np.ceil(height)
+            for _ in range(min(abs(to - level[n]), BURST)):
+                if out.shape[1]:
+                    out[0, count], out[1, count], out[2, count] = i, n, to > level[n]
+                count += 1
+            level[n] = to
+    return count
+
+
+class Population(Stateful):
+    """A value as the latencies of a row of neurons, sooner the nearer it is to their centre.
+
+    Gaussian receptive fields (Bohte et al. 2002, Neurocomputing 48:17): neuron k of a channel
+    answers a = exp(-(value - centre_k)^2 / (2 width^2)), and sends, if a is `least` or more, an
+    event (x = k, y = channel, p = 1) `window_us` (1 - a) after the sample. Events wait until no
+    earlier one can come.
+
+    Args:
+        centres: [K], or [channels, K].
+        width: of the fields, in the unit of the values.
+
+    Raises:
+        InputError: numbers out of range.
+    """
+
+    STATE = ("_waiting",)
+
+    def __init__(self, centres, width: float, window_us: int = 10_000, least: float = 0.05):
+        self.centres = np.atleast_2d(np.asarray(centres, np.float64))
+        fine = self.centres.ndim == 2 and self.centres.size and np.isfinite(self.centres).all()
+        if not (fine and 0 < width < math.inf and 0 < least <= 1 and 0 <= window_us < 1 << 40):
+            raise InputError(
+                f"Population: centres {self.centres.shape}, width {width}, window {window_us}, "
+                f"least {least}; give finite ones, width > 0 and least in (0, 1]"
+            )
+        self.height, self.width = self.centres.shape
+        self._width, self._window, self._least = width, window_us, least
+        self._waiting = np.empty(0, EVENT)
+
+    def encode(self, packet: np.ndarray) -> np.ndarray:
+        """Encode samples; the events that are due before the last of them.
+
+        Raises:
+            InputError: other channels, or a value that is not finite.
+        """
+        values, step = finite_values(packet, self.height), max(1, CELLS // self.centres.size)
+        at = [slice(i, i + step) for i in range(0, len(packet), step)]
+        parts = [self._waiting, *(self._answers(packet["t"][i], values[i]) for i in at)]
+        waiting = np.concatenate(parts)
+        waiting = waiting[np.argsort(waiting["t"], kind="stable")]
+        due = np.searchsorted(waiting["t"], packet["t"][-1]) if len(packet) else 0
+        self._waiting = waiting[due:]
+        return waiting[:due]
+
+    def flush(self) -> np.ndarray:
+        """The events that still wait."""
+        waiting, self._waiting = self._waiting, self._waiting[:0]
+        return waiting
+
+    def _answers(self, t: np.ndarray, values: np.ndarray) -> np.ndarray:
+        far = (values[:, :, None] - self.centres) / self._width
+        answer = np.exp(-0.5 * far**2)
+        row, y, x = np.nonzero(answer >= self._least)
+        late = np.rint(self._window * (1 - answer[row, y, x])).astype(np.int64)
+        return events(t[row] + late, x, y, np.ones(len(x)))
+
+
+class Cochlea(SendOnDelta):
+    """Samples in [-1, 1] as events: x the channel, low to high, y the microphone, p louder.
+
+    Gammatone filters of fourth order as a cascade of complex one-pole filters (Hohmann 2002, Acta
+    Acustica 88:433), 1 at their centres, which are those of `core.auditory`, as are their widths;
+    half-wave rectified, squared, smoothed over `tau_s`; an event for each `threshold` that the
+    energy's natural logarithm moves. Samples are taken as evenly spaced.
+
+    Args:
+        rate: samples a second.
+        channels: of each microphone.
+        low, high: the first and last centre in Hz; `high` None is 0.45 of the rate.
+        microphones: channels of the samples.
+
+    Raises:
+        InputError: numbers out of range.
+    """
+
+    STATE = (*SendOnDelta.STATE, "_real", "_imaginary", "_energy")
+
+    def __init__(
+        self,
+        rate: float,
+        channels: int = 32,
+        low: float = 80.0,
+        high: float | None = None,
+        microphones: int = 1,
+        threshold: float = 0.5,
+        tau_s: float = 0.01,
+    ):
+        high = 0.45 * rate if high is None else high
+        fine = min(channels, microphones) >= 1 and channels * microphones <= CELLS
+        fine = fine and 0 < low <= high < 0.5 * rate
+        if not (fine and 1e-3 <= threshold < math.inf and 0 < tau_s < math.inf):
+            raise InputError(
+                f"Cochlea: {channels} channels from {low} to {high} Hz at {rate} Hz, {microphones} "
+                f"microphones, threshold {threshold}, tau {tau_s} s; centres lie below half the "
+                f"rate, {CELLS:,} channels at most in all, and the threshold is 0.001 or more"
+            )
+        neurons = channels * microphones
+        super().__init__(np.full(neurons, threshold))
+        self.width, self.height = channels, microphones
+        self.centres = auditory.centres(low, high, channels)
+        damping = 2 * np.pi * auditory.bandwidths(self.centres) / rate
+        turn = 2 * np.pi * self.centres / rate
+        self._poles = np.exp(-damping) * np.array([np.cos(turn), np.sin(turn)])
+        self._gain = 2 * (1 - np.exp(-damping)) ** 4
+        self._smooth = -math.expm1(-1 / (tau_s * rate))
+        self._real, self._imaginary = np.zeros((4, neurons)), np.zeros((4, neurons))
+        self._energy, self._start = np.zeros(neurons), np.full(neurons, math.log(FLOOR))
+
+    def encode(self, packet: np.ndarray) -> np.ndarray:
+        """Encode samples [T, microphones] as events at their times.
+
+        Raises:
+            InputError: other channels, or a value that is not finite.
+        """
+        values, neurons = finite_values(packet, self.height), len(self._energy)
+        parts, rows = [np.empty(0, EVENT)], max(1, CELLS // neurons)
+        for i in range(0, len(packet), rows):
+            part = values[i : i + rows]
+            loud = np.empty((len(part), neurons))
+            (real, imaginary), memory = self._poles, (self._real, self._imaginary, self._energy)
+            _filter(part, real, imaginary, self._gain, self._smooth, *memory, loud)
+            parts.append(self._send(packet["t"][i : i + rows], loud))
+        return np.concatenate(parts)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _filter(values, pole_re, pole_im, gain, smooth, state_re, state_im, energy, out):
+    """Run the gammatone filters, and write the logarithms of their energies [T, N]."""
+    channels = len(gain)
+    for i in range(values.shape[0]):
+        for m in range(values.shape[1]):
+            x = np.float64(values[i, m])
+            for c in range(channels):
+                n = m * channels + c
+                re, im = gain[c] * x, 0.0
+                for k in range(4):
+                    a, b = state_re[k, n], state_im[k, n]
+                    re += a * pole_re[c] - b * pole_im[c]
+                    im += a * pole_im[c] + b * pole_re[c]
+                    state_re[k, n], state_im[k, n] = re, im
+                rectified = max(re, 0.0)
+                energy[n] += smooth * (rectified * rectified - energy[n])
+        for n in range(len(energy)):  # apart, so that the filters run side by side
+            out[i, n] = math.log(energy[n] + FLOOR)
+
+
+class Encoded(Wrapper, Stateful):
+    """A source of samples as the events of its encoder; a restart needs the state of both.
+
+    An encoder has `encode(packet)`, `flush()` for what waits at the end, `state`, `restore`, and
+    the `width` and `height` of its events.
+    """
+
+    STATE = ("encoder",)
+
+    def __init__(self, source: Source, encoder: SendOnDelta | Population):
+        super().__init__(source)
+        self.width, self.height, self.encoder = encoder.width, encoder.height, encoder
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for packet in self.source:
+            encoded, self.position = self.encoder.encode(packet), self.source.position
+            yield encoded
+        yield self.encoder.flush()
+
+
+def finite_values(packet: np.ndarray, channels: int) -> np.ndarray:
+    """The values [T, channels] of a packet.
+
+    Raises:
+        InputError: other channels, or a value that is not finite.
+    """
+    if channels_of(packet) != channels:
+        raise InputError(f"{packet.dtype} are no samples of {channels} channels")
+    if not (fine := np.isfinite(packet["value"]).all(1)).all():
+        row = int(np.argmin(fine))
+        raise InputError(
+            f"sample {row}, t = {packet['t'][row]}: a value is not finite; leave it out"
+        )
+    return packet["value"]
+
+
+ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}
