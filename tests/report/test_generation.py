@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from runs import make_run
+from generator_runs import make_run
 
 from axonal.core.errors import InputError
 from axonal.generate.runs import compare
