@@ -205,7 +205,7 @@ def figures(**inputs):
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("inputs", "text"),
     [
         (
             {},
@@ -246,7 +246,7 @@ def test_it_reads_as_a_sentence(inputs, text):
 
 
 @pytest.mark.parametrize(
-    ("given", "worst"),
+    ("inputs", "worst"),
     [({}, "error"), ({"clip": 0.1, "unevenness": 0.2}, "unevenness"), ({"quantisation": 1}, None)],
 )
 def test_the_worst_of_its_errors(inputs, worst):

@@ -374,7 +374,7 @@ ONE = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "inputs",
     [
         {"threshold": torch.tensor(0.0)},
         {"threshold": torch.tensor([1.0, -1.0])},
@@ -401,7 +401,7 @@ def test_populations_that_cannot_be_are_refused(inputs):
 
 
 @pytest.mark.parametrize(
-    "given",
+    "inputs",
     [
         {"steps": 0},
         {"steps": True},
