@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from axonal.core.errors import InputError
-from axonal.learn.information import labels_of, running_mean
+
+from .information import labels_of, running_mean
 
 By = Literal["confidence", "entropy"]
 CERTAINTY = {
