@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from axonal.core.errors import InputError
-from axonal.learn.information import labels_of, running_mean
+
+from .information import labels_of, running_mean
 
 By = Literal["confidence", "entropy"]
 CERTAINTY = {
@@ -43,7 +44,7 @@ def logits_by_step(outputs: Tensor, delay: int = 0) -> Tensor:
         delay: how many first steps are not read; no answer can be given in these.
 
     Raises:
-        InputError, NotFinite: no step is left, or as `learn.information.running_mean`.
+        InputError, NotFinite: no step is left, or as `information.running_mean`.
     """
     if outputs.dim() and not 0 <= delay < max(1, len(outputs)):
         raise InputError(f"delay {delay} of {len(outputs)} steps leaves none; take 0 or more")

@@ -15,7 +15,6 @@ from axonal.convert.certificate import Certificate, change_of, share_of
 from axonal.deploy.certify import certify
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
-from axonal.learn import fisher_information
 from axonal.models.base import Model
 from axonal.recipes import image_classifiers, training
 
@@ -24,6 +23,7 @@ from ..harness.charts import line_chart
 from ..harness.page import shown, table
 from ..harness.results import Figures, Results
 from . import anytime, spikingjelly
+from .information import fisher_information
 
 NETWORKS = ("mnist-vgg", "cifar10-vgg", "cifar10-resnet")
 VIT, SHOWN = "cifar10-vit", "cifar10-vgg"  # the transformer; and what early exits are of

@@ -27,7 +27,8 @@ from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
 from axonal.generate.pipeline import Generator
 from axonal.generate.samplers import sample
-from axonal.graph.graph import Conv, Dense, Graph, Neurons, Pool, Select
+from axonal.graph.graph import Graph
+from axonal.graph.ops import Conv, Dense, Neurons, Pool, Select
 from axonal.models.spiking import SpikingClassifier
 from axonal.nn import LIF, Neuron, Sequential
 

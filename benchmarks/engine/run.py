@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.status import Status
 from torch import Tensor, nn
 
+from axonal.commands.console import status
 from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
@@ -63,7 +63,7 @@ def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Re
     figures: Figures = {}
     with torch.inference_mode():
         for name, part in parts.items():
-            with Status(name):
+            with status(name):
                 figures |= part()
     mismatches = [value for key, value in figures.items() if key.startswith("mismatches [")]
     return {"figures": figures | {"spike_mismatches": sum(mismatches)}}

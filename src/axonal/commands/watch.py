@@ -25,7 +25,6 @@ from ..sense.settings import Settings
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
 from ..sense.watch import STATE_FILE, Watch
-from .inspect import graph_of
 
 SETTINGS_FILE = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
@@ -39,6 +38,8 @@ def _network(
     discretisation: str | None = None,
 ) -> EngineDetector:
     """A detector of a NIR file, of a network that ships, or of a folder that train made."""
+    from .inspect import graph_of  # torch may come with it, which a watch without a network lacks
+
     return EngineDetector(graph_of(graph, dt, discretisation), target, windows)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from ..core.config import renamed
 from ..core.errors import InputError
-from ..core.neurons import RENAMED, Burst, Delta, Dynamics, Leaky, Reset, decay_from_tau
+from ..core.neurons import RENAMED, Burst, Delta, Dynamics, Leaky, decay_from_tau
 from ..ops.scan import scan
 from ..ops.surrogate import surrogate_named
 from .stateful import Stateful
@@ -138,19 +138,22 @@ def with_current_names(
 
 
 class IF(Neuron):
-    """A neuron that integrates without leak and fires: `Leaky` with decay 1."""
+    """A neuron that integrates without leak and fires: `Leaky` with decay 1.
+
+    Args:
+        threshold, options: of `Leaky`, such as `reset`.
+        surrogate, slope: of `Neuron`.
+    """
 
     def __init__(
         self,
         threshold: float = 1.0,
         *,
-        reset: Reset = "subtract",
-        detach_reset: bool = True,
         surrogate: str = "atan",
         slope: float | None = None,
+        **options: Any,
     ):
-        dynamics = Leaky(threshold=threshold, reset=reset, detach_reset=detach_reset)
-        super().__init__(dynamics, surrogate, slope)
+        super().__init__(Leaky(decay=1.0, threshold=threshold, **options), surrogate, slope)
 
 
 class LIF(Neuron):
@@ -158,24 +161,20 @@ class LIF(Neuron):
 
     Args:
         decay: of the membrane per step; `from_tau` converts a time constant.
-        gain: of the input; 1 - decay normalises the leak to a moving average.
+        surrogate, slope: of `Neuron`.
+        options: of `Leaky`, such as `threshold`, `reset` and `gain`; a gain of 1 - decay normalises
+            the leak to a moving average.
     """
 
     def __init__(
         self,
         decay: float = 0.9,
         *,
-        gain: float = 1.0,
-        threshold: float = 1.0,
-        reset: Reset = "subtract",
-        detach_reset: bool = True,
         surrogate: str = "atan",
         slope: float | None = None,
+        **options: Any,
     ):
-        dynamics = Leaky(
-            decay=decay, gain=gain, threshold=threshold, reset=reset, detach_reset=detach_reset
-        )
-        super().__init__(dynamics, surrogate, slope)
+        super().__init__(Leaky(decay=decay, **options), surrogate, slope)
 
     @classmethod
     def from_tau(cls, tau: float, dt: float = 1.0, **options) -> Self:
@@ -205,27 +204,14 @@ class IntegerLIF(Neuron):
     A spike of s equals, sent through any linear map, the sum of the `levels` binary spikes of an
     `IF` of the same threshold that starts at rest and is driven by threshold x s in the first of
     `levels` sub-steps.
+
+    Args:
+        levels, threshold, decay, options: of `Leaky`, such as `reset`.
     """
 
-    def __init__(
-        self,
-        levels: int = 4,
-        threshold: float = 1.0,
-        decay: float = 0.9,
-        *,
-        reset: Reset = "subtract",
-        detach_reset: bool = True,
-    ):
-        super().__init__(
-            Leaky(
-                emit="integer",
-                levels=levels,
-                threshold=threshold,
-                decay=decay,
-                reset=reset,
-                detach_reset=detach_reset,
-            )
-        )
+    def __init__(self, levels: int = 4, threshold: float = 1.0, decay: float = 0.9, **options: Any):
+        constants = {"levels": levels, "threshold": threshold, "decay": decay}
+        super().__init__(Leaky(emit="integer", **constants, **options))
 
 
 class SigmaDelta(Neuron):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import InputError, NotFinite
-from .losses import check_labels
+from axonal.core.errors import InputError, NotFinite
+from axonal.learn.losses import check_labels
 
 BATCH = 16  # samples, in the released code of Kim et al.
 

@@ -5,9 +5,9 @@ import torch
 from torch import fx, nn
 
 from axonal.core.errors import InputError
-from axonal.learn.information import BATCH, fisher_information
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 from axonal.nn import LIF, Difference, GraphModule, Sequential
+from benchmarks.convert.information import BATCH, fisher_information
 
 
 def inputs(steps=5, batch=4, seed=0):
