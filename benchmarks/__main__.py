@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from axonal.commands.console import console
 from axonal.core.errors import AxonalError
 
 from .benches import BENCHES
 from .harness import page
 from .harness.bench import RESULTS, Bench, perform
-from .harness.results import console
 
 OUT = Parameter(help="folder of results; if it is another, the page goes there too.")
 

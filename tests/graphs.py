@@ -5,17 +5,16 @@ from hypothesis import strategies as st
 
 from axonal.core.neurons import Current, Delta, Leaky
 from axonal.deploy.engine.reference import run
-from axonal.graph.graph import (
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import (
     Add,
     Bias,
     Concat,
     Conv,
     Delay,
     Dense,
-    Graph,
     Input,
     Neurons,
-    Node,
     Pool,
     Resize,
     Scale,

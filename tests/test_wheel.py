@@ -13,11 +13,11 @@ SOURCE = ROOT / "src"
 
 
 def files(folder):
-    """Paths of a folder's files below the clone, but for caches."""
+    """Paths of a folder's files below the clone, but for what is built."""
     return {
         path.relative_to(ROOT)
         for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "_build"} & {*path.parts}
     }
 
 

@@ -15,7 +15,6 @@ from axonal.convert.certificate import Certificate, change_of, share_of
 from axonal.deploy.certify import certify
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
-from axonal.learn import anytime
 from axonal.models.base import Model
 from axonal.recipes import image_classifiers, training
 
@@ -23,7 +22,8 @@ from ..harness.bench import Run
 from ..harness.charts import line_chart
 from ..harness.page import shown, table
 from ..harness.results import Figures, Results
-from . import spikingjelly
+from . import anytime, spikingjelly
+from .information import fisher_information
 
 NETWORKS = ("mnist-vgg", "cifar10-vgg", "cifar10-resnet")
 VIT, SHOWN = "cifar10-vit", "cifar10-vgg"  # the transformer; and what early exits are of
@@ -155,7 +155,7 @@ class Conversions:
         early = anytime.anytime(rest, truth, threshold)
         points = anytime.curve(rest, truth)
         first = x[:32]
-        fisher = anytime.fisher_information(spiking, first.expand(steps, *first.shape), labels[:32])
+        fisher = fisher_information(spiking, first.expand(steps, *first.shape), labels[:32])
         return {
             "anytime_step_share": early.share,
             "anytime_accuracy": 100 * early.accuracy,

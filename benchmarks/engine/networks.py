@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from axonal.core.errors import FileError
 from axonal.core.events import Events
+from axonal.data import ASSETS
 from axonal.data.images import mnist, root
 from axonal.data.recordings import SIZE, nmnist
 from axonal.deploy import nir
 from axonal.deploy.certify import certify, sent
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
-from axonal.generate.features import ASSETS
 from axonal.generate.pipeline import Generator
 from axonal.generate.samplers import sample
-from axonal.graph.graph import Conv, Dense, Graph, Neurons, Pool, Select
+from axonal.graph.graph import Graph
+from axonal.graph.ops import Conv, Dense, Neurons, Pool, Select
 from axonal.models.spiking import SpikingClassifier
 from axonal.nn import LIF, Neuron, Sequential
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.status import Status
 from torch import Tensor, nn
 
-from axonal.core import files
+from axonal.commands.console import status
 from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine
 from axonal.deploy.from_torch import trace
@@ -22,6 +21,7 @@ from axonal.nn import LIF, Neuron, Sequential
 from axonal.report import charts
 
 from ..harness.bench import Run
+from ..harness.charts import write
 from ..harness.page import shown, table
 from ..harness.results import Figures, Results
 from ..harness.timing import spread, time_in_turn
@@ -63,7 +63,7 @@ def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Re
     figures: Figures = {}
     with torch.inference_mode():
         for name, part in parts.items():
-            with Status(name):
+            with status(name):
                 figures |= part()
     mismatches = [value for key, value in figures.items() if key.startswith("mismatches [")]
     return {"figures": figures | {"spike_mismatches": sum(mismatches)}}
@@ -201,7 +201,7 @@ def _cost(out: Path, rounds: int, seed: int) -> Figures:
         )
         series.append(charts.Series(f"{size} x {size}", marks, f"delta-{i}", i))
     chart = charts.scatter(series, "events in a step", "microseconds", 900, 420, straight=True)
-    files.write(out / "engine.svg", charts.standalone(chart, series))
+    write(out / "engine.svg", chart, series)
     return figures
 
 

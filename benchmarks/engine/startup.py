@@ -10,7 +10,8 @@ def main() -> None:
 
     from axonal.core.neurons import Leaky
     from axonal.deploy.engine import Engine
-    from axonal.graph.graph import Dense, Graph, Input, Neurons, Node
+    from axonal.graph.graph import Graph, Node
+    from axonal.graph.ops import Dense, Input, Neurons
 
     weight = np.ones((512, 512), np.float32)
     nodes = [Node("x", Input((512,))), Node("d", Dense(weight), ("x",))]

@@ -11,8 +11,8 @@ import numpy as np
 
 from axonal.core import files
 from axonal.core.meter import Counts
+from axonal.data import ASSETS
 from axonal.generate.evaluation import Evaluation, Setting, evaluate
-from axonal.generate.features import ASSETS
 from axonal.generate.quality import Reference
 from axonal.generate.runs import TOLERANCE, Interval, Run, saving
 

@@ -1,7 +1,10 @@
 """Drawings of results."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from markupsafe import Markup
 
 from axonal.core import files
 from axonal.report import charts
@@ -28,4 +31,22 @@ def line_chart(
         )
         for i, (name, points) in enumerate(lines.items())
     ]
-    files.write(path, charts.standalone(charts.scatter(series, x_name, y_name, 720, 380), series))
+    write(path, charts.scatter(series, x_name, y_name, 720, 380), series)
+
+
+def write(path: Path, chart: Markup, series: Sequence[charts.Series]) -> None:
+    """Write a chart as a file of its own, with its legend above it and the colours of the page.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    style = (Path(charts.__file__).with_name("templates") / "chart.css").read_text()
+    text, room = str(chart), 18 * len(series) + 10
+    width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
+    entry = Markup('<text x="20" y="{}" style="fill:var(--{})" class="label">{}</text>')
+    legend = [entry.format(22 + 18 * i - room, s.tone, s.name) for i, s in enumerate(series)]
+    start = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {} {} {}" role="img">'
+    plate = '<rect y="{}" width="100%" height="100%" style="fill:var(--card)"/>'
+    head = start.format(-room, width, height + room) + f"<style>{style}</style>"
+    body = text[text.index(">") + 1 :].replace("</svg>", "".join(legend) + "</svg>")
+    files.write(path, f"{head}{plate.format(-room)}{body}\n")

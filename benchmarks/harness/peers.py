@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from rich.status import Status
 
+from axonal.commands.console import status
 from axonal.core import files
 from axonal.core.errors import FileError, InputError
 
@@ -59,7 +59,7 @@ def interpreter(name: str, root: Path) -> Path:
     if stamp.exists() and stamp.read_text() == contents:
         return python
     pip = [str(python), "-m", "pip", "install", "--quiet"]
-    with Status(f"installing {name} in {folder}"):
+    with status(f"installing {name} in {folder}"):
         venv.create(folder, with_pip=True, clear=True)
         for command in [[*pip, *packages], *([[*pip, "--no-deps", *alone]] if alone else [])]:
             process = subprocess.run(command, capture_output=True, text=True)

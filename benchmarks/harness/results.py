@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from axonal.commands.console import console
 from axonal.core import files
 from axonal.core.errors import FileError
 
@@ -15,9 +14,6 @@ Figures = dict[str, Any]
 Results = dict[str, Any]  # "figures", `PROVENANCE`, and whatever else a bench's page needs
 
 PROVENANCE = ("machine", "versions", "seed", "command")
-
-# Brackets and colons in messages are paths and shapes, not markup.
-console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def read(path: Path) -> Results:

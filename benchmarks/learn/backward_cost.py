@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from axonal.core import files
 from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.learn.rules import rule_named
 from axonal.nn import Neuron, Sequential
 from axonal.report import charts
 
+from ..harness.charts import write
 from ..harness.results import Figures
 from ..harness.timing import ratio, spread, time_in_turn
 
@@ -68,7 +68,7 @@ def draw(figures: Figures, path: Path) -> None:
             points.append(charts.Point(percent, ms["value"], ms["low"], ms["high"], "", title))
         series.append(charts.Series(name, tuple(points), tone, i))
     chart = charts.scatter(series, "spikes a neuron in 100 steps", "backward pass, ms", 900, 420)
-    files.write(path, charts.standalone(chart, series))
+    write(path, chart, series)
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from axonal.commands.doctor import doctor
-from axonal.core import files
 from axonal.core.neurons import Leaky
 from axonal.learn.data import images
 from axonal.learn.doctor import Report, examine, fix
@@ -22,6 +21,8 @@ from axonal.learn.recipe import Batch, Recipe
 from axonal.models.spiking import SpikingClassifier, SpikingConfig
 from axonal.nn import LIF, Neuron
 from axonal.report import charts
+
+from ..harness.charts import write
 
 INPUTS, WIDTH, CLASSES, BATCH = 40, 48, 5, 64
 
@@ -193,4 +194,4 @@ def draw(curves: Mapping[str, Sequence[float]], path: Path) -> None:
         for index, (name, values) in enumerate(curves.items())
     ]
     chart = charts.scatter(series, "updates", "training accuracy, %", 720, 380, straight=True)
-    files.write(path, charts.standalone(chart, series))
+    write(path, chart, series)

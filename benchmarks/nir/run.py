@@ -18,7 +18,8 @@ from axonal.core.extras import require
 from axonal.core.neurons import Current, Dynamics, Leaky
 from axonal.deploy import nir
 from axonal.deploy.engine.reference import run as run_graph
-from axonal.graph.graph import Bias, Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Bias, Conv, Dense, Input, Neurons, Pool, reshape
 
 from ..harness import peers
 from ..harness.bench import Run

@@ -15,19 +15,8 @@ from torch import Tensor
 from .core.errors import InputError
 from .core.neurons import Delta, Leaky
 from .deploy.targets import TARGETS, Result, Target
-from .graph.graph import (
-    Add,
-    Bias,
-    Conv,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Pool,
-    reshape,
-)
+from .graph.graph import Graph, Node
+from .graph.ops import Add, Bias, Conv, Delay, Dense, Input, Neurons, Pool, reshape
 from .nn import Neuron
 
 Function = Callable[..., tuple[Tensor, ...]]

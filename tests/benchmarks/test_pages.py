@@ -23,7 +23,7 @@ def test_every_result_and_every_page_is_that_of_a_bench():
     assert {path.name for path in PAGES.iterdir()} == {page.INDEX, *(f"{n}.md" for n in BENCHES)}
 
 
-def test_the_page_is_made_of_the_results(bench, tmp_path, monkeypatch):
+def test_the_page_is_rendered_from_the_results(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     written = page.PAGES / f"{bench.name}.md"
     there = written.read_text()

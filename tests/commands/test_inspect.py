@@ -5,7 +5,8 @@ from axonal.commands.inspect import graph_of
 from axonal.core.errors import FileError, InputError
 from axonal.core.neurons import Leaky
 from axonal.graph import save
-from axonal.graph.graph import Dense, Graph, Input, Neurons, Node
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Dense, Input, Neurons
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from torch import nn
 from axonal.commands import resolve
 from axonal.commands.resolve import network, samples
 from axonal.core.errors import AxonalError, FileError, InputError
+from axonal.data import ASSETS
 from axonal.data.images import Images
-from axonal.generate.features import ASSETS
 from axonal.models.base import WEIGHTS
 from axonal.models.classifier import Classifier
 from axonal.models.vgg import VGG, VGGConfig

@@ -180,7 +180,7 @@ def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
     torch.manual_seed(0)
     net = Sequential(torch.nn.Linear(4, 16), LIF(0.9), torch.nn.Linear(16, 3, bias=False))
     graph = trace(net, torch.zeros(1, 1, 4))
-    monkeypatch.setattr("axonal.commands.watch.graph_of", lambda *_: graph)
+    monkeypatch.setattr("axonal.commands.inspect.graph_of", lambda *_: graph)
     visited(tmp_path / "yard.npz", seconds=20, visits=(5,))
     text = SETTINGS.format(path=tmp_path / "yard.npz")
     text = text.replace(

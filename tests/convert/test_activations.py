@@ -20,9 +20,9 @@ def dense(network):
 
 def same(one, other):
     assert {*one} == {*other}
-    for name, found in one.items():
-        assert torch.equal(found.values, other[name].values)
-        assert torch.equal(found.most, other[name].most) and found.dims == other[name].dims
+    for name, result in one.items():
+        assert torch.equal(result.values, other[name].values)
+        assert torch.equal(result.most, other[name].most) and result.dims == other[name].dims
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def runs(monkeypatch):
     class Runs:
         done, limit = 0, 1000
 
-    def counted(*given):
+    def counted(*inputs):
         if Runs.done == Runs.limit:
             raise KeyboardInterrupt
         Runs.done += 1
-        return values_of(*given)
+        return values_of(*inputs)
 
     monkeypatch.setattr(activations, "values_of", counted)
     return Runs
@@ -46,12 +46,12 @@ def test_values_are_those_of_the_network(dense, images):
     x = images(120)
     values, output = values_of(dense, ["_2", "_8"], x)
     assert torch.equal(output, dense(x)) and {*values} == {"_2", "_8"}
-    found = observe(dense, ["_2", "_8"], x)
-    assert (found["_2"].dims, found["_8"].dims) == (3, 1)
-    torch.testing.assert_close(found["_2"].most, values["_2"].abs().amax((0, 2, 3)))
-    torch.testing.assert_close(found["_8"].most, values["_8"].abs().max()[None])
+    result = observe(dense, ["_2", "_8"], x)
+    assert (result["_2"].dims, result["_8"].dims) == (3, 1)
+    torch.testing.assert_close(result["_2"].most, values["_2"].abs().amax((0, 2, 3)))
+    torch.testing.assert_close(result["_8"].most, values["_8"].abs().max()[None])
     for channel in range(6):
-        seen = found["_2"].values[channel]
+        seen = result["_2"].values[channel]
         assert len(seen) >= VALUES and torch.isin(seen, values["_2"][:, channel]).all()
         spread = values["_2"][:, channel].std()
         assert abs(seen.mean() - values["_2"][:, channel].mean()) < 0.1 * spread
@@ -72,25 +72,25 @@ def test_names_of_nodes_are_taken_as_they_are(images):
 
 
 def test_numbers_of_channels_broadcast_to_a_sample(dense, images):
-    found = observe(dense, ["_2", "_8"], images(9))
-    shaped = found["_2"].shaped(torch.tensor([1.0, 2, 0, 4, 5, 6]))
+    result = observe(dense, ["_2", "_8"], images(9))
+    shaped = result["_2"].shaped(torch.tensor([1.0, 2, 0, 4, 5, 6]))
     assert shaped.shape == (6, 1, 1) and shaped.flatten().tolist() == [1, 2, 6, 4, 5, 6]
-    assert found["_8"].shaped(torch.tensor([3.0])) == 3
-    assert found["_8"].shaped(torch.tensor([0.0])) > 0
+    assert result["_8"].shaped(torch.tensor([3.0])) == 3
+    assert result["_8"].shaped(torch.tensor([0.0])) > 0
 
 
 @pytest.mark.parametrize("done", [1, 2, 4])
 def test_an_interrupted_run_goes_on(done, dense, images, runs, tmp_path):
     x, names = images(4 * BATCH + 7), ["_2", "_8"]
-    whole = observe(dense, names, x)
+    total = observe(dense, names, x)
     assert runs.done == 5
     runs.done, runs.limit = 0, done
     with pytest.raises(KeyboardInterrupt):
         observe(dense, names, x, tmp_path)
     runs.done, runs.limit = 0, 1000
-    same(observe(dense, names, x, tmp_path), whole)
+    same(observe(dense, names, x, tmp_path), total)
     assert runs.done == 5 - done
-    same(observe(dense, names, x, tmp_path), whole)
+    same(observe(dense, names, x, tmp_path), total)
     assert runs.done == 5 - done
 
 
@@ -123,13 +123,13 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_files_are_ignored(name, dense, images, tmp_path):
     x, path = images(60), tmp_path / FILE
-    whole = observe(dense, ["_2"], x, tmp_path)
+    total = observe(dense, ["_2"], x, tmp_path)
     about = {"fingerprint": activations._fingerprint(dense, ["_2"], x), "batches": "2"}
     tensors = load_file(path)
     DAMAGE[name](path, about)
     if about.get("batches") != "2":
         save_file(tensors, path, about)
-    same(observe(dense, ["_2"], x, tmp_path), whole)
+    same(observe(dense, ["_2"], x, tmp_path), total)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_damaged_files_are_ignored(name, dense, images, tmp_path):
 )
 def test_files_of_other_tensors_are_ignored(damage, dense, images, tmp_path):
     x, path = images(60), tmp_path / FILE
-    whole = observe(dense, ["_2"], x, tmp_path)
+    total = observe(dense, ["_2"], x, tmp_path)
     tensors = load_file(path)
     damage(tensors)
     about = {"fingerprint": activations._fingerprint(dense, ["_2"], x), "batches": "2"}
     save_file(tensors, path, about)
-    same(observe(dense, ["_2"], x, tmp_path), whole)
+    same(observe(dense, ["_2"], x, tmp_path), total)
 
 
 @settings(max_examples=30)
@@ -164,8 +164,8 @@ def test_whatever_stands_in_the_file_is_no_error(tmp_path, place, junk):
     content = path.read_bytes()
     place %= len(content)
     path.write_bytes(content[:place] + junk + content[place + len(junk) :])
-    found = observe(dense, ["_1"], x, tmp_path)["_1"]
-    assert found.values.shape[0] == 1
+    result = observe(dense, ["_1"], x, tmp_path)["_1"]
+    assert result.values.shape[0] == 1
     path.unlink()
 
 
@@ -184,9 +184,9 @@ def test_values_that_are_not_finite_are_an_error(dense, images):
 
 def test_weights_of_any_precision_have_a_fingerprint(dense, images):
     x = images(9)
-    found = {activations._fingerprint(dense, ["_2"], x)}
-    found |= {
+    result = {activations._fingerprint(dense, ["_2"], x)}
+    result |= {
         activations._fingerprint(dense.to(kind), ["_2"], x)
         for kind in (torch.float64, torch.bfloat16)
     }
-    assert len(found) == 3
+    assert len(result) == 3

@@ -77,14 +77,14 @@ def test_every_method_gives_a_network_and_its_certificate(method, network, image
 
 def test_a_fifth_is_held_out(labelled):
     model, x, labels = labelled
-    whole, certificate = convert(model, (x, labels), T=4)
+    total, certificate = convert(model, (x, labels), T=4)
     x, labels = drawn(x), drawn(labels)
     apart = int(HELD_OUT * len(x))
-    given, other = convert(
+    inputs, other = convert(
         model, (x[:-apart], labels[:-apart]), T=4, held_out=(x[-apart:], labels[-apart:])
     )
     assert certificate == other and certificate.samples == apart
-    assert torch.equal(whole.answer(x), given.answer(x))
+    assert torch.equal(total.answer(x), inputs.answer(x))
     right = (model(x[-apart:]).argmax(1) == labels[-apart:]).float().mean()
     assert certificate.before[0] == pytest.approx(float(right))
     assert abs(certificate.change[0]) <= 0.1
@@ -159,21 +159,21 @@ def test_double_precision_is_kept(network, images):
 
 def test_an_interrupted_conversion_goes_on(network, images, tmp_path, monkeypatch):
     model, x = network("plain"), images(5 * BATCH)
-    whole, certificate = convert(model, x, T=4)
+    total, certificate = convert(model, x, T=4)
     runs, real = [], activations.values_of
 
-    def counted(*given):
+    def counted(*inputs):
         runs.append(1)
         if len(runs) == 3:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*inputs)
 
     monkeypatch.setattr(activations, "values_of", counted)
     with pytest.raises(KeyboardInterrupt):
         convert(model, x, T=4, folder=tmp_path)
     again, second = convert(model, x, T=4, folder=tmp_path)
     assert len(runs) == 3 + 4 - 2 and (tmp_path / FILE).exists()
-    assert second == certificate and torch.equal(again.answer(x[:9]), whole.answer(x[:9]))
+    assert second == certificate and torch.equal(again.answer(x[:9]), total.answer(x[:9]))
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(network, images, tmp_path):
@@ -230,9 +230,9 @@ UNFIT = [
 @pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize("index", range(len(UNFIT)))
 def test_what_does_not_fit_is_refused_before_work(index, network):
-    given, options, message = UNFIT[index]
+    inputs, options, message = UNFIT[index]
     with pytest.raises(InputError, match=message):
-        convert(network("plain"), given, **options)
+        convert(network("plain"), inputs, **options)
 
 
 @pytest.mark.usefixtures("idle")

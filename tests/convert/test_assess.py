@@ -58,10 +58,10 @@ def test_the_break_even_by_hand():
 def test_a_weight_is_fetched_once_where_it_is_used_at_many_places():
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 3, 1))
     torch.manual_seed(0)
-    found = assess(model, torch.randn(4, 1, 5, 4))
-    assert [layer.ann.reuse for layer in found.layers] == [20, 20]
-    assert found.ann.reuse == pytest.approx(20)
-    often = found.times(GRADED), found.times(GRADED, reuse=False)
+    result = assess(model, torch.randn(4, 1, 5, 4))
+    assert [layer.ann.reuse for layer in result.layers] == [20, 20]
+    assert result.ann.reuse == pytest.approx(20)
+    often = result.times(GRADED), result.times(GRADED, reuse=False)
     assert all(without < once for once, without in zip(*often, strict=True))
 
 
@@ -132,18 +132,18 @@ MODELS = {
 def test_the_method_follows_the_network(method):
     torch.manual_seed(0)
     x = torch.randn(40, 3, 4) if method == "transformer" else torch.randn(40, 4)
-    found = assess(MODELS[method], x)
-    assert found.method == method and found.method in METHODS
-    convert(MODELS[method], x, method=found.method, T=2)  # is possible
+    result = assess(MODELS[method], x)
+    assert result.method == method and result.method in METHODS
+    convert(MODELS[method], x, method=result.method, T=2)  # is possible
     if method == "transformer":
-        assert found.apart == ("LayerNorm", "matmul", "softmax")
-        assert [layer.sites for layer in found.layers][:-1] == [12] * 4
+        assert result.apart == ("LayerNorm", "matmul", "softmax")
+        assert [layer.sites for layer in result.layers][:-1] == [12] * 4
 
 
 def test_what_has_no_activation_is_not_worth_it():
-    found = assess(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), torch.randn(5, 2, 3))
-    assert found.method is None and "no activation" in found.verdict
-    assert found.verdict.startswith("Not worth it")
+    result = assess(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), torch.randn(5, 2, 3))
+    assert result.method is None and "no activation" in result.verdict
+    assert result.verdict.startswith("Not worth it")
 
 
 def test_activity_is_what_the_converted_network_does():
@@ -151,10 +151,10 @@ def test_activity_is_what_the_converted_network_does():
     model = nn.Sequential(nn.Linear(30, 60), nn.ReLU(), nn.Linear(60, 40), nn.ReLU())
     model.append(nn.Linear(40, 10))
     x = torch.randn(200, 30)
-    found = assess(model, x, steps=4)
+    result = assess(model, x, steps=4)
     for method, steps in (("graded", 2), ("qcfs", 4)):
         way = "binary" if method == "qcfs" else method
-        sent = [(layer.sent[way], layer.dense) for layer in found.layers]
+        sent = [(layer.sent[way], layer.dense) for layer in result.layers]
         told = sum((steps if events is None else events) * work for events, work in sent)
         _, certificate = convert(model, x, method=method, T=steps)
         assert told == pytest.approx(certificate.synops, rel=0.15)

@@ -37,13 +37,13 @@ def calibrated():
 
 def measured(twin, run):
     """Error against thresholds of zero, and work, of the thresholds that are set."""
-    kept = twin.thresholds()
+    remaining = twin.thresholds()
     with torch.no_grad():
         with Meter(twin, "events", batch_dim=1) as meter:
             output = run(twin)
-        twin.set_thresholds(dict.fromkeys(kept, 0.0))
+        twin.set_thresholds(dict.fromkeys(remaining, 0.0))
         exact = run(twin)
-    twin.set_thresholds(kept)
+    twin.set_thresholds(remaining)
     return float((output - exact).square().mean()) ** 0.5, meter.counts()
 
 
@@ -66,8 +66,8 @@ def test_the_certificate_tells_what_the_network_does(calibrated):
         sent = counts.by_layer("spikes")[row]
         assert layer.share == pytest.approx(sent / sites[row]) and 0 < layer.share < 1
         assert layer.synops == pytest.approx(sent * fanouts[layer.name])
-    whole = sum(layer.synops for layer in certificate.layers)
-    assert whole == pytest.approx(counts.total("synops"), rel=0.1)
+    total = sum(layer.synops for layer in certificate.layers)
+    assert total == pytest.approx(counts.total("synops"), rel=0.1)
 
 
 def test_errors_alone_are_parts_of_the_whole(calibrated):
@@ -118,8 +118,8 @@ def test_the_same_start_gives_the_same_thresholds(calibrated):
 def test_balancing_begins_with_the_thresholds_that_are_set():
     twin = converted()
     twin.set_thresholds({"input": 0.1, "_1": 0.3, "_3": 0.2})
-    found = calibrate(twin, walk(1), walk(2), BUDGET, rounds=0).thresholds
-    assert [found["_1"] / found["input"], found["_3"] / found["input"]] == pytest.approx([3, 2])
+    result = calibrate(twin, walk(1), walk(2), BUDGET, rounds=0).thresholds
+    assert [result["_1"] / result["input"], result["_3"] / result["input"]] == pytest.approx([3, 2])
 
 
 def test_the_error_may_be_one_against_a_target():
@@ -138,8 +138,8 @@ def test_samples_are_counted_in_outputs_of_any_form():
     def turned(run):
         return lambda twin: run(twin).movedim(0, 1)
 
-    found = calibrate(converted(), turned(walk(1)), turned(walk(2, 5)), BUDGET, rounds=0)
-    assert found.samples == 5
+    result = calibrate(converted(), turned(walk(1)), turned(walk(2, 5)), BUDGET, rounds=0)
+    assert result.samples == 5
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, float("nan"), float("inf")])

@@ -47,7 +47,7 @@ def planned(levels=2):
 
 def by_hand(model, x, levels=2):
     """Spikes [T, B, N], inputs [T, B, N] and values of both populations, and the answers."""
-    found, current = {}, x.expand(T, *x.shape)
+    result, current = {}, x.expand(T, *x.shape)
     value = x
     for name, layer, theta in (("_1", model[0], THETA), ("_3", model[2], 0.3)):
         drive = torch.stack([layer(step) for step in current])
@@ -58,13 +58,13 @@ def by_hand(model, x, levels=2):
             v = v - theta * s
             spikes.append(s)
         value = layer(value).relu()
-        found[name] = torch.stack(spikes), drive, value
-        current = theta * found[name][0]
-    return found, model[4](current.mean(0)), model(x)
+        result[name] = torch.stack(spikes), drive, value
+        current = theta * result[name][0]
+    return result, model[4](current.mean(0)), model(x)
 
 
-def rms(part, whole):
-    return float((part.square().sum() / whole.square().sum()).sqrt())
+def rms(part, total):
+    return float((part.square().sum() / total.square().sum()).sqrt())
 
 
 @pytest.fixture
@@ -79,11 +79,11 @@ def certified():
 
 def test_errors_are_those_by_hand(certified):
     certificate, model, x, _ = certified
-    found, answer, output = by_hand(model, x)
+    result, answer, output = by_hand(model, x)
     assert certificate.output_error == pytest.approx(rms(answer - output, output), rel=1e-4)
     assert certificate.samples == COUNT
     for layer, (name, theta) in zip(certificate.layers, (("_1", THETA), ("_3", 0.3)), strict=True):
-        spikes, drive, value = found[name]
+        spikes, drive, value = result[name]
         top, unit = 2 * theta, theta / T
         clipped = value.clamp(max=top)
         due = (drive.mean(0).relu().clamp(max=top) / unit + 0.5).floor() * unit
@@ -103,9 +103,9 @@ def test_errors_are_those_by_hand(certified):
 
 def test_work_is_that_by_hand(certified):
     certificate, model, x, _ = certified
-    found, _, _ = by_hand(model, x[:BATCH])
+    result, _, _ = by_hand(model, x[:BATCH])
     # In every step the picture is read again; then each event meets the next layer's neurons.
-    events = [float((found[name][0] > 0).sum()) / BATCH for name in ("_1", "_3")]
+    events = [float((result[name][0] > 0).sum()) / BATCH for name in ("_1", "_3")]
     expected = T * 4 * 6 + events[0] * 5 + events[1] * 3
     assert certificate.synops == pytest.approx(expected)
     assert certificate.multiplies == pytest.approx(expected)  # spikes of two levels have numbers
@@ -193,19 +193,19 @@ def test_certificates_that_ship_are_read():
     assert all(c.before is None and c.weakest.worst == "error" for c in read)
 
 
-def row(**given):
+def row(**inputs):
     plain = {"name": "act", "threshold": 1.0, "error": 0.1, "share": 0.5, "synops": 0.0}
-    return LayerCertificate(**plain | given)
+    return LayerCertificate(**plain | inputs)
 
 
-def figures(**given):
+def figures(**inputs):
     plain = {"budget": 0.0, "calibration_error": 0.0, "output_error": 0.0123, "samples": 9}
     about = {"method": "graded", "steps": 4, "levels": 60, "latency": 4, "layers": (row(),)}
-    return Certificate(**plain | about | given)
+    return Certificate(**plain | about | inputs)
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("inputs", "text"),
     [
         (
             {},
@@ -241,16 +241,16 @@ def figures(**given):
     ],
     ids=["plain", "budget", "accuracy", "work", "no layers"],
 )
-def test_it_reads_as_a_sentence(given, text):
-    assert str(figures(**given)) == text
+def test_it_reads_as_a_sentence(inputs, text):
+    assert str(figures(**inputs)) == text
 
 
 @pytest.mark.parametrize(
-    ("given", "worst"),
+    ("inputs", "worst"),
     [({}, "error"), ({"clip": 0.1, "unevenness": 0.2}, "unevenness"), ({"quantisation": 1}, None)],
 )
-def test_the_worst_of_its_errors(given, worst):
-    assert row(**given).worst == (worst or "quantisation")
+def test_the_worst_of_its_errors(inputs, worst):
+    assert row(**inputs).worst == (worst or "quantisation")
 
 
 @pytest.mark.parametrize(

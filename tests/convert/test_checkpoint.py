@@ -99,9 +99,9 @@ def edited(change):
 
 def tensors(change):
     def edit(folder):
-        found = load_file(folder / TENSORS)
-        change(found)
-        save_file(found, folder / TENSORS)
+        result = load_file(folder / TENSORS)
+        change(result)
+        save_file(result, folder / TENSORS)
 
     return edit
 
@@ -169,10 +169,10 @@ def test_any_byte_may_be_wrong(written, tmp_path, name, place, data):
         spiking, _ = load(small(), folder)
     except FileError:
         return
-    found = spiking.answer(x)
-    assert found.shape == answer.shape
+    result = spiking.answer(x)
+    assert result.shape == answer.shape
     if files[PLAN] == (folder / PLAN).read_bytes() and name != TENSORS:
-        assert torch.equal(found, answer)
+        assert torch.equal(result, answer)
 
 
 JSON = st.recursive(

@@ -102,7 +102,7 @@ class ViT(nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-MADE = {"pools": pools, "norms": norms, "class token": ViT}
+NETWORKS = {"pools": pools, "norms": norms, "class token": ViT}
 WAYS = {
     "8 bits": ("residual", {"method": "graded"}),
     "4 bits": ("residual", {"method": "graded", "bits": 4}),
@@ -135,7 +135,9 @@ def converted(network, images):
         kind, options = WAYS[way]
         torch.manual_seed(0)
         model = (
-            MADE[kind]().eval() if kind in MADE else network(kind, 4 * ("qcfs" in options.values()))
+            NETWORKS[kind]().eval()
+            if kind in NETWORKS
+            else network(kind, 4 * ("qcfs" in options.values()))
         )
         x = images(60) if x is None else x
         return convert(model, x, T=T, held_out=x[:5], **options)[0]
@@ -174,11 +176,11 @@ def test_spikes_of_the_graph_in_numpy_are_those_in_torch(way, converted, images)
     network = converted(way)
     x = network.fed(images(2, seed=2))
     expected, graph = sent(network, x), trace(network, x[:1])
-    whole = Graph([*graph], [*graph.neurons])
+    total = Graph([*graph], [*graph.neurons])
     for sample in range(2):
-        found, _ = reference.run(whole, {"input": x[:, sample].numpy()})
+        result, _ = reference.run(total, {"input": x[:, sample].numpy()})
         for name in graph.neurons:
-            assert (found[name] == expected[name][:, sample]).all(), name
+            assert (result[name] == expected[name][:, sample]).all(), name
     assert {f"graph.{path}" for path in network.paths().values()} < {*expected}
 
 
@@ -186,12 +188,12 @@ def test_spikes_of_the_graph_in_numpy_are_those_in_torch(way, converted, images)
 def test_chunks_and_other_samples_change_nothing(way, converted, images):
     network, x = converted(way), images(4, seed=2)
     fed = network.fed(x)
-    whole, last = network(fed)
+    total, last = network(fed)
     first, state = network(fed[:3])
     second, after = network(fed[3:], state)
-    assert torch.equal(torch.cat([first, second]), whole)
+    assert torch.equal(torch.cat([first, second]), total)
     assert all(torch.equal(a, b) for a, b in zip(flat(after), flat(last), strict=True))
-    assert torch.equal(network(fed[:, 1:2])[0], whole[:, 1:2])
+    assert torch.equal(network(fed[:, 1:2])[0], total[:, 1:2])
 
 
 def flat(state):
@@ -230,9 +232,9 @@ def test_no_part_of_a_sum_goes_beyond_what_floats_hold(way, converted, images):
     for name, (seen, *_) in read.items():
         weight = network.get_submodule(name).weight.double().flatten(1)
         unit = 2.0 ** torch.arange(-40, 20, dtype=torch.float64)[:, None, None]
-        whole = (torch.remainder(weight, unit) == 0).all(2)  # [60, rows], the first ones true
-        unit = 2.0 ** (whole.sum(0) - 41).double()
-        assert whole[0].all() and torch.equal(seen, seen.round())
+        total = (torch.remainder(weight, unit) == 0).all(2)  # [60, rows], the first ones true
+        unit = 2.0 ** (total.sum(0) - 41).double()
+        assert total[0].all() and torch.equal(seen, seen.round())
         inputs = 2 ** (INPUT + 1) if "first" in name else float(seen.abs().max())
         parts = torch.stack([weight.relu().sum(1), (-weight).relu().sum(1)])
         assert (parts.amax(0) * inputs / unit).max() <= 2**SUM
@@ -249,7 +251,7 @@ def test_weights_beyond_float32_are_refused():
 
 def test_units_are_powers_of_two_below_the_largest_value(network, images):
     x = images(20)
-    found = units(prepared(network("transformer")), 3 * x)
-    assert all(math.frexp(unit)[0] == 0.5 for unit in found.values())
-    assert 2 ** (INPUT - 1) < float(3 * x.abs().max()) / found["x"] <= 2**INPUT
-    assert {"softmax", "norm"} < {*found} and found["softmax"] == 2.0**-12
+    result = units(prepared(network("transformer")), 3 * x)
+    assert all(math.frexp(unit)[0] == 0.5 for unit in result.values())
+    assert 2 ** (INPUT - 1) < float(3 * x.abs().max()) / result["x"] <= 2**INPUT
+    assert {"softmax", "norm"} < {*result} and result["softmax"] == 2.0**-12

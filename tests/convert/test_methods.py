@@ -79,22 +79,22 @@ BOUNDS = {
 @pytest.mark.parametrize(("kind", "method"), BOUNDS)
 def test_errors_fall_with_steps(kind, method, converted, images):
     options = {"rounds": 500, "rate": 0.2} if method == "balanced" else {}
-    found, x = [], images(20, seed=2)
+    result, x = [], images(20, seed=2)
     for T in (2, 16, 64):
         dense, spiking, plan = converted(kind, method, T, **options)
         assert all((p.threshold > 0).all() for p in plan.populations.values())
-        found.append(error(dense, spiking, x))
-    assert found[2] <= BOUNDS[kind, method]
-    assert found[1] <= 1.1 * found[0] and found[2] <= 1.1 * found[1] + 1e-3
+        result.append(error(dense, spiking, x))
+    assert result[2] <= BOUNDS[kind, method]
+    assert result[1] <= 1.1 * result[0] and result[2] <= 1.1 * result[1] + 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_samples_do_not_meet(method, converted, images):
     kind, x = "transformer" if method == "transformer" else "residual", images(7, seed=2)
     _, spiking, _ = converted(kind, method, 6, **{"rounds": 5} if method == "balanced" else {})
-    whole = spiking.answer(x)
+    total = spiking.answer(x)
     for rows in (slice(0, 1), slice(3, 7)):
-        torch.testing.assert_close(spiking.answer(x[rows]), whole[rows], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(spiking.answer(x[rows]), total[rows], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,9 +124,9 @@ DRAWS = {
 def test_ceilings_err_least(draw, most):
     torch.manual_seed(0)
     values = torch.stack([DRAWS[draw](1000) * scale for scale in (1e-3, 1, 50)])
-    found = ceiling(seen(values), most)
-    assert found.shape == (3, 1, 1)
-    for row, one in zip(values, found.flatten(), strict=True):
+    result = ceiling(seen(values), most)
+    assert result.shape == (3, 1, 1)
+    for row, one in zip(values, result.flatten(), strict=True):
         tried = torch.linspace(0.01, 1.5, 1500)[:, None] * row.abs().max()
         errors = (row - quantised(row, tried, most)).square().mean(1)
         reached = (row - quantised(row, one.reshape(1, 1), most)).square().mean()
@@ -159,10 +159,10 @@ def test_levels_are_quantiles_of_what_is_not_silent(share, seed):
     torch.manual_seed(seed)
     values = torch.randn(4, 200).relu() * torch.tensor([[1.0], [0.1], [9.0], [0.0]])
     values[1, 5:] = 0
-    found = levels(seen(values), share).flatten()
+    result = levels(seen(values), share).flatten()
     positive = torch.where(values > 0, values, torch.nan)
     expected = torch.nanquantile(positive, share, dim=1).nan_to_num(0)
-    torch.testing.assert_close(found, torch.where(expected > 0, expected, expected.max()))
+    torch.testing.assert_close(result, torch.where(expected > 0, expected, expected.max()))
 
 
 def test_a_layer_may_have_more_values_than_torch_sorts_at_once():
@@ -206,13 +206,13 @@ def test_leaky_rectifiers_send_negative_spikes(converted, images):
 
 
 def test_more_bits_err_less(converted, images):
-    found, x = [], images(20, seed=2)
+    result, x = [], images(20, seed=2)
     for bits in range(1, 9):
         dense, spiking, plan = converted("residual", "graded", 4, bits=bits)
         assert plan.levels == 4 * (2**bits - 1)
-        found.append(error(dense, spiking, x))
-    assert all(b <= 1.05 * a for a, b in pairwise(found))
-    assert found[0] > 8 * found[7] and found[7] < 0.01
+        result.append(error(dense, spiking, x))
+    assert all(b <= 1.05 * a for a, b in pairwise(result))
+    assert result[0] > 8 * result[7] and result[7] < 0.01
 
 
 def exact(dense, spiking, plan, x):
@@ -243,13 +243,13 @@ def test_a_quantised_network_that_waits_is_exact(kind, depth, T, network, images
 
 
 def test_a_quantised_network_in_a_pipeline_errs_by_the_order_of_spikes(network, images):
-    x, found = images(20, seed=2), []
+    x, result = images(20, seed=2), []
     for schedule in ("pipelined", "waiting"):
         dense = prepared(network("residual", 4), schedule)
         plan = METHODS["qcfs"](dense, Calibration(images(20), 4), schedule=schedule)
         assert plan.schedule == schedule
-        found.append(error(dense, assemble(dense, plan), x))
-    assert found[0] > 0.01 and found[1] < 1e-5
+        result.append(error(dense, assemble(dense, plan), x))
+    assert result[0] > 0.01 and result[1] < 1e-5
 
 
 def test_rectifiers_that_were_not_trained_so_are_exact_at_their_ceilings(converted, images):
@@ -279,8 +279,8 @@ def test_quantisable_replaces_every_rectifier():
     model = nn.Sequential(nn.Linear(2, 3), act, nn.Sequential(nn.Linear(3, 3), nn.ReLU(), act))
     model.again = model[1]
     twin = quantisable(model, 6)
-    found = [m for m in twin.modules() if isinstance(m, QCFS)]
-    assert len(found) == 4 and all(m.levels == 6 for m in found)
+    result = [m for m in twin.modules() if isinstance(m, QCFS)]
+    assert len(result) == 4 and all(m.levels == 6 for m in result)
     assert not any(isinstance(m, nn.ReLU) for m in twin.modules()) and model[1] is act
     assert twin[0].weight is not model[0].weight
     with pytest.raises(InputError, match=r"Linear has no nn\.ReLU modules"):
@@ -324,11 +324,11 @@ def test_correction_puts_means_right(converted, images):
     before = assemble(dense, Plan("bare", 4, plan.shape, bare))
     target, _ = values_of(dense, [*plan.populations], x)
     biases = []
-    for made in (before, spiking):
+    for built in (before, spiking):
         sent = {}
-        for name, neuron in made.populations().items():
+        for name, neuron in built.populations().items():
             neuron.register_forward_hook(lambda m, a, y, n=name, s=sent: s.update({n: y[0]}))
-        made.answer(x)
+        built.answer(x)
         missing = {
             n: target[n] - plan.populations[n].threshold * s.mean(0) for n, s in sent.items()
         }
@@ -351,11 +351,11 @@ def test_everything_that_weights_and_products_read_is_encoded(network, images):
 
 
 def test_more_bits_of_encoders_err_less(converted, images):
-    x, found = images(20, seed=2), []
+    x, result = images(20, seed=2), []
     for bits in (2, 4, 8):
         dense, spiking, _ = converted("transformer", "transformer", 8, bits=bits)
-        found.append(error(dense, spiking, x))
-    assert found[0] > 1.5 * found[1] > 3 * found[2]
+        result.append(error(dense, spiking, x))
+    assert result[0] > 1.5 * result[1] > 3 * result[2]
 
 
 @pytest.mark.parametrize(
@@ -400,5 +400,5 @@ def test_nothing_to_encode_is_refused():
 
 def test_what_is_observed_of_few_samples_is_enough(network, images):
     dense = prepared(network("plain"))
-    found = observe(dense, ["_2"], images(1))
-    assert found["_2"].values.shape[0] == 6 and found["_2"].dims == 3
+    result = observe(dense, ["_2"], images(1))
+    assert result["_2"].values.shape[0] == 6 and result["_2"].dims == 3

@@ -229,10 +229,10 @@ def test_many_steps_of_fine_spikes_are_the_network_itself(name):
 def test_steps_may_come_in_chunks(name):
     dense = prepared(trained(NETWORKS[name]))
     network, x = assemble(dense, planned(dense)), torch.randn(6, 2, 2, 8, 8)
-    whole, _ = network(x)
+    total, _ = network(x)
     first, state = network(x[:2])
     second, _ = network(x[2:], state)
-    torch.testing.assert_close(torch.cat([first, second]), whole)
+    torch.testing.assert_close(torch.cat([first, second]), total)
 
 
 def test_a_picture_that_stands_still_is_one_in_every_step():
@@ -249,10 +249,10 @@ def test_offsets_are_added_in_every_step(monkeypatch):
     before = plan.populations["act"]
     moved = plan.populations | {"act": Population(before.threshold, 3, offset=shift)}
     network, reference = both(dense, Plan("moved", T, plan.shape, moved), monkeypatch)
-    found = [n.outputs(images()) for n in (network, reference)]
+    result = [n.outputs(images()) for n in (network, reference)]
     dense.get_submodule("first").bias += shift.flatten()
     expected = assemble(dense, plan).outputs(images())
-    for y in found:
+    for y in result:
         torch.testing.assert_close(y, expected)
 
 
@@ -374,7 +374,7 @@ ONE = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "inputs",
     [
         {"threshold": torch.tensor(0.0)},
         {"threshold": torch.tensor([1.0, -1.0])},
@@ -395,13 +395,13 @@ ONE = torch.tensor(1.0)
         {"threshold": ONE, "emit": ["graded"]},
     ],
 )
-def test_populations_that_cannot_be_are_refused(given):
+def test_populations_that_cannot_be_are_refused(inputs):
     with pytest.raises(InputError, match="Population"):
-        Population(**given)
+        Population(**inputs)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "inputs",
     [
         {"steps": 0},
         {"steps": True},
@@ -426,7 +426,7 @@ def test_populations_that_cannot_be_are_refused(given):
     ],
     ids=str,
 )
-def test_plans_that_cannot_be_are_refused(given):
+def test_plans_that_cannot_be_are_refused(inputs):
     plain = {"method": "x", "steps": 4, "shape": (2,), "populations": {"a": Population(ONE)}}
     with pytest.raises(InputError, match="Plan"):
-        Plan(**plain | given)
+        Plan(**plain | inputs)

@@ -154,12 +154,12 @@ def test_without_thresholds_it_computes_what_the_network_does(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_chunks_equal_the_whole(name):
     _, twin, walk, state, _ = unfolded(name, 0.2)
-    whole, last = twin(walk, state)
+    total, last = twin(walk, state)
     parts = []
     for x in walk:
         y, state = twin(x[None], state)
         parts.append(y)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts), total, rtol=1e-4, atol=1e-5)
     for key in last:
         torch.testing.assert_close(state[key], last[key], rtol=1e-4, atol=1e-5)
 
@@ -186,10 +186,10 @@ def test_silence_after_the_input_has_stopped(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_state_is_a_value(name):
     _, twin, walk, start, _ = unfolded(name, 0.2)
-    kept, x = {k: v.clone() for k, v in start.items()}, walk.clone()
+    remaining, x = {k: v.clone() for k, v in start.items()}, walk.clone()
     (once, after), (again, after2) = twin(walk, start), twin(walk, start)
     assert torch.equal(once, again) and same_state(after, after2)
-    assert same_state(start, kept) and torch.equal(walk, x)
+    assert same_state(start, remaining) and torch.equal(walk, x)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

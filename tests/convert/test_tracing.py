@@ -190,8 +190,8 @@ def test_what_is_prepared_computes_what_the_model_does(name, schedule):
 )
 def test_every_call_of_a_rectifier_is_a_population(name, count):
     dense = prepared(trained(RECTIFIERS[name]))
-    found = rectifiers(dense)
-    assert len(found) == count and all(dense.get_submodule(name) for name in found)
+    result = rectifiers(dense)
+    assert len(result) == count and all(dense.get_submodule(name) for name in result)
 
 
 def test_slopes_are_the_rectifiers_own():
@@ -266,11 +266,11 @@ def test_roles():
 
     parts = {"n": nn.LayerNorm(64), "p": nn.Parameter(torch.rand(64))}
     model = trained(lambda: middle(run, **parts))
-    found = {node.name: role for node, role in roles(prepared(model)).items()}
-    assert (found["x"], found["output"], found["act"]) == ("input", "output", "rectifier")
-    assert found["first"] == found["flatten"] == found["add"] == found["view"] == "linear"
-    assert found["n"] == found["softmax"] == "nonlinear"
-    assert found["mul"] == "product" and found["size"] == found["p"] == "constant"
+    result = {node.name: role for node, role in roles(prepared(model)).items()}
+    assert (result["x"], result["output"], result["act"]) == ("input", "output", "rectifier")
+    assert result["first"] == result["flatten"] == result["add"] == result["view"] == "linear"
+    assert result["n"] == result["softmax"] == "nonlinear"
+    assert result["mul"] == "product" and result["size"] == result["p"] == "constant"
 
 
 class Sorted(nn.Module):

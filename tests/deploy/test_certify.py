@@ -20,10 +20,10 @@ def network():
 
 def test_the_engine_fires_as_torch():
     x = (torch.rand(30, 3, 12) < 0.3).float()
-    found = certify(network(), x)
-    assert found.compared == {"1": 30 * 3 * 20, "3.neuron": 30 * 3 * 8}
-    assert found.share == 1 and not found.first
-    assert "spike for spike the same: 2,520 values" in str(found)
+    result = certify(network(), x)
+    assert result.compared == {"1": 30 * 3 * 20, "3.neuron": 30 * 3 * 8}
+    assert result.share == 1 and not result.first
+    assert "spike for spike the same: 2,520 values" in str(result)
 
 
 def test_the_first_difference_is_named():
@@ -31,11 +31,11 @@ def test_the_first_difference_is_named():
     one, other = network(), network()
     with torch.no_grad():
         other[0].weight[5] += 0.2
-    found = certify(one, x, Engine(trace(other, x[:1])))
-    assert 0 < found.share < 1
-    step, sample, neuron, torch_sent, engine_sent = found.first["1"]
+    result = certify(one, x, Engine(trace(other, x[:1])))
+    assert 0 < result.share < 1
+    step, sample, neuron, torch_sent, engine_sent = result.first["1"]
     assert neuron == 5 and (torch_sent, engine_sent) == (0, 1) and sample in (0, 1)
-    assert f"in step {step} of sample {sample}: neuron 5 sends 1 in the engine" in str(found)
+    assert f"in step {step} of sample {sample}: neuron 5 sends 1 in the engine" in str(result)
 
 
 def test_without_neurons_there_is_nothing_to_compare():

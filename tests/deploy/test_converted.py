@@ -17,7 +17,8 @@ from axonal.deploy.engine import Engine, codegen, layout, reference, values
 from axonal.deploy.from_torch import trace
 from axonal.graph.difference import Difference
 from axonal.graph.drawing import mermaid
-from axonal.graph.graph import Add, Bias, Delay, Dense, Graph, Input, Neurons, Node
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Bias, Delay, Dense, Input, Neurons
 from axonal.graph.summary import description, layers
 from axonal.nn import Delay as Late
 from axonal.nn import Difference as Differ
@@ -101,8 +102,8 @@ def test_a_wired_network_runs_spike_for_spike():
     assert certify(network, x, engine).share == 1
     expected, _ = network(x)
     for sample in range(2):
-        found, _ = engine.run({"input": x[:, sample].numpy()})
-        np.testing.assert_array_equal(found[graph.outputs[0]], expected[:, sample].numpy())
+        result, _ = engine.run({"input": x[:, sample].numpy()})
+        np.testing.assert_array_equal(result[graph.outputs[0]], expected[:, sample].numpy())
     assert all(values.any() for values in sent(network, x).values())
 
 
@@ -111,12 +112,12 @@ def test_an_input_that_stands_still_and_goes_on():
     network = wired(Pictures())
     x = (torch.randn(1, 1, 2, 4, 4) * 8).round().div(8).expand(3 * T, 1, 2, 4, 4)
     assert certify(network, x).share == 1
-    engine, given = Engine(trace(network, x)), x[:, 0].numpy()
-    whole, last = engine.run({"input": given})
-    first, state = engine.run({"input": given[:7]})
-    second, after = engine.run({"input": given[7:]}, state)
+    engine, inputs = Engine(trace(network, x)), x[:, 0].numpy()
+    total, last = engine.run({"input": inputs})
+    first, state = engine.run({"input": inputs[:7]})
+    second, after = engine.run({"input": inputs[7:]}, state)
     (name,) = engine.graph.outputs
-    np.testing.assert_array_equal(np.concatenate([first[name], second[name]]), whole[name])
+    np.testing.assert_array_equal(np.concatenate([first[name], second[name]]), total[name])
     for key, value in last.items():
         np.testing.assert_array_equal(after[key], value)
 
@@ -131,9 +132,9 @@ def test_neurons_fire_on_after_their_input(dynamics, fires):
     x = np.zeros((16, 2), np.float32)
     x[6], x[13] = (3 * fires, 0.125), (0.5, 0.375)
     expected, state = reference.run(graph, {"x": x})
-    found, after = Engine(graph).run({"x": x})
+    result, after = Engine(graph).run({"x": x})
     assert (fires * expected["n"][7:13] > 0).any()
-    np.testing.assert_array_equal(found["n"], expected["n"])
+    np.testing.assert_array_equal(result["n"], expected["n"])
     np.testing.assert_array_equal(after["n"], state["n"])
 
 
@@ -195,20 +196,20 @@ def test_functions_of_rates(name):
     network = Both(function, shapes)
     x = torch.randn(7, 1, network.ends[-1])
     graph, (expected, _) = trace(network, x), network(x)
-    (found,) = (node for node in graph if isinstance(node.op, Difference))
-    assert found.op.function == name.split()[0] and graph.outputs == (found.name,)
-    given = {"input": x[:, 0].numpy()}
-    whole, last = reference.run(graph, given)
-    np.testing.assert_array_equal(whole[found.name], expected[:, 0].numpy())
-    assert whole[found.name].any()
+    (result,) = (node for node in graph if isinstance(node.op, Difference))
+    assert result.op.function == name.split()[0] and graph.outputs == (result.name,)
+    inputs = {"input": x[:, 0].numpy()}
+    total, last = reference.run(graph, inputs)
+    np.testing.assert_array_equal(total[result.name], expected[:, 0].numpy())
+    assert total[result.name].any()
     stream = Engine(graph).stream()
-    parts = [stream.push({"input": given["input"][a:b]}) for a, b in ((0, 1), (1, 5), (5, 7))]
-    dense = np.concatenate([part[found.name].to_dense() for part in parts])
-    np.testing.assert_array_equal(dense, whole[found.name])
-    np.testing.assert_array_equal(stream.state()[found.name], last[found.name])
+    parts = [stream.push({"input": inputs["input"][a:b]}) for a, b in ((0, 1), (1, 5), (5, 7))]
+    dense = np.concatenate([part[result.name].to_dense() for part in parts])
+    np.testing.assert_array_equal(dense, total[result.name])
+    np.testing.assert_array_equal(stream.state()[result.name], last[result.name])
     counted = stream.counts().by_layer
-    size = sum(graph.size(n) for n in found.inputs)
-    assert counted("adds")[found.name] >= 7 * size and not counted("synops")[found.name]
+    size = sum(graph.size(n) for n in result.inputs)
+    assert counted("adds")[result.name] >= 7 * size and not counted("synops")[result.name]
 
 
 def test_work_of_functions():
@@ -268,12 +269,12 @@ def test_a_transformer_runs_in_stages():
     expected, _ = network(x)
     (output,) = graph.outputs
     for sample in range(3):
-        given = {"input": x[:, sample].numpy()}
-        found, after = engine.run(given)
+        inputs = {"input": x[:, sample].numpy()}
+        result, after = engine.run(inputs)
         total = expected[:, sample].sum(0).numpy()
-        np.testing.assert_allclose(found[output].sum(0), total, rtol=1e-4, atol=1e-4 * 24)
-        dense, last = reference.run(graph, given)
-        np.testing.assert_allclose(found[output], dense[output], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(result[output].sum(0), total, rtol=1e-4, atol=1e-4 * 24)
+        dense, last = reference.run(graph, inputs)
+        np.testing.assert_allclose(result[output], dense[output], rtol=1e-4, atol=1e-4)
         assert after.keys() == last.keys()
 
 
@@ -305,15 +306,15 @@ def test_stages_equal_the_reference():
     x = (np.random.default_rng(1).integers(-16, 32, (12, 4)) / 16).astype(np.float32)
     expected, last = reference.run(graph, {"x": x})
     engine = Engine(graph)
-    found, after = engine.run({"x": x})
-    assert list(found) == list(graph.outputs) and [s.graph.outputs for s in engine.stages] == [
+    result, after = engine.run({"x": x})
+    assert list(result) == list(graph.outputs) and [s.graph.outputs for s in engine.stages] == [
         ("x", "late", "n"),
         ("both", "m"),
         ("biased",),
     ]
     stream = engine.stream(engine.run({"x": x[:5]})[1])
     rest = stream.push({"x": x[5:]})
-    for name, values_ in found.items():
+    for name, values_ in result.items():
         np.testing.assert_allclose(values_, expected[name], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(rest[name].to_dense(), values_[5:])
     for name, value in after.items():

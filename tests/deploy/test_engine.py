@@ -4,58 +4,33 @@ import sys
 import numpy as np
 import pytest
 import torch
-from graphs import DYNAMICS, VARYING, drive, graphs, weights
+from graphs import drive, graphs, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.events import Events
 from axonal.core.neurons import Current, Delta, Izhikevich, Leaky
-from axonal.deploy.engine import codegen, engine, kernels, layout, reference
+from axonal.deploy.engine import engine, kernels, reference
 from axonal.deploy.engine.engine import Engine
 from axonal.graph import load, save
-from axonal.graph.graph import (
-    Add,
-    Conv,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Pool,
-    Select,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Conv, Delay, Dense, Input, Neurons, Pool, Select
 from axonal.nn import LIF, Sequential
 from axonal.nn.meter import Meter
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_module():
-    """Every graph runs in one compiled module."""
-    with pytest.MonkeyPatch.context() as patch:
-        known = [*DYNAMICS, Leaky(), Izhikevich()]
-        kinds = [codegen.population(d, ()) for d in known]
-        kinds += [codegen.population(d, ("threshold",)) for d in VARYING]
-        finish = layout.Tables._finish
-
-        def known(self):
-            self.kinds = list(dict.fromkeys(kinds))
-            finish(self)
-
-        patch.setattr(layout.Tables, "_finish", known)
-        yield
+pytestmark = pytest.mark.usefixtures("one_module")
 
 
 @settings(max_examples=30)
 @given(graphs(), st.integers(0, 99), st.booleans())
 def test_the_engine_equals_the_reference(graph, seed, heavy):
-    given_ = drive(graph, 12, seed)
-    expected, state = reference.run(graph, given_)
+    x = drive(graph, 12, seed)
+    expected, state = reference.run(graph, x)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "HEAVY", 1 if heavy else 2**30)
-        found, after = Engine(graph, threads=3).run(given_)
-    for name, values in found.items():
+        outputs, after = Engine(graph, threads=3).run(x)
+    for name, values in outputs.items():
         np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
     for name in graph.neurons:
         np.testing.assert_allclose(after[name], state[name], rtol=1e-5, atol=2e-5, err_msg=name)
@@ -63,15 +38,15 @@ def test_the_engine_equals_the_reference(graph, seed, heavy):
 
 @settings(max_examples=15)
 @given(graphs(), st.integers(1, 11), st.integers(0, 99))
-def test_chunks_equal_the_whole_and_states_are_values(graph, cut, seed):
-    given_ = drive(graph, 12, seed)
-    first, second = ({n: v[s] for n, v in given_.items()} for s in (slice(cut), slice(cut, None)))
+def test_runs_in_chunks_are_equal_and_states_are_values(graph, cut, seed):
+    x = drive(graph, 12, seed)
+    first, second = ({n: v[s] for n, v in x.items()} for s in (slice(cut), slice(cut, None)))
     runner = Engine(graph)
-    whole, last = runner.run(given_)
+    outputs, last = runner.run(x)
     stream = runner.stream()
     parts = [stream.push(part) for part in (first, second)]
     again, after = runner.run(second, runner.run(first)[1])
-    for name, values in whole.items():
+    for name, values in outputs.items():
         dense_parts = [part[name].to_dense() for part in parts]
         np.testing.assert_array_equal(np.concatenate(dense_parts), values)
         np.testing.assert_array_equal(again[name], values[cut:])
@@ -103,9 +78,9 @@ def test_crowded_convolutions_equal_the_reference(share):
     assert (share < 0.5) == (np.count_nonzero(x[0]) < min(kernels.MANY, kernels.CROWDED * 900))
     expected = reference.run(graph, {"x": x})[0]["y"]
     for threads in (1, 3):  # both as events, which are put in order, and as values
-        for given_ in (x, Events.from_dense(x)):
-            found = Engine(graph, threads=threads).run({"x": given_})[0]["y"]
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        for inputs in (x, Events.from_dense(x)):
+            y = Engine(graph, threads=threads).run({"x": inputs})[0]["y"]
+            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_reference_state_goes_on_in_the_engine():
@@ -117,12 +92,12 @@ def test_a_reference_state_goes_on_in_the_engine():
         ],
         ["n", "late"],
     )
-    given_ = drive(graph, 9, 0, share=0.8)
-    first, second = {"x": given_["x"][:4]}, {"x": given_["x"][4:]}
+    x = drive(graph, 9, 0, share=0.8)
+    first, second = {"x": x["x"][:4]}, {"x": x["x"][4:]}
     _, state = reference.run(graph, first)
     expected, _ = reference.run(graph, second, state)
-    found, _ = Engine(graph).run(second, state)
-    for name, values in found.items():
+    outputs, _ = Engine(graph).run(second, state)
+    for name, values in outputs.items():
         np.testing.assert_array_equal(values, expected[name])
 
 
@@ -148,43 +123,43 @@ def test_membranes_that_slept_have_decayed_step_by_step():
         [Node("x", Input((3,))), Node("n", Neurons(Leaky(decay=0.93, threshold=1.2)), ("x",))],
         ["n"],
     )
-    given_ = np.zeros((60, 3), "f4")
-    given_[0], given_[40] = [0.7, 1.1, 0.9], [1.17, 1.14, 1.15]
-    expected, state = reference.run(graph, {"x": given_})
-    found, after = Engine(graph).run({"x": given_})
-    np.testing.assert_array_equal(found["n"], expected["n"])
+    x = np.zeros((60, 3), "f4")
+    x[0], x[40] = [0.7, 1.1, 0.9], [1.17, 1.14, 1.15]
+    expected, state = reference.run(graph, {"x": x})
+    outputs, after = Engine(graph).run({"x": x})
+    np.testing.assert_array_equal(outputs["n"], expected["n"])
     np.testing.assert_array_equal(after["n"], state["n"])
 
 
 @pytest.mark.parametrize("dynamics", [Leaky(threshold=0.4), Current(), Izhikevich(gain=90.0)])
 def test_a_neuron_fires_on_after_its_input(dynamics):
     graph = Graph([Node("x", Input((2,))), Node("n", Neurons(dynamics), ("x",))], ["n"])
-    given_ = np.zeros((30, 2), "f4")
-    given_[2] = [3.0, 1.0]
-    expected, _ = reference.run(graph, {"x": given_})
-    found, _ = Engine(graph).run({"x": given_})
+    x = np.zeros((30, 2), "f4")
+    x[2] = [3.0, 1.0]
+    expected, _ = reference.run(graph, {"x": x})
+    outputs, _ = Engine(graph).run({"x": x})
     assert expected["n"][3:].any()
-    np.testing.assert_array_equal(found["n"], expected["n"])
+    np.testing.assert_array_equal(outputs["n"], expected["n"])
 
 
 def test_scale_multiplies_thresholds():
     graph = Graph(
         [Node("x", Input((4,))), Node("n", Neurons(Delta(threshold=0.3), {}), ("x",))], ["n"]
     )
-    given_ = {"x": np.full((3, 4), 0.1, "f4")}
-    expected, state = reference.run(graph, given_, scale=0.5)
-    found, after = Engine(graph).run(given_, scale=0.5)
+    x = {"x": np.full((3, 4), 0.1, "f4")}
+    expected, state = reference.run(graph, x, scale=0.5)
+    outputs, after = Engine(graph).run(x, scale=0.5)
     assert expected["n"].any()
-    np.testing.assert_array_equal(found["n"], expected["n"])
-    np.testing.assert_array_equal(Engine(graph).run(given_, after, 0)[0]["n"].any(), True)
+    np.testing.assert_array_equal(outputs["n"], expected["n"])
+    np.testing.assert_array_equal(Engine(graph).run(x, after, 0)[0]["n"].any(), True)
     np.testing.assert_array_equal(after["n"], state["n"])
 
 
 def test_events_at_one_time_and_place_add_up():
     graph = Graph([Node("x", Input((2,))), Node("y", Select(np.array([1, 0])), ("x",))], ["y"])
     events = Events(np.array([1, 1]), np.array([0, 0]), np.array([2.0, 3.0]), (3, 2))
-    found, _ = Engine(graph).run({"x": events})
-    np.testing.assert_array_equal(found["y"], [[0, 0], [0, 5], [0, 0]])
+    outputs, _ = Engine(graph).run({"x": events})
+    np.testing.assert_array_equal(outputs["y"], [[0, 0], [0, 5], [0, 0]])
 
 
 def test_counts_are_those_of_the_meter():
@@ -219,8 +194,8 @@ def test_counts_are_those_of_the_meter():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine, "HEAVY", heavy)
             stream = Engine(graph, threads=2).stream()
-            found = stream.push({"x": x[:, 0].numpy()})["6"].to_dense()
-        np.testing.assert_array_equal(found, spikes[:, 0].numpy())
+            sent = stream.push({"x": x[:, 0].numpy()})["6"].to_dense()
+        np.testing.assert_array_equal(sent, spikes[:, 0].numpy())
         for field, total in meter.counts().totals().items():
             assert stream.counts().by_layer(field) == meter.counts().by_layer(field), field
             assert total == stream.counts().total(field)
@@ -246,12 +221,12 @@ def test_narrow_weights(form, monkeypatch):
         )
         for w in (weight, near.astype("f4"))
     )
-    given_ = drive(first, 4, 0)
-    expected, _ = reference.run(second, given_)
+    x = drive(first, 4, 0)
+    expected, _ = reference.run(second, x)
     for heavy in (2**30, 1):
         monkeypatch.setattr(engine, "HEAVY", heavy)
-        found, _ = Engine(first, weights=form, threads=2).run(given_)
-        np.testing.assert_allclose(found["p"], expected["p"], rtol=1e-4, atol=1e-5)
+        outputs, _ = Engine(first, weights=form, threads=2).run(x)
+        np.testing.assert_allclose(outputs["p"], expected["p"], rtol=1e-4, atol=1e-5)
     with pytest.raises(InputError, match="choose of float32"):
         Engine(first, weights="int4")
 
@@ -260,7 +235,7 @@ def test_what_does_not_fit_is_refused():
     graph = Graph([Node("x", Input((2,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
     runner = Engine(graph)
     x = np.zeros((3, 2), "f4")
-    for given_, reason in [
+    for inputs, reason in [
         ({"y": x}, "'y' of"),
         ({"x": x[:, :1]}, r"x \[T, \*\(2,\)\]"),
         ({"x": x[:0]}, "at least one"),
@@ -269,7 +244,7 @@ def test_what_does_not_fit_is_refused():
         ({"x": np.array(["a"])}, "numbers|of"),
     ]:
         with pytest.raises(InputError, match=reason):
-            runner.run(given_)
+            runner.run(inputs)
     with pytest.raises(InputError, match="another graph"):
         runner.stream({"n": np.zeros((1, 3), "f4")})
     with pytest.raises(InputError, match="0 threads"):
@@ -279,9 +254,9 @@ def test_what_does_not_fit_is_refused():
 def test_more_events_than_room_for_them():
     graph = Graph([Node("x", Input((70,))), Node("y", Add(), ("x", "x"))], ["y", "x"])
     x = np.ones((2000, 70), "f4")
-    found, _ = Engine(graph).run({"x": x})
-    np.testing.assert_array_equal(found["y"], 2 * x)
-    np.testing.assert_array_equal(found["x"], x)
+    outputs, _ = Engine(graph).run({"x": x})
+    np.testing.assert_array_equal(outputs["y"], 2 * x)
+    np.testing.assert_array_equal(outputs["x"], x)
 
 
 def test_counts_of_an_endless_stream_take_bounded_memory(monkeypatch):

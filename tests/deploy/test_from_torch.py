@@ -75,8 +75,8 @@ def same_over_time(module, *shape, steps=12, gain=2.0):
     graph, (expected, _) = trace(module, x), module(x)
     for sample in range(2):
         values, _ = run(graph, {"input": x[:, sample].numpy()})
-        found = values[graph.outputs[0]]
-        np.testing.assert_allclose(found, expected[:, sample].numpy(), rtol=1e-4, atol=1e-5)
+        result = values[graph.outputs[0]]
+        np.testing.assert_allclose(result, expected[:, sample].numpy(), rtol=1e-4, atol=1e-5)
     assert expected.any()
     return graph
 
@@ -137,8 +137,8 @@ def test_average_pools(dims, size, stride, padding, ceil, counted, divisor):
 )
 def test_padding(pads, mode, shape):
     assume(mode == "constant" or (min(pads) >= 0 and len(pads) == 2 * (len(shape) - 1)))
-    kept = [sum(min(p, 0) for p in pads[i : i + 2]) for i in range(0, len(pads), 2)]
-    assume(all(n + cut > 0 for n, cut in zip(shape[::-1], kept, strict=False)))
+    remaining = [sum(min(p, 0) for p in pads[i : i + 2]) for i in range(0, len(pads), 2)]
+    assume(all(n + cut > 0 for n, cut in zip(shape[::-1], remaining, strict=False)))
     same(Net(lambda m, x: F.pad(x, pads, mode)), *shape)
 
 
@@ -482,8 +482,8 @@ def changing(name, factor):
 def begun(graph, fed):
     """The first step: what stands still and the biases, at once."""
     silence = np.zeros((1, *graph.shapes["input"]), np.float32)
-    given = {"input": silence, "start": np.ones((1, 1), np.float32)} | fed
-    values, state = run(graph, given, scale=0.0)
+    inputs = {"input": silence, "start": np.ones((1, 1), np.float32)} | fed
+    values, state = run(graph, inputs, scale=0.0)
     return values[graph.outputs[0]][0], state
 
 
@@ -495,8 +495,8 @@ def test_one_step_of_changes_is_the_start(name):
     output, state = begun(graph, fed)
     np.testing.assert_allclose(output, start["(output)"][0, 0].numpy(), atol=1e-4)
     for key in network.neurons:
-        found = state["input neurons" if key == "input" else key]
-        np.testing.assert_allclose(found, start[key][:, 0].numpy(), rtol=1e-4, atol=1e-4)
+        result = state["input neurons" if key == "input" else key]
+        np.testing.assert_allclose(result, start[key][:, 0].numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -507,8 +507,8 @@ def test_changes_over_steps_are_the_networks(name, factor):
     moves = np.diff(walk[:, 0].numpy(), axis=0, prepend=0)
     values, state = run(graph, {"input": moves}, state)
     expected, after = network(walk, start)
-    found = output + values[graph.outputs[0]].cumsum(0)
-    np.testing.assert_allclose(found, expected[:, 0].numpy(), rtol=1e-4, atol=1e-4)
+    result = output + values[graph.outputs[0]].cumsum(0)
+    np.testing.assert_allclose(result, expected[:, 0].numpy(), rtol=1e-4, atol=1e-4)
     for key in network.neurons:
         at = "input neurons" if key == "input" else key
         np.testing.assert_allclose(state[at], after[key][:, 0].numpy(), rtol=1e-4, atol=1e-4)

@@ -7,42 +7,20 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from graphs import DYNAMICS, VARYING, drive, graphs
+from graphs import drive, graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.core.meter import FIELDS, Counts
 from axonal.core.neurons import Izhikevich, Leaky
-from axonal.deploy.engine import codegen, layout
 from axonal.deploy.targets import TARGETS, Target
 from axonal.graph.difference import Difference
-from axonal.graph.graph import (
-    Add,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Delay, Dense, Input, Neurons
 from axonal.testing import _sample_graphs, check_target
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_module():
-    """Every graph runs in one compiled module: that of the engine's own tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        kinds = [codegen.population(d, ()) for d in [*DYNAMICS, Leaky(), Izhikevich()]]
-        kinds += [codegen.population(d, ("threshold",)) for d in VARYING]
-        finish = layout.Tables._finish
-
-        def with_all_kinds(self):
-            self.kinds = list(dict.fromkeys([*kinds, *self.kinds]))
-            finish(self)
-
-        patch.setattr(layout.Tables, "_finish", with_all_kinds)
-        yield
+pytestmark = pytest.mark.usefixtures("one_module")
 
 
 class Slow(Target):

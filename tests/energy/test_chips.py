@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from runs import dense_counts, event_counts
+from generator_runs import dense_counts, event_counts
 
 from axonal.core.errors import InputError
 from axonal.core.meter import FIELDS, Counts

@@ -5,9 +5,9 @@ import tomllib
 
 import numpy as np
 import pytest
+from generator_runs import dense_counts, event_counts
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import dense_counts, event_counts
 
 from axonal.core.errors import FileError, InputError
 from axonal.core.meter import FIELDS, Counts

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from runs import make_run
+from generator_runs import make_run
 
 from axonal.core.errors import InputError
 from axonal.generate.runs import best, saving

@@ -19,18 +19,8 @@ from axonal.core.neurons import Dynamics, Leaky
 from axonal.graph import load, save
 from axonal.graph.checkpoint import ARRAYS_FILE, NODES_FILE
 from axonal.graph.difference import Difference
-from axonal.graph.graph import (
-    Add,
-    Bias,
-    Conv,
-    Delay,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Op,
-    Scale,
-)
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Add, Bias, Conv, Delay, Input, Neurons, Op, Scale
 
 
 def ones(*shape):
@@ -89,11 +79,12 @@ def test_functions_and_their_options_come_back(tmp_path):
         Node("a\0/β\ud800", Difference("layer_norm", norm, unit=2**-10), ("x",)),
         Node("", Difference("gelu", {"approximate": "tanh"}), ("a\0/β\ud800",)),
         Node("image", Input((1, 4, 4))),
-        Node("pool", Difference("max_pool2d", pool), ("image",)),
+        Node("pool", Difference("max_pool2d", pool, np.float64(0.25)), ("image",)),
         Node("half", Scale(np.float16(0.5)), ("pool",)),
     ]
     graph = Graph(nodes, ["", "half"])
     again = load(save(graph, tmp_path))
+    assert again.nodes["pool"].op.unit == 0.25 and type(again.nodes["pool"].op.unit) is float
     assert again.nodes["half"].op.arrays()["factor"].dtype == np.float16
     assert again.nodes["pool"].op.values["kernel_size"] == (2, 1)
     assert_same(again, load(save(again, tmp_path)))
@@ -106,17 +97,17 @@ def test_an_op_that_is_added_comes_back(tmp_path):
 
 def test_what_no_file_holds_is_not_saved(tmp_path):
     x = Node("x", Input((4,)))
-    for value, reason in (
-        (np.array([np.nan]), "finite"),
-        (float("inf"), "not finite"),
-        (ones(1).astype(complex), "finite numbers"),
-        (ones(1).astype(np.longdouble), "64 bits"),
-        (np.array([None]), "finite numbers"),
-        (print, "builtin_function_or_method"),
+    for fields, reason in (
+        ({"by": np.array([np.nan])}, "finite"),
+        ({"by": ones(1).astype(complex)}, "finite numbers"),
+        ({"by": ones(1).astype(np.longdouble)}, "64 bits"),
+        ({"by": np.array([None])}, "finite numbers"),
+        ({"way": float("inf")}, "not finite"),
+        ({"way": print}, "builtin_function_or_method"),
     ):
         op = Shift(1, ones(4))
-        object.__setattr__(op, "by", value)
-        with pytest.raises(InputError, match=rf"^can't save 'odd': 1\.by .*{reason}"):
+        vars(op).update(fields)
+        with pytest.raises(InputError, match=rf"^can't save 'odd': 1\.(by|way) .*{reason}"):
             save(Graph([x, Node("odd", op, ("x",))], ["odd"]), tmp_path / "net")
     assert not (tmp_path / "net").exists()
     (tmp_path / "file").write_text("")
@@ -172,26 +163,26 @@ WRONG = {
     "many": (lambda t, _: t.update(nodes=[{}] * 70_000), "no list of at most 65536"),
     "no outputs": (lambda t, _: t.update(outputs=[]), "no output 'none'"),
     "output": (lambda t, _: t.update(outputs=["y"]), "no output 'y'"),
-    "outputs": (lambda t, _: t.update(outputs="n"), "'n' is no tuple"),
+    "outputs": (lambda t, _: t.update(outputs="n"), "'n' stands where tuple belongs"),
     "no entry": (lambda t, _: t["nodes"].append(3), "node 6: "),
     "no name": (lambda t, _: entry(t, "n").pop("name"), "node 5: no 'name'"),
-    "name": (lambda t, _: entry(t, "n").update(name=3), "node 3: 3 is no str"),
+    "name": (lambda t, _: entry(t, "n").update(name=3), "node 3: 3 stands where str"),
     "name twice": (lambda t, _: entry(t, "n").update(name="sum"), "two nodes are called 'sum'"),
     "op": (lambda t, _: entry(t, "n").update(op="os.system"), "no op 'os.system'; there are Add"),
     "base": (lambda t, _: entry(t, "n").update(op="Op"), "no op 'Op'"),
-    "inputs": (lambda t, _: entry(t, "n").update(inputs=[["x"]]), r"\['x'\] is no str"),
+    "inputs": (lambda t, _: entry(t, "n").update(inputs=[["x"]]), r"\['x'\] stands where str"),
     "input": (lambda t, _: entry(t, "n").update(inputs=["y"]), "reads 'y', which isn't there"),
     "arity": (lambda t, _: entry(t, "n").update(inputs=["x", "x"]), "2 nodes instead of one"),
     "cycle": (lambda t, _: entry(t, "late").update(inputs=["late"]), "cycle that nothing enters"),
     "circle": (lambda t, _: entry(t, "bias").update(inputs=["sum"]), "needs a Delay"),
     "field": (field("n", "colour", 1), "node 'n': Neurons has the fields .* 'colour' is wrong"),
     "no field": (lambda t, _: entry(t, "conv")["fields"].pop("stride"), "'stride' is wrong"),
-    "size": (field("x", "size", [4.0]), r"node 'x': 4\.0 is no int"),
+    "size": (field("x", "size", [4.0]), r"node 'x': 4\.0 stands where int"),
     "sign": (field("x", "size", [-4]), "must be"),
-    "truth": (field("conv", "groups", True), "True is no int"),
+    "truth": (field("conv", "groups", True), "True stands where int"),
     "pairs": (field("conv", "padding", [[1, 1, 1]]), "node 'conv': "),
     "huge": (field("conv", "padding", [[0, 2**62]]), r"'conv' would have \(2, 4611686018427387"),
-    "array": (field("bias", "value", [1.0]), "is no ndarray"),
+    "array": (field("bias", "value", [1.0]), "stands where ndarray belongs"),
     "no array": (field("bias", "value", {"tensor": "9.value"}), "no array '9.value'"),
     "array twice": (twice, "node 'more': there is no array"),
     "more": (lambda _, a: a.update(more=ones(2)), "'more' is an array of no node"),
@@ -201,8 +192,8 @@ WRONG = {
     "steps": (lambda _, a: a.update({"1.steps": np.array(2**30)}), "from 0 to 2\\^20"),
     "kind": (dynamics(kind="Dynamics"), "node 'n': Dynamics: kind 'Dynamics' is unknown"),
     "constant": (dynamics(decay=1.5), r"decay 1\.5 is outside"),
-    "type": (dynamics(decay="0.5"), "'0.5' is no float"),
-    "emit": (dynamics(emit="never"), "'never' is no Literal"),
+    "type": (dynamics(decay="0.5"), "'0.5' stands where float"),
+    "emit": (dynamics(emit="never"), "'never' stands where one of binary, ternary"),
     "unknown": (dynamics(text="{}"), "node 'n': "),
     "function": (lambda t, _: t["nodes"].append(function("n") | {"op": "Pool"}), "Pool has"),
     "large": (large, r"'x' would have \(67108864, 1\) values"),

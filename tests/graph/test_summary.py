@@ -12,16 +12,15 @@ from rich.console import Console
 from axonal.core.errors import InputError
 from axonal.core.neurons import AdaptiveThreshold, Delta, Leaky
 from axonal.graph.drawing import EDGES, mermaid
-from axonal.graph.graph import (
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import (
     Add,
     Bias,
     Conv,
     Delay,
     Dense,
-    Graph,
     Input,
     Neurons,
-    Node,
     Pool,
     Resize,
     Scale,

@@ -1,16 +1,15 @@
 import re
 from html import unescape
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from runs import make_run
+from generator_runs import make_run
 
 from axonal.core.errors import InputError
 from axonal.generate.runs import compare
 from axonal.report import generation
-from axonal.report.charts import Point, Series, scatter, si, standalone, steps, ticks
+from axonal.report.charts import Point, Series, scatter, si, steps, ticks
 
 CERTIFICATE = {
     "budget": 0.1,
@@ -148,13 +147,3 @@ def test_charts_hold_every_point_inside():
     assert len(centres) == 6 and (centres > 0).all() and (centres < (400, 300)).all()
     bars = Series("b", tuple(Point(i, i, i, i, "", "t") for i in (1, 2, 3)), "delta-0")
     assert str(steps(bars, [], "x", "y", 400, 300)).count("<rect") == 3
-
-
-def test_a_standalone_chart_is_an_svg_with_its_colours():
-    points = tuple(Point(x, 2 * x, 2 * x, 2 * x, "", f"<{x}>") for x in (1.0, 5.0))
-    series = [Series("a < b", points, "delta-0")]
-    text = standalone(scatter(series, "events", "us", 400, 300, straight=True), series)
-    root = ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "a < b" in "".join(root.itertext()) and "--delta-0" in text
-    assert root.get("viewBox") == "0 -28 400 328"  # with room above for the legend

@@ -1,4 +1,4 @@
-"""A watch over threads that nobody ended."""
+"""A check that no test leaves a thread running."""
 
 import threading
 

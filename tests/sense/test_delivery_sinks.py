@@ -52,7 +52,7 @@ def event(*args, **options) -> dict:
 
 
 class Server(ThreadingMixIn, HTTPServer):
-    """Answers each POST with the next of `answers`: (status, headers, body), or raw bytes."""
+    """A server of `answers`, one a POST, in order: (status, headers, body), or raw bytes."""
 
     daemon_threads = False
 

@@ -1,4 +1,4 @@
-"""What an address opens."""
+"""Sources by their addresses."""
 
 import math
 

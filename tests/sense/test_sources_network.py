@@ -303,7 +303,7 @@ def test_standard_input_to_its_end():
 
 @pytest.fixture
 def publish(broker):
-    """Publishes payloads and waits until the broker has them."""
+    """Publish payloads, and wait until the broker has them."""
 
     def do(topic, payloads):
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)

@@ -25,19 +25,6 @@ def assess(
 ) -> tuple[Group, str]:
     """Assess a network on `count` samples, and write the page.
 
-    Args:
-        model: as `resolve.network` takes it.
-        data: as `resolve.samples` takes it.
-        count: of samples.
-        steps: of binary spikes.
-        stream: whether samples follow each other in time.
-        seed: of the draw of samples.
-        out: the page.
-        table: of costs, by name or path.
-
-    Returns:
-        What a terminal shows, and a sentence that says where the page is.
-
     Raises:
         InputError: `out` ends otherwise than in .html, the table is a chip's, or as `resolve` and
             `convert.assess`. FileError: as `resolve` and `energy.load`, or `out` can't be written.

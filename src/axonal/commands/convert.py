@@ -31,19 +31,6 @@ def convert(
 ) -> tuple[Table, str]:
     """Convert a network; its plan, its certificate and, if it is one of ours, itself go to `out`.
 
-    Args:
-        model: as `resolve.network` takes it.
-        data: as `resolve.samples` takes it.
-        counts: samples that calibrate, and samples that check.
-        method: of `convert.convert`.
-        steps: in which the answer is given.
-        options: of the method, as they were typed.
-        seed: of the draw of samples.
-        out: a folder.
-
-    Returns:
-        The certificate by layer, and a sentence.
-
     Raises:
         InputError, FileError: as `resolve` and `convert.convert`, or `out` can't be written.
     """

@@ -9,10 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..core import files, png
 from ..core.errors import InputError
+from ..data import ASSETS
 from ..energy import CostTable, datapath, load
 from ..generate import Generator
 from ..generate.evaluation import Evaluation, Setting, evaluate
-from ..generate.features import ASSETS
 from ..generate.pretrained import read_certificates
 from ..generate.quality import Reference, reference
 from ..generate.runs import Comparison, compare
@@ -26,15 +26,6 @@ TITLE = "MNIST digits from a conventional and from a spiking generator"
 
 def demo(out: Path, samples: int = 1000, seed: int = 0, table: str = "cmos45") -> str:
     """Generate, measure and price a handful of runs; write the report and the pictures to `out`.
-
-    Args:
-        out: a folder.
-        samples: images of each run.
-        seed: of the noise.
-        table: of costs, by name or path.
-
-    Returns:
-        A sentence: what was achieved and where it lies.
 
     Raises:
         InputError: too few samples, or a table of a chip or without int8 and fp32. FileError:

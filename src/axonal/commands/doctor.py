@@ -17,11 +17,6 @@ from ..recipes.training import CARD, TRAININGS
 def doctor(model: str, fix: bool = False, out: Path | None = None) -> Report | Treatment:
     """Examine a recipe's network at its beginning, or a trained one, with a batch of its data.
 
-    Args:
-        model: a recipe, or a folder that `train` wrote.
-        fix: apply the changes that are safe; to a folder's network, whose weights then go to `out`.
-        out: a folder.
-
     Raises:
         InputError: neither a recipe nor such a folder, or a folder is to be fixed without `out`.
         FileError: a file is missing, or can't be written.

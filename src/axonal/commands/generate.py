@@ -11,20 +11,7 @@ from ..generate import Generator
 
 
 def generate(name: str | Path, classes: Sequence[int] | None, out: Path, **options: Any) -> str:
-    """Generate images; write a PNG grid and a JSON of counts.
-
-    Args:
-        name: of the generator, as `Generator.from_pretrained` takes it.
-        classes: of the images; None for ten of every digit.
-        out: the PNG; the counts go beside it, ending in .json.
-        options: "budget", "backend", and those of a `Generator` call.
-
-    Returns:
-        A sentence: what was generated and where it lies.
-
-    Raises:
-        InputError, FileError: as `Generator`.
-    """
+    """Generate images; write a PNG grid and a JSON of counts."""
     if out.suffix != ".png":
         raise InputError(f"{out} is no name for a picture; let it end in .png")
     files.writable(out.parent)

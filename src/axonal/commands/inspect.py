@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..core import files
 from ..core.errors import InputError
+from ..data import ASSETS
 from ..deploy import nir
-from ..generate.features import ASSETS
 from ..graph import load
 from ..graph.checkpoint import NODES_FILE
 from ..graph.drawing import mermaid
@@ -14,13 +14,7 @@ from ..graph.graph import Graph
 
 
 def graph_of(model: str, dt: float | None = None, discretisation: str | None = None) -> Graph:
-    """Read or trace the graph of a network.
-
-    Args:
-        model: a path that ends in .nir, the name of a network that ships, or a folder that a
-            training or `graph.save` wrote.
-        dt: seconds of a step, of a NIR file.
-        discretisation: a row of `deploy.nir.CONVENTIONS`, of a NIR file.
+    """Read or trace the graph of a NIR file, of a network that ships, or of a folder with one.
 
     Raises:
         InputError: nothing of that name, or a NIR file without `dt` and `discretisation`.

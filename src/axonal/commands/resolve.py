@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..core.errors import FileError, InputError
+from ..data import ASSETS
 from ..data.images import DATASETS
-from ..generate.features import ASSETS
 from ..models.base import Model
 from ..models.classifier import Classifier
 from ..recipes.image_classifiers import PICTURES, QUANTISED

@@ -8,21 +8,7 @@ from .console import status
 
 
 def train(name: str, out: Path | None, seed: int, device: str, tensorboard: bool) -> str:
-    """Run a training, or go on with one that was interrupted.
-
-    Args:
-        name: one of `recipes.training.TRAININGS`.
-        out: folder of the run; None for runs/NAME.
-        seed: of everything random.
-        device: "cpu" or "cuda".
-        tensorboard: write the log for TensorBoard too.
-
-    Returns:
-        A sentence about the result; of the processes that torchrun starts, the first's alone.
-
-    Raises:
-        InputError, FileError, MissingExtra, ProcessError: as `recipes.training.train`.
-    """
+    """Run a training, or go on with one; only the first process of torchrun tells the result."""
     folder = training.train(name, out or Path("runs") / name, seed, device, tensorboard, status)
     if os.environ.get("RANK", "0") != "0":
         return ""

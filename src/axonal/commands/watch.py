@@ -25,7 +25,6 @@ from ..sense.settings import Settings
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
 from ..sense.watch import STATE_FILE, Watch
-from .inspect import graph_of
 
 SETTINGS_FILE = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
@@ -39,6 +38,8 @@ def _network(
     discretisation: str | None = None,
 ) -> EngineDetector:
     """A detector of a NIR file, of a network that ships, or of a folder that train made."""
+    from .inspect import graph_of  # torch may come with it, which a watch without a network lacks
+
     return EngineDetector(graph_of(graph, dt, discretisation), target, windows)
 
 
@@ -46,20 +47,7 @@ ALL_DETECTORS = {**DETECTORS, "network": _network}
 
 
 def watch(source: str, folder: Path, report: Path | None, live: bool = True) -> str:
-    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`.
-
-    Args:
-        source: a TOML file of settings, or a recording.
-        folder: of the state, wakes and clips.
-        report: an HTML page to write at the end.
-        live: whether the counts are shown meanwhile.
-
-    Returns:
-        A sentence with the result, and where it lies.
-
-    Raises:
-        InputError, FileError, MissingExtra: as `assemble` and `Watch.run`.
-    """
+    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`."""
     settings, text = read(source)
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")
@@ -130,15 +118,6 @@ def calibrate(source: str, sample: str, folder: Path, noise: float) -> str:
 
     Filters that can be calibrated get the threshold that lets through `noise` events a second and
     pixel of chance; detectors learn, and those with a budget of wakes set their thresholds.
-
-    Args:
-        source: a TOML file of settings, or a recording for default ones.
-        sample: a recording of normal life.
-        folder: of the settings and the state.
-        noise: events a second and pixel.
-
-    Returns:
-        A sentence with the command to run next.
 
     Raises:
         InputError: `folder` holds a calibration already, or as `assemble`. FileError,

@@ -77,6 +77,7 @@ def observe(
     return samples.observed()
 
 
+@torch.no_grad()
 def values_of(
     dense: fx.GraphModule, names: Sequence[str], x: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:

@@ -231,7 +231,8 @@ def _spread_norms(dense: fx.GraphModule, graph: fx.GraphModule, shape: tuple[int
     nodes = [n for n in graph.graph.nodes if kind_of(graph, n) == "batch_norm"]
     like = next(dense.parameters(), torch.zeros(()))
     names = [node.name for node in nodes]
-    values, _ = record(dense, names, like.new_zeros(1, *shape)) if names else ({}, None)
+    with torch.no_grad():
+        values, _ = record(dense, names, like.new_zeros(1, *shape)) if names else ({}, None)
     for node in nodes:
         _, y = values[node.name]
         spread(graph, node, module_of(graph, node), y.dim() - 1)

@@ -11,11 +11,11 @@ GAMMATONE = 1.019  # bandwidths of a gammatone filter of fourth order (Patterson
 
 
 def centres(low: float, high: float, count: int) -> np.ndarray:
-    """`count` centres from `low` to `high`, in Hz."""
+    """The centres of `count` bands from `low` to `high`, in Hz."""
     first, last = (NUMBER * np.log10(1 + SLOPE * edge) for edge in (low, high))
     return (10 ** (np.linspace(first, last, count) / NUMBER) - 1) / SLOPE
 
 
 def bandwidths(centre: np.ndarray) -> np.ndarray:
-    """b of gammatone filters of fourth order at these centres, in Hz."""
+    """The widths b of gammatone filters of fourth order at these centres, in Hz."""
     return GAMMATONE * WIDTH * (SLOPE * centre + 1)

@@ -1,12 +1,4 @@
-"""The exceptions Axonal raises; every message says what is wrong, where, and what to do.
-
-AxonalError
-├── InputError    (ValueError)    an argument or a recipe is wrong
-│   └── NotFinite                 numbers turned NaN or infinite
-├── FileError     (OSError)       a file is missing, damaged, or can't be written
-├── ProcessError  (RuntimeError)  another process of the run has ended
-└── MissingExtra  (ImportError)   an optional dependency is not installed
-"""
+"""The exceptions Axonal raises; every message says what is wrong, where, and what to do."""
 
 
 class AxonalError(Exception):

@@ -57,7 +57,7 @@ def read(path: str | Path, limit: int = LIMIT) -> Tree:
 
 
 def dataset(file: Any, name: str, axes: int) -> Any:
-    """A data set of numbers that lies in the open `file` and can be read in bounded memory.
+    """Find a data set of numbers in an open file that can be read in bounded memory.
 
     Args:
         file: an `h5py.File`.
@@ -83,7 +83,7 @@ def dataset(file: Any, name: str, axes: int) -> Any:
 
 
 def footprint(data: Any, path: str | Path, name: str, filters: frozenset[int] = FILTERS) -> int:
-    """Bytes that reading a data set takes, or one of its chunks, if that is more.
+    """Bound the bytes that reading a data set takes, or a chunk of it, if that is more.
 
     Raises:
         FileError: it is kept in other files, needs a filter beside `filters`, or declares more
@@ -143,7 +143,7 @@ class _Reader:
         return tree
 
     def once(self, value: Any, name: str) -> None:
-        """No cycles, and nothing read twice for the price of once."""
+        """Refuse cycles, and what would be read twice for the price of once."""
         address = self.h5py.h5o.get_info(value.id).addr
         self.need(address not in self.seen, name, "is an object that has another name too")
         self.need(len(self.seen) < OBJECTS, name, f"is one of more than {OBJECTS} objects")
@@ -160,7 +160,7 @@ class _Reader:
         return self.strings(data, name) if text.length is None else _decoded(data[()])
 
     def strings(self, data: Any, name: str) -> Any:
-        """Text of any length, which lies in heaps apart.
+        """Read text of any length, which lies in heaps apart.
 
         libhdf5 trusts their sizes, and can loop without end in a damaged one; so they are read
         here: HDF5 File Format Specification 3.0, sections III.E (global heap) and VIII.A.

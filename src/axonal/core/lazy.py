@@ -11,9 +11,7 @@ def lazy(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Make `__getattr__`, `__dir__` and `__all__` of a package (PEP 562).
 
-    Args:
-        package: its `__name__`.
-        names: by each public name the module that has it, below the package.
+    `names` gives by each public name the module that has it, below the package.
 
     Returns:
         The three, to be assigned in the package's `__init__.py`.

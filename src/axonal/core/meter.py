@@ -56,15 +56,15 @@ class Counts:
         return Counts(self.layers, self.table + other.table, self.samples + other.samples)
 
     def total(self, field: str) -> float:
-        """`field` of one sample, over all steps and layers."""
+        """The `field` of one sample, over all steps and layers."""
         return float(self.table[..., _index(field)].sum() / self.samples)
 
     def by_step(self, field: str) -> np.ndarray:
-        """[S] `field` of one sample in each step."""
+        """The `field` of one sample in each step, [S]."""
         return self.table[..., _index(field)].sum(1) / self.samples
 
     def by_layer(self, field: str) -> dict[str, float]:
-        """`field` of one sample in each layer."""
+        """The `field` of one sample in each layer."""
         sums = self.table[..., _index(field)].sum(0) / self.samples
         return dict(zip(self.layers, sums.tolist(), strict=True))
 
@@ -83,7 +83,7 @@ class Counts:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """What `to_dict` wrote.
+        """Read what `to_dict` wrote.
 
         Raises:
             InputError: other fields than this version's, or not a table of counts.

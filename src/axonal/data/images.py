@@ -79,10 +79,7 @@ CIFAR10 = Remote(
     sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     limit=200_000_000,
 )
-CIFAR10_FILES = {
-    "train": [f"data_batch_{i}.bin" for i in range(1, 6)],
-    "test": ["test_batch.bin"],
-}
+CIFAR10_FILES = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 _BATCH_SHAPE = (10_000, 1 + 3 * 32 * 32)
 
 
@@ -102,10 +99,6 @@ def root() -> Path:
 
 def fetch(remote: Remote, timeout: float = 30.0) -> bytes:
     """Download `remote` with a progress bar and check its digest.
-
-    Args:
-        remote: what to download.
-        timeout: seconds to wait for an answer, and for each next piece.
 
     Raises:
         FileError: no answer, too many bytes, or not those expected. Nothing is kept then.

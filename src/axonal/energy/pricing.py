@@ -151,10 +151,11 @@ def _on_chip(
     total = {field: float(values[driven].sum()) for field, values in work.items()}
     sent = total["spikes"]
     amounts = {"synop": total["synops"], "spike": sent, "update": total["sites"]}
-    amounts |= {"hop": None if hops is None else hops * sent, "static": seconds}
+    amounts |= {} if hops is None else {"hop": hops * sent}
+    amounts |= {} if seconds is None else {"static": seconds}
     missing = {"hop": "no hops a spike are given", "static": "no seconds a sample are given"}
-    unknown = {**chip.unknown, **{k: missing[k] for k in chip.costs if amounts[k] is None}}
-    parts = {k: cost.si() * amounts[k] for k, cost in chip.costs.items() if k not in unknown}
+    unknown = {**chip.unknown, **{k: missing[k] for k in chip.costs if k not in amounts}}
+    parts = {k: cost.si() * amounts[k] for k, cost in chip.costs.items() if k in amounts}
     omits = ()
     if dense := float(work["synops"][~driven].sum()):
         names = ", ".join(n for n, event in zip(counts.layers, driven, strict=True) if not event)
@@ -197,11 +198,7 @@ def scale_events(counts: Counts, factor: float) -> Counts:
 
 
 def break_even(
-    events: Counts,
-    dense: Counts,
-    table: CostTable | None = None,
-    bits: int = 8,
-    reuse: float = 1.0,
+    events: Counts, dense: Counts, table: CostTable | None = None, bits: int = 8, reuse: float = 1.0
 ) -> BreakEven:
     """The share of events at which an event-driven run costs what the dense one costs.
 

@@ -71,7 +71,7 @@ class Cost:
     note: str
 
     def si(self, bits: int = ACCESS_BITS) -> Range:
-        """In joules or watts; of a memory, one word of `bits`, packed with others in an access."""
+        """The range in joules or watts; of a memory, for one word of `bits` packed in an access."""
         scale = SCALES[self.unit]
         return self.range * (scale * bits / ACCESS_BITS if self.unit == "pJ/64bit" else scale)
 
@@ -151,16 +151,12 @@ def datapath(table: CostTable | None = None, widths: tuple[int, ...] = ()) -> Co
 
 
 def parse(values: Mapping[str, Any], where: str) -> CostTable:
-    """The table that a TOML file holds.
-
-    Args:
-        values: of the file.
-        where: for messages: its path.
+    """The table that a TOML file holds, which messages call `where`.
 
     Raises:
         InputError: as `load`.
     """
-    kind = values.get("kind")
+    kind = str(values.get("kind"))
     if kind not in KINDS:
         raise InputError(
             f'{where}: say kind = "datapath", of the operators and memories of a process, or "chip"'

@@ -14,19 +14,15 @@ from .samplers import sample
 
 
 class EngineBackend:
-    """A sigma-delta network whose estimates the engine computes.
-
-    Args:
-        network: with one standing argument, the class.
-        threads: as of `Engine`.
+    """A sigma-delta network, told a class, whose estimates the engine computes.
 
     Raises:
         InputError: the network has other arguments, or as `trace_changes`.
     """
 
-    def __init__(self, network: DeltaNetwork, threads: int | None = None):
+    def __init__(self, network: DeltaNetwork):
         self.graph = trace_changes(network)
-        self.engine = Engine(self.graph, threads=threads)
+        self.engine = Engine(self.graph)
         self.change, self.begin, *classes = self.graph.inputs
         if len(classes) != 1:
             raise InputError(
@@ -52,11 +48,7 @@ class EngineBackend:
     def __call__(
         self, noise: Tensor, label: int, steps: int, sampler: str
     ) -> tuple[Tensor, Counts]:
-        """Solve the flow from `noise` [...]; its values [...], and the counts.
-
-        Raises:
-            InputError: as `samplers.sample`.
-        """
+        """Solve the flow from `noise` [...]; its values [...], and the counts."""
         state, estimate = self.start(label)
         stream = self.engine.stream(state)
         estimate = estimate.copy()

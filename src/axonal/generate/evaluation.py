@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from ..core.config import Config
+from ..core.errors import InputError
+from .images import Images
 from .pipeline import Generator
 from .quality import Reference, measure
 from .runs import Family, Run
@@ -63,18 +65,14 @@ def evaluate(
 ) -> Evaluation:
     """Generate `samples` images, classes in turn, and measure them.
 
-    Args:
-        setting: what runs.
-        samples, seed: of the noise.
-        reference: the real images.
-        advance: called with the number of images done.
-
     Raises:
-        InputError, FileError: as `Generator` and `measure`.
+        InputError, FileError: it generates no images, or as `Generator` and `measure`.
     """
     generator = Generator.from_pretrained(setting.generator, setting.budget)
+    if not isinstance(generator.medium, Images):
+        raise InputError(f"{setting.generator} generates no images to measure")
     output = generator(
-        torch.arange(samples) % generator.model.config.classes,
+        torch.arange(samples) % generator.medium.classes,
         steps=setting.steps,
         sampler=setting.sampler,
         seed=seed,

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..core.errors import FileError, InputError
 from ..core.extras import require
+from ..data import ASSETS
 from ..models.classifier import Classifier
 
 Features = Callable[[np.ndarray | Tensor], np.ndarray]
-ASSETS = Path(__file__).parent.parent / "data" / "assets"
 
 
 def classifier_features(name: str = "mnist") -> Features:
@@ -28,12 +28,8 @@ def classifier_features(name: str = "mnist") -> Features:
     return network_features(Classifier.load(asset(name)))
 
 
-def network_features(network: Classifier, batch: int = 500) -> Features:
-    """The penultimate activations of `network`, on the device that it is on.
-
-    Args:
-        network: the classifier, in evaluation mode.
-        batch: images run at once.
+def network_features(network: Classifier) -> Features:
+    """The penultimate activations of `network`, in evaluation mode and on the device it is on.
 
     Returns:
         A `Features` for images of the network's shape; it raises InputError for others.
@@ -42,7 +38,7 @@ def network_features(network: Classifier, batch: int = 500) -> Features:
     def features(images: np.ndarray | Tensor) -> np.ndarray:
         device, rows = network.head.weight.device, []
         with torch.inference_mode():
-            for pixels in _batches(images, batch):
+            for pixels in _batches(images, 500):
                 x = pixels.to(device).float().div(127.5).sub(1)
                 rows.append(network.features(x).double().cpu().numpy())
         return np.concatenate(rows)

@@ -20,11 +20,11 @@ class Medium(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a sample as the network takes it."""
+        """The shape of a sample as the network takes it."""
         ...
 
     def conditions(self, values: Sequence[int] | Tensor) -> Tensor:
-        """What a network is told beside the noise, [N, ...], of what a user asks for."""
+        """The condition of each sample, [N, ...], as the network takes it, of a user's `values`."""
         ...
 
     def decode(self, x: Tensor) -> np.ndarray:

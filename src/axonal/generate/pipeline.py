@@ -215,7 +215,8 @@ class Generator:
                 for meter in meters if rows[0] < metered else ():
                     stack.enter_context(meter)
                 x = self._run(noise[rows], conditions[rows], starts(rows), solver)
-            yield x, *(meter.counts() if meter.steps else None for meter in meters)
+            counts, without_zeros = (meter.counts() if meter.steps else None for meter in meters)
+            yield x, counts, without_zeros
 
     def _singles(
         self, engine: EngineBackend, noise: Tensor, conditions: Tensor, solver: tuple[int, str]
@@ -260,11 +261,7 @@ class Generator:
 
 
 def delta_network(model: nn.Module) -> DeltaNetwork:
-    """The sigma-delta form of a generator, with thresholds of zero.
-
-    Raises:
-        InputError: as `medium_of` and `convert.sigma_delta`.
-    """
+    """The sigma-delta form of a generator, with thresholds of zero."""
     medium = medium_of(model)
     return sigma_delta(model, torch.zeros(1, *medium.shape), medium.conditions([0]))
 

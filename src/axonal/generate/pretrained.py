@@ -7,8 +7,8 @@ from typing import Any
 
 from ..convert.certificate import Certificate
 from ..core.errors import FileError, InputError
+from ..data import ASSETS
 from ..models.base import CONFIG, Model
-from .features import ASSETS
 from .media import MEDIA
 
 CERTIFICATES, START = "certificates.json", "start"

@@ -88,11 +88,7 @@ def _root(cov: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(
-    real: Moments,
-    features: np.ndarray,
-    resamples: int = 200,
-    level: float = LEVEL,
-    seed: int = 0,
+    real: Moments, features: np.ndarray, resamples: int = 200, level: float = LEVEL, seed: int = 0
 ) -> tuple[Interval, np.ndarray]:
     """The Frechet distance of `features` [N, D] to `real`, and its bootstrap interval.
 
@@ -287,9 +283,6 @@ def measure(
     (precision) or the real (recall) as a sample, given the other side.
 
     Args:
-        images: what was generated.
-        reference: what is real.
-        seed: of the draws.
         resamples: of the distance; see `bootstrap` for what they cost.
 
     Returns:

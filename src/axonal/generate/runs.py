@@ -76,7 +76,7 @@ class Run:
 
     @property
     def skipping_work(self) -> float | None:
-        """The same if multiplications by zero are skipped; None where that is not known."""
+        """Synaptic operations if multiplications by zero are skipped; None where not known."""
         return None if self.zero_skipping is None else self.zero_skipping.total("synops")
 
 

@@ -22,8 +22,8 @@ __getattr__, __dir__, __all__ = lazy(
         "Resize": "ops",
         "Scale": "ops",
         "Select": "ops",
-        "draw": "drawing",
         "load": "checkpoint",
+        "mermaid": "drawing",
         "save": "checkpoint",
     },
 )

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import InputError
-from .graph import Add, Bias, Graph, Node, Op, Scale, Select, Shape
+from .graph import Graph, Node
+from .ops import Add, Bias, Op, Scale, Select, Shape
 
 BATCH, TIME, FOLDED = (2,), (2, 2), (4,)  # leads: [B], [T, B], [T x B]; of each two, to tell apart
 LEADS = (BATCH, TIME, FOLDED)

@@ -20,7 +20,8 @@ from safetensors import numpy as safetensors
 from ..core import files
 from ..core.errors import FileError, InputError
 from ..core.neurons import Dynamics
-from .graph import Delay, Graph, Node, Op
+from .graph import Graph, Node
+from .ops import Delay, Op
 
 NODES_FILE, ARRAYS_FILE = "graph.json", "graph.safetensors"
 VERSION = 1
@@ -45,10 +46,11 @@ def save(graph: Graph, folder: str | Path) -> Path:
     folder, arrays, nodes = Path(folder), {}, []
     for i, node in enumerate(graph):
         try:
-            values = {
-                f.name: _plain(getattr(node.op, f.name), f"{i}.{f.name}", arrays)
-                for f in fields(node.op)
-            }
+            values = {}
+            for f in fields(node.op):
+                value = getattr(node.op, f.name)
+                value = np.asarray(value) if f.type is np.ndarray else value
+                values[f.name] = _plain(value, f"{i}.{f.name}", arrays)
         except InputError as error:
             raise InputError(f"can't save {node.name!r}: {error}") from error
         entry = {"name": node.name, "op": type(node.op).__name__, "inputs": node.inputs}
@@ -101,13 +103,14 @@ def _not_finite(constant: str) -> NoReturn:
 
 def _plain(value: Any, name: str, arrays: Arrays) -> Any:
     """A field as JSON can hold it; its arrays go into `arrays`, called `name` and on."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Dynamics):
         return value.to_dict()
     if isinstance(value, Mapping):
         return {key: _plain(inner, f"{name}.{key}", arrays) for key, inner in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(inner, f"{name}.{i}", arrays) for i, inner in enumerate(value)]
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray):
         arrays[name] = _finite(np.array(value, order="C"), name)
         return {"tensor": name}
     if value is not None and not isinstance(value, str | bool | int | float):
@@ -189,13 +192,11 @@ def _value(hint: Any, value: Any, arrays: Arrays) -> Any:
         return Dynamics.from_dict(
             {k: _value(hints.get(k, Any), v, arrays) for k, v in value.items()}
         )
-    plain = value if kind is Literal else type(value)
-    allowed = (
-        options if kind is Literal else {float: (int, float), Any: _SCALARS}.get(hint, (hint,))
-    )
-    if plain not in allowed:
-        raise InputError(f"{value!r:.60} is no {getattr(hint, '__name__', hint)}")
+    if kind is Literal:
+        fits, wanted = value in options, f"one of {', '.join(options)}"
+    else:
+        scalars = {float: (int, float), Any: (str, bool, int, float, type(None))}
+        fits, wanted = type(value) in scalars.get(hint, (hint,)), getattr(hint, "__name__", hint)
+    if not fits:
+        raise InputError(f"{value!r:.60} stands where {wanted} belongs")
     return value
-
-
-_SCALARS = (str, bool, int, float, type(None))

@@ -5,7 +5,8 @@ The syntax: https://mermaid.js.org/syntax/flowchart.html
 
 from ..core.errors import InputError
 from .cycles import Edge, walk
-from .graph import Delay, Graph, Input, Neurons, Node
+from .graph import Graph, Node
+from .ops import Delay, Input, Neurons
 
 EDGES = 500  # that Mermaid draws, if it is not told otherwise
 LONGEST = 26  # characters of a name

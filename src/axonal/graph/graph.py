@@ -12,45 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..core.errors import InputError
-from .ops import (
-    LARGEST,
-    Add,
-    Bias,
-    Concat,
-    Conv,
-    Delay,
-    Dense,
-    Input,
-    Neurons,
-    Op,
-    Pool,
-    Resize,
-    Scale,
-    Select,
-    Shape,
-    reshape,
-)
-
-__all__ = [
-    "LARGEST",
-    "Add",
-    "Bias",
-    "Concat",
-    "Conv",
-    "Delay",
-    "Dense",
-    "Graph",
-    "Input",
-    "Neurons",
-    "Node",
-    "Op",
-    "Pool",
-    "Resize",
-    "Scale",
-    "Select",
-    "Shape",
-    "reshape",
-]
+from .ops import LARGEST, Add, Delay, Input, Neurons, Op, Shape
 
 
 @dataclass(frozen=True, eq=False)

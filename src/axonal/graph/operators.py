@@ -81,21 +81,39 @@ def _resamples(mode: str = "nearest", antialias: bool = False, **_: Any) -> bool
     return "nearest" in mode or (mode in lowering.LINEAR and not antialias)
 
 
-def _convolution(name: str, dims: int, **row: Any) -> Operator:
-    transposed = "transpose" in name
-    extra = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
-    arguments = ("weight", "bias", "stride", "padding", *extra, "padding_mode")
-    module = f"Conv{'Transpose' * transposed}{dims}d"
-    return Operator(name, arguments, modules=(module,), weighted=True, **row)
+def _attends(
+    attn_mask: Any = None, dropout_p: float = 0.0, enable_gqa: bool = False, **_: Any
+) -> bool:
+    """Whether attention has no mask, no chance and a key for each query."""
+    return attn_mask is None and not dropout_p and not enable_gqa
 
 
-def _function(name: str, *arguments: str, **row: Any) -> Operator:
+def _linear(name: str, lower: Callable[..., Value], *arguments: str, **row: Any) -> Operator:
+    """A linear map of one tensor."""
+    return Operator(name, arguments, **{"role": "linear", "lower": lower} | row)
+
+
+def _convolution(dims: int, transposed: bool, **row: Any) -> Operator:
+    order = ("output_padding", "groups", "dilation") if transposed else ("dilation", "groups")
+    arguments = ("weight", "bias", "stride", "padding", *order, "padding_mode")
+    name, kind = ("conv_transpose", "ConvTranspose") if transposed else ("conv", "Conv")
+    row |= {"modules": (f"{kind}{dims}d",), "weighted": True}
+    return Operator(f"{name}{dims}d", arguments, **row)
+
+
+def _function(name: str, value: Callable, cost: Cost, *arguments: str, **row: Any) -> Operator:
     """Any function of samples that is neither linear nor a rectifier."""
-    return Operator(name, arguments, role="nonlinear", instead=lowering.CONVERT, **row)
+    row = {"instead": lowering.CONVERT} | row
+    return Operator(name, arguments, role="nonlinear", value=value, cost=cost, **row)
 
 
 def _move(name: str, *arguments: str, role: Role | None = "linear", **row: Any) -> Operator:
     return Operator(name, arguments, role=role, joint=role, moves=True, **row)
+
+
+def _rectifier(name: str, module: str, *arguments: str) -> Operator:
+    kind: dict[str, Any] = {"modules": (module,), "instead": lowering.NEURONS}
+    return Operator(name, arguments, role="rectifier", **kind)
 
 
 POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
@@ -103,25 +121,25 @@ MAXIMA = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_i
 NORM = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 RESIZE = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
 ATTENTION = ("attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+SUM: dict[str, Any] = {"tensors": 2, "joint": "linear"}
+PRODUCT: dict[str, Any] = {"tensors": 2, "joint": "product"}
 
 ROWS = (
-    # Maps with weights.
-    Operator(
+    # Maps with weights; a graph's samples have three axes at most.
+    _linear(
         "linear",
-        ("weight", "bias"),
+        lowering.linear,
+        *("weight", "bias"),
         modules=("Linear",),
-        role="linear",
         weighted=True,
-        lower=lowering.linear,
         nir="Affine",
     ),
-    _convolution("conv1d", 1, role="linear", lower=lowering.conv, nir="Conv1d"),
-    _convolution("conv2d", 2, role="linear", lower=lowering.conv, nir="Conv2d"),
-    _convolution("conv_transpose1d", 1, role="linear", lower=lowering.conv_transpose),
-    _convolution("conv_transpose2d", 2, role="linear", lower=lowering.conv_transpose),
-    # A graph's samples have three axes at most.
-    _convolution("conv3d", 3, instead=lowering.AXES),
-    _convolution("conv_transpose3d", 3, instead=lowering.AXES),
+    *(
+        _convolution(dims, False, role="linear", lower=lowering.conv, nir=f"Conv{dims}d")
+        for dims in (1, 2)
+    ),
+    *(_convolution(n, True, role="linear", lower=lowering.conv_transpose) for n in (1, 2)),
+    *(_convolution(3, transposed, instead=lowering.AXES) for transposed in (False, True)),
     Operator(
         "embedding",
         ("weight", "padding_idx", "max_norm"),
@@ -130,218 +148,129 @@ ROWS = (
         nir="Linear",
     ),
     # Linear without weights.
-    Operator(
+    _linear(
         "batch_norm",
-        NORM,
+        lowering.batch_norm,
+        *NORM,
         modules=("BatchNorm1d", "BatchNorm2d"),
-        role="linear",
         when=lambda running_mean=None, **_: running_mean is not None,
-        lower=lowering.batch_norm,
         nir="Scale",
     ),
     *(
-        Operator(
-            f"avg_pool{dims}d",
-            POOL,
-            modules=(f"AvgPool{dims}d",),
-            role="linear",
-            lower=partial(lowering.avg_pool, dims),
+        _linear(
+            f"{kind}avg_pool{dims}d",
+            partial(lower, dims),
+            *arguments,
+            modules=(f"{kind.title().strip('_')}AvgPool{dims}d",),
             nir="AvgPool2d" if dims == 2 else "",
+        )
+        for kind, lower, arguments in (
+            ("", lowering.avg_pool, POOL),
+            ("adaptive_", lowering.adaptive_avg_pool, ("output_size",)),
         )
         for dims in (1, 2)
     ),
     *(
-        Operator(
-            f"adaptive_avg_pool{dims}d",
-            ("output_size",),
-            modules=(f"AdaptiveAvgPool{dims}d",),
-            role="linear",
-            lower=partial(lowering.adaptive_avg_pool, dims),
-            nir="AvgPool2d" if dims == 2 else "",
-        )
-        for dims in (1, 2)
-    ),
-    *(
-        Operator(
-            name,
-            ("dim", "keepdim"),
-            role="linear",
-            when=_of_samples,
-            lower=partial(lowering.reduce, name == "mean"),
-        )
+        _linear(name, partial(lowering.reduce, name == "mean"), "dim", "keepdim", when=_of_samples)
         for name in ("mean", "sum")
     ),
-    Operator(
-        "interpolate",
-        RESIZE,
-        modules=("Upsample",),
-        role="linear",
-        when=_resamples,
-        lower=lowering.interpolate,
-    ),
-    Operator("pad", ("pad", "mode", "value"), role="linear", when=_zeros, lower=lowering.pad),
-    Operator(
+    _linear("interpolate", lowering.interpolate, *RESIZE, modules=("Upsample",), when=_resamples),
+    _linear("pad", lowering.pad, "pad", "mode", "value", when=_zeros),
+    _linear(
         "constant_pad",
-        ("padding", "value"),
+        lowering.constant_pad,
+        *("padding", "value"),
         modules=("ConstantPad1d", "ConstantPad2d"),
-        role="linear",
         when=_zeros,
-        lower=lowering.constant_pad,
     ),
     *(
-        Operator(
+        _linear(
             f"dropout{dims}",
-            ("p", "training", "inplace"),
+            lowering.nothing,
+            *("p", "training", "inplace"),
             modules=(f"Dropout{dims}",),
-            role="linear",
             when=lambda training=False, **_: not training,
-            lower=lowering.nothing,
         )
         for dims in ("", "1d", "2d")
     ),
-    *(
-        Operator(
-            name,
-            ("alpha",),
-            tensors=2,
-            aliases=aliases,
-            role="linear",
-            joint="linear",
-            lower=lower,
-        )
-        for name, aliases, lower in (
-            ("add", ("iadd",), lowering.add),
-            ("sub", ("isub", "subtract"), lowering.sub),
-        )
-    ),
-    Operator("neg", aliases=("negative",), role="linear", lower=lowering.neg, nir="Scale"),
-    Operator(
-        "cat",
-        ("dim",),
-        aliases=("concat", "concatenate"),
-        role="linear",
-        joint="linear",
-        lower=lowering.cat,
-    ),
+    _linear("add", lowering.add, "alpha", aliases=("iadd",), **SUM),
+    _linear("sub", lowering.sub, "alpha", aliases=("isub", "subtract"), **SUM),
+    _linear("neg", lowering.neg, aliases=("negative",), nir="Scale"),
+    _linear("cat", lowering.cat, "dim", aliases=("concat", "concatenate"), joint="linear"),
     # Linear beside a constant, products of two values.
-    Operator(
+    _linear(
         "mul",
-        tensors=2,
+        lowering.mul,
         aliases=("imul", "multiply"),
-        role="linear",
-        joint="product",
-        lower=lowering.mul,
         value=np.multiply,
         cost=each(1, 0),
         nir="Scale",
+        **PRODUCT,
     ),
-    Operator(
+    _linear(
         "div",
+        lowering.div,
         tensors=2,
         aliases=("truediv", "itruediv", "divide", "true_divide"),
-        role="linear",
-        lower=lowering.div,
         nir="Scale",
     ),
-    Operator(
+    _linear(
         "matmul",
-        tensors=2,
-        role="linear",
-        joint="product",
-        lower=lowering.matmul,
+        lowering.matmul,
         value=np.matmul,
         cost=values.matmul_cost,
         nir="Linear",
+        **PRODUCT,
     ),
-    Operator("bmm", tensors=2, joint="product", value=np.matmul, cost=values.matmul_cost),
+    Operator("bmm", value=np.matmul, cost=values.matmul_cost, **PRODUCT),
     Operator(
         "scaled_dot_product_attention",
         ATTENTION,
-        tensors=3,
-        joint="product",
-        when=lambda attn_mask=None, dropout_p=0.0, enable_gqa=False, **_: (
-            attn_mask is None and not dropout_p and not enable_gqa
-        ),
+        when=_attends,
         value=values.attention,
         cost=values.attention_cost,
+        tensors=3,
+        joint="product",
     ),
     # Neurons go in the place of these.
-    Operator("relu", ("inplace",), modules=("ReLU",), role="rectifier", instead=lowering.NEURONS),
-    Operator(
-        "leaky_relu",
-        ("negative_slope", "inplace"),
-        modules=("LeakyReLU",),
-        role="rectifier",
-        instead=lowering.NEURONS,
-    ),
-    Operator("relu6", ("inplace",), modules=("ReLU6",), role="rectifier", instead=lowering.NEURONS),
-    Operator("prelu", ("weight",), modules=("PReLU",), role="rectifier", instead=lowering.NEURONS),
-    Operator("qcfs", modules=("QCFS",), role="rectifier", instead=lowering.NEURONS),
+    _rectifier("relu", "ReLU", "inplace"),
+    _rectifier("leaky_relu", "LeakyReLU", "negative_slope", "inplace"),
+    _rectifier("relu6", "ReLU6", "inplace"),
+    _rectifier("prelu", "PReLU", "weight"),
+    _rectifier("qcfs", "QCFS"),
     # Functions, which run on rates.
     *(
-        Operator(
+        _function(
             f"max_pool{dims}d",
-            MAXIMA,
+            partial(values.max_pool, dims),
+            values.window_cost,
+            *MAXIMA,
             modules=(f"MaxPool{dims}d",),
-            role="nonlinear",
             when=lambda return_indices=False, **_: not return_indices,
-            value=partial(values.max_pool, dims),
-            cost=values.window_cost,
             instead=lowering.POOLING,
         )
         for dims in (1, 2)
     ),
-    _function(
-        "softmax",
-        "dim",
-        modules=("Softmax",),
-        value=values.softmax,
-        cost=each(CURVE + 1, CURVE + 3),
-    ),
-    _function(
-        "layer_norm",
-        *("normalized_shape", "weight", "bias", "eps"),
-        modules=("LayerNorm",),
-        value=values.layer_norm,
-        cost=each(3, 4),
-    ),
-    _function(
-        "gelu",
-        "approximate",
-        modules=("GELU",),
-        value=values.gelu,
-        cost=each(CURVE + 3, CURVE + 1),
-    ),
-    _function(
-        "sigmoid", modules=("Sigmoid",), value=values.sigmoid, cost=each(CURVE + 1, CURVE + 1)
-    ),
-    _function("tanh", modules=("Tanh",), value=np.tanh, cost=each(CURVE, CURVE)),
-    _function(
-        "silu", "inplace", modules=("SiLU",), value=values.silu, cost=each(CURVE + 2, CURVE + 1)
-    ),
-    _function(
-        "hardsigmoid",
-        "inplace",
-        modules=("Hardsigmoid",),
-        value=values.hardsigmoid,
-        cost=each(1, 3),
-    ),
-    _function(
-        "hardswish", "inplace", modules=("Hardswish",), value=values.hardswish, cost=each(2, 3)
-    ),
-    _function(
-        "elu",
-        *("alpha", "inplace"),
-        modules=("ELU",),
-        value=values.elu,
-        cost=each(CURVE + 1, CURVE + 2),
-    ),
-    _function(
-        "softplus",
-        *("beta", "threshold"),
-        modules=("Softplus",),
-        value=values.softplus,
-        cost=each(2 * CURVE + 2, 2 * CURVE + 2),
+    *(
+        _function(name, value, each(*cost), *arguments, modules=(module,))
+        for name, module, value, cost, *arguments in (
+            ("softmax", "Softmax", values.softmax, (CURVE + 1, CURVE + 3), "dim"),
+            (
+                *("layer_norm", "LayerNorm", values.layer_norm, (3, 4)),
+                *("normalized_shape", "weight", "bias", "eps"),
+            ),
+            ("gelu", "GELU", values.gelu, (CURVE + 3, CURVE + 1), "approximate"),
+            ("sigmoid", "Sigmoid", values.sigmoid, (CURVE + 1, CURVE + 1)),
+            ("tanh", "Tanh", np.tanh, (CURVE, CURVE)),
+            ("silu", "SiLU", values.silu, (CURVE + 2, CURVE + 1), "inplace"),
+            ("hardsigmoid", "Hardsigmoid", values.hardsigmoid, (1, 3), "inplace"),
+            ("hardswish", "Hardswish", values.hardswish, (2, 3), "inplace"),
+            ("elu", "ELU", values.elu, (CURVE + 1, CURVE + 2), "alpha", "inplace"),
+            (
+                *("softplus", "Softplus", values.softplus, (2 * CURVE + 2, 2 * CURVE + 2)),
+                *("beta", "threshold"),
+            ),
+        )
     ),
     # What moves values.
     _move("flatten", "start_dim", "end_dim", modules=("Flatten",), nir="Flatten"),

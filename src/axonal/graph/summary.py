@@ -12,7 +12,8 @@ from rich.text import Text
 from ..core.neurons import Delta, Leaky
 from .difference import Difference
 from .drawing import plain, traversal
-from .graph import Conv, Delay, Dense, Graph, Neurons, Node, Op, Pool, Resize, Select, Shape
+from .graph import Graph, Node
+from .ops import Conv, Delay, Dense, Neurons, Op, Pool, Resize, Select, Shape
 
 __all__ = ["Layer", "description", "fans", "layers", "summary"]
 
@@ -34,7 +35,7 @@ RESETS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A node in numbers.
+    """The figures of a node.
 
     Attributes:
         name: of the node.

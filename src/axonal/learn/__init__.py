@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy(
         "evaluate": "loop",
         "examine": "doctor",
         "first_spike": "losses",
-        "fisher_information": "anytime",
         "fit": "loop",
         "fix": "doctor",
         "fluctuation_driven": "initialise",

@@ -14,11 +14,7 @@ UNEVEN = 10  # how much larger than another a class may be, unmentioned
 
 
 def images(name: str, split: str = "train") -> Batch:
-    """A data set's {"image" [N, C, H, W] float32 in [-1, 1], "label" [N] int64}.
-
-    Args:
-        name: one of `data.images.DATASETS`.
-        split: "train" or "test".
+    """Images of `DATASETS`: {"image" [N, C, H, W] float32 in [-1, 1], "label" [N] int64}.
 
     Raises:
         InputError: another split. FileError: the data set is missing or damaged.

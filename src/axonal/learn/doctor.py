@@ -180,7 +180,7 @@ class _Record:
 
     @property
     def steps(self) -> float:
-        """T."""
+        """The steps T of a call."""
         begun = sum(state is None for _, state, _ in self.calls)
         return sum(len(y) for *_, y in self.calls) / (begun or 1)
 
@@ -378,9 +378,6 @@ def fix(network: nn.Module, batch: Batch, loss: Loss, seed: int = 0) -> Treatmen
     Weights are rescaled until membranes spread to the threshold (`initialise.rescale`), and
     surrogates widened where no membrane lies inside. A step that leaves as many faults as before
     is taken back.
-
-    Args:
-        network, batch, loss, seed: as of `examine`.
     """
     before = after = examine(network, batch, loss, seed)
     best, changes = network, {}

@@ -350,17 +350,11 @@ def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
 
 
 def _first_nonfinite(
-    network: nn.Module,
-    batch: Batch,
-    loss: Callable[[], tuple[Tensor, Any]],
-    step: int,
+    network: nn.Module, batch: Batch, loss: Callable[[], tuple[Tensor, Any]], step: int
 ) -> str:
-    """Run the loss of a step again and name what was the first not to be finite.
+    """Run the loss of a step again and name the first not finite; "" if all of it is.
 
     The gradients of `network`, which `loss` runs, are overwritten.
-
-    Returns:
-        Half a sentence that names the input, the layer or the parameter; "" if all is finite.
     """
     running: list[str] = []
     causes: list[str] = []

@@ -66,7 +66,6 @@ class Interpreter(fx.Interpreter):
         return result
 
 
-@torch.no_grad()
 def record(
     graph: fx.GraphModule, names: Iterable[str], *inputs: Tensor
 ) -> tuple[dict[str, tuple[Any, Any]], Any]:

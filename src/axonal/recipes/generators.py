@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..convert.calibrate import calibrate
 from ..convert.methods.sigma_delta import DeltaNetwork, sigma_delta
 from ..core import files
-from ..generate.features import ASSETS
+from ..data import ASSETS
 from ..generate.pipeline import delta_network, delta_step
 from ..generate.pretrained import CERTIFICATES
 from ..generate.samplers import SAMPLERS
@@ -83,23 +83,16 @@ def mnist_spiking(seed: int = 0) -> Recipe:
 
 def mnist_guided(seed: int = 0) -> Recipe:
     """The MNIST generator tuned to change little along the trajectories that it had."""
-    teacher = ASSETS / "mnist"
-    recipe = _tuning("mnist-guided", teacher, teacher, seed, penalty=0.1, free=False)
-    return replace(recipe, steps=1400)
+    return _tuning("mnist-guided", ASSETS / "mnist", seed, steps=1400, penalty=0.1, free=False)
 
 
 def mnist_sigma_delta(seed: int, start: Path) -> Recipe:
     """The guided generator, in the folder `start`, tuned further where its own steps lead."""
-    recipe = _tuning("mnist-sigma-delta", ASSETS / "mnist", start, seed, penalty=0.06, free=True)
-    return replace(recipe, steps=500)
+    return _tuning("mnist-sigma-delta", start, seed, steps=500, penalty=0.06, free=True)
 
 
 def save_model(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Write a generator in float16; there are no figures for its card.
-
-    Raises:
-        FileError: the folder can't be written.
-    """
+    """Write a generator in float16; there are no figures for its card."""
     assert isinstance(network, Model)
     network.save(folder, torch.float16)
     return {}
@@ -112,9 +105,6 @@ def save_convertible(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
 
     Returns:
         The errors for its card, by budget.
-
-    Raises:
-        FileError: the folder can't be written.
     """
     save_model(network, recipe, folder)
     model, steps = FlowUNet.load(folder), UNTUNED["steps"]
@@ -130,9 +120,6 @@ def save_sigma_delta(network: nn.Module, recipe: Recipe, folder: Path) -> dict[s
 
     Returns:
         The errors for its card, by budget.
-
-    Raises:
-        FileError: the folder can't be written.
     """
     save_model(network, recipe, folder)
     teacher, steps = FlowUNet.load(ASSETS / "mnist"), TUNED["steps"]
@@ -184,14 +171,12 @@ def _with_spiking_core(model: FlowUNet) -> FlowUNet:
     return spiking
 
 
-def _tuning(
-    name: str, teacher: Path, start: Path, seed: int, *, penalty: float, free: bool
-) -> Recipe:
-    """Fine-tune the generator in `start` towards the one in `teacher`, changing little.
+def _tuning(name: str, start: Path, seed: int, *, steps: int, penalty: float, free: bool) -> Recipe:
+    """Fine-tune the generator in `start` towards the ANN generator of MNIST, changing little.
 
     It walks along trajectories of the teacher's or, if `free`, where its own steps lead.
     """
-    model = FlowUNet.load(teacher)
+    model = FlowUNet.load(ASSETS / "mnist")
 
     def next_point(x: Tensor, t: float, label: Tensor) -> Tensor:
         finer = MOMENTS * SHORT
@@ -216,7 +201,7 @@ def _tuning(
             MOMENTS,
             next_point if free else None,
         ),
-        steps=1,
+        steps=steps,
         batch=16,
         lr=8e-4,
         warmup=50,

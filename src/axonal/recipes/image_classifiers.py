@@ -25,10 +25,10 @@ from ..models.vit import ViT, ViTConfig
 ROWS, FLOOR = 2000, 10_000
 
 
-def _classifier(data: str, config: ClassifierConfig, seed: int) -> Recipe:
+def _classifier(data: str, seed: int, **sizes: int) -> Recipe:
     return Recipe(
         name=f"{data}-classifier",
-        build=lambda: Classifier(config),
+        build=lambda: Classifier(ClassifierConfig(**sizes)),
         data=lambda: images(data),
         loss=losses.cross_entropy(shift=2),
         steps=2500,
@@ -39,12 +39,12 @@ def _classifier(data: str, config: ClassifierConfig, seed: int) -> Recipe:
 
 def mnist_classifier(seed: int = 0) -> Recipe:
     """The classifier whose features judge generated digits: under 3 minutes on two CPU cores."""
-    return _classifier("mnist", ClassifierConfig(), seed)
+    return _classifier("mnist", seed)
 
 
 def cifar10_classifier(seed: int = 0) -> Recipe:
     """The same network for CIFAR-10, twice as wide; no weights of it ship."""
-    return _classifier("cifar10", ClassifierConfig(channels=3, size=32, width=32), seed)
+    return _classifier("cifar10", seed, channels=3, size=32, width=32)
 
 
 def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -53,9 +53,6 @@ def save_classifier(network: nn.Module, recipe: Recipe, folder: Path) -> dict[st
     Returns:
         Figures for its card, all of the float16 weights, read back. The floor measures training
         images, drawn with the seed, as if they had been generated.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
     """
     assert isinstance(network, Classifier)
     data = recipe.name.removesuffix("-classifier")
@@ -149,9 +146,6 @@ def save_picture(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, 
 
     Returns:
         Figures for its card, of the float16 weights, read back.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
     """
     assert isinstance(network, Model)
     network = type(network).load(network.save(folder, torch.float16))

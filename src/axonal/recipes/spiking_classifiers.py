@@ -165,9 +165,6 @@ def save(network: nn.Module, recipe: Recipe, folder: Path) -> dict[str, Any]:
     Returns:
         Figures for its card, of the float16 weights, read back: accuracy on the test set, and
         the spikes a neuron and step of every population.
-
-    Raises:
-        FileError: the folder can't be written, or the data set is missing.
     """
     assert isinstance(network, SpikingClassifier)
     network = SpikingClassifier.load(network.save(folder, torch.float16))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from ..learn.distributed import Processes
 from ..learn.logging import read_log
 from ..learn.loop import fit
 from ..learn.recipe import Recipe
-from . import generators, image_classifiers, spiking_classifiers
+from . import generators, spiking_classifiers
+from . import image_classifiers as images
 
 CARD = "card.json"
 
@@ -48,11 +49,9 @@ TRAININGS: dict[str, Training] = {
     ),
     "mnist-spiking": Training(generators.mnist_spiking, generators.save_model),
     "cifar10": Training(generators.cifar10, generators.save_model, LICENCES["cifar10"]),
-    "mnist-classifier": Training(
-        image_classifiers.mnist_classifier, image_classifiers.save_classifier
-    ),
+    "mnist-classifier": Training(images.mnist_classifier, images.save_classifier),
     "cifar10-classifier": Training(
-        image_classifiers.cifar10_classifier, image_classifiers.save_classifier, LICENCES["cifar10"]
+        images.cifar10_classifier, images.save_classifier, LICENCES["cifar10"]
     ),
 }
 TRAININGS |= {
@@ -60,19 +59,12 @@ TRAININGS |= {
     for name, t in spiking_classifiers.TASKS.items()
 }
 TRAININGS |= {
-    name: Training(
-        partial(image_classifiers.picture, name), image_classifiers.save_picture, LICENCES[p.data]
-    )
-    for name, p in image_classifiers.PICTURES.items()
+    name: Training(partial(images.picture, name), images.save_picture, LICENCES[p.data])
+    for name, p in images.PICTURES.items()
 }
 TRAININGS |= {
-    name: Training(
-        partial(image_classifiers.quantised, name),
-        image_classifiers.save_picture,
-        LICENCES[image_classifiers.PICTURES[base].data],
-        after=base,
-    )
-    for name, (base, _) in image_classifiers.QUANTISED.items()
+    name: replace(TRAININGS[base], recipe=partial(images.quantised, name), after=base)
+    for name, (base, _) in images.QUANTISED.items()
 }
 
 
@@ -89,13 +81,6 @@ def train(
     The training whose result it starts from, if any, runs in a folder of that name beside `out`.
 
     Of the processes that torchrun starts, the first writes the result, and the others wait.
-
-    Args:
-        name: one of `TRAININGS`.
-        out: folder of the run; the network goes into its `model`.
-        seed: of everything random.
-        device, tensorboard: as of `learn.loop.fit`.
-        status: shows a sentence while its context is open.
 
     Returns:
         The folder with the network, its configuration and its card.

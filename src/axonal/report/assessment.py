@@ -26,14 +26,7 @@ SIGNS = {"pays": "<", "loses": ">", "depends": "~", "stays": "stays dense"}
 def views(
     assessment: Assessment, model: str, data: str, stream: bool, table: CostTable
 ) -> tuple[str, Group]:
-    """The assessment as one HTML page that loads nothing, and as text for a terminal.
-
-    Args:
-        assessment: to show.
-        model, data: as the user named them.
-        stream: whether the samples follow each other.
-        table: with which it was priced.
-    """
+    """The assessment as one HTML page that loads nothing, and as text for a terminal."""
     sentences = _sentences(assessment, model, data, stream)
     about = {"assessment": assessment, "sentences": sentences, "outcome": outcome, "table": table}
     filters = {"short": short, "place": _place}

@@ -5,10 +5,8 @@ dark; markers and dashes differ as well, so that no series is told by colour alo
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -182,22 +180,6 @@ def key(one: Series, bar: bool = False) -> Markup:
         drawn = _path("M1 7H27", one)
         drawn += _mark(14, 7, one) if any(point.label for point in one.points) else ""
     return _tag("svg", drawn, class_="key", viewBox="0 0 28 14")
-
-
-def standalone(chart: Markup, series: Sequence[Series]) -> str:
-    """A chart as a file of its own, with its legend above it and the colours of the page."""
-    style = (Path(__file__).with_name("templates") / "chart.css").read_text()
-    text, room = str(chart), 18 * len(series) + 10
-    width, height = map(int, re.findall(r"\d+", text[: text.index(" role")])[2:])
-    legend = [
-        _tag("text", one.name, x=20, y=22 + 18 * i - room, style=_fill(one), class_="label")
-        for i, one in enumerate(series)
-    ]
-    start = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 {} {} {}" role="img">'
-    plate = '<rect y="{}" width="100%" height="100%" style="fill:var(--card)"/>'
-    head = start.format(-room, width, height + room) + f"<style>{style}</style>"
-    body = text[text.index(">") + 1 :].replace("</svg>", "".join(map(str, legend)) + "</svg>")
-    return f"{head}{plate.format(-room)}{body}\n"
 
 
 def by_step(values: np.ndarray, name: str) -> tuple[Point, ...]:

@@ -40,9 +40,6 @@ def html(
         facts: machine, versions, seed, command, sample count: printed as they are.
         seconds: of one image made by itself, by what made it.
         table: prices of operators and memories; the shipped `cmos45` by default.
-
-    Raises:
-        InputError: as `generate.runs.compare`, or the table is no datapath of int8 and fp32.
     """
     choice, table = compare(runs), datapath(table, tuple(DATAPATHS))
     return page(
@@ -70,11 +67,11 @@ def html(
     )
 
 
-def interval(figure: Interval | None, digits: int = 2) -> str:
+def interval(figure: Interval | None) -> str:
     """ "3.42 (3.10 to 3.80)", or a dash for what is not known."""
     if figure is None:
         return "–"
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
 
 
 def picture(run: Run) -> Markup:

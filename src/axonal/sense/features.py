@@ -71,7 +71,9 @@ class Windows(Stateful):
         if not self.period:
             if not self.channels:
                 raise InputError("windows of 0 s are for samples; give events a length of window")
-            yield from self._rows(packet)
+            for row in packet:
+                t = int(row["t"])
+                yield Window(t, t, row["value"].astype(np.float64), 1, 1)
             return
         if not len(self.sums):
             self._clear(2 * self.channels or self.cells)
@@ -88,11 +90,6 @@ class Windows(Stateful):
         """The windows that end by `t_us`, into which nothing more will come."""
         if self.period and self.open:
             yield from self._close(t_us // self.period)
-
-    def _rows(self, packet: np.ndarray) -> Iterator[Window]:
-        for row in packet:
-            t = int(row["t"])
-            yield Window(t, t, row["value"].astype(np.float64), 1, 1)
 
     def _close(self, number: int) -> Iterator[Window]:
         if not self.open:

@@ -114,12 +114,7 @@ class Settings:
     origin: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def build(
-        self,
-        section: str,
-        index: int,
-        kinds: Kinds,
-        *first: Any,
-        omit: Sequence[str] = (),
+        self, section: str, index: int, kinds: Kinds, *first: Any, omit: Sequence[str] = ()
     ) -> Any:
         """Build what the table [[section]] number `index` describes, without the options `omit`.
 
@@ -193,13 +188,12 @@ def read(path: str | Path) -> Settings:
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise FileError(f"{path}: a configuration has at most {LARGEST:,} bytes")
-        return parse(content.decode(), str(path))
+        text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"can't read {path}: {error}") from error
+    if len(content) > LARGEST:
+        raise FileError(f"{path}: a configuration has at most {LARGEST:,} bytes")
+    return parse(text, str(path))
 
 
 def parse(text: str, name: str = "configuration") -> Settings:

@@ -87,7 +87,9 @@ class Source(Protocol):
 
     def seek(self, position: int) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the iteration, from any thread, and whatever is open or under way for it."""
+        ...
 
 
 class Stage(Protocol):

@@ -130,11 +130,6 @@ class Step:
     score: Callable[[Any], float]
     threshold: float | Callable[[], float]
 
-    def evaluate(self, x: Any) -> tuple[float, float]:
-        """The score of x, and the threshold now."""
-        limit = self.threshold
-        return float(self.score(x)), float(limit() if callable(limit) else limit)
-
 
 @dataclass
 class _Progress(Stateful):
@@ -247,7 +242,8 @@ class Cascade(Stateful):
         for k, step in enumerate(self.steps[:1] if quiet else self.steps):
             self.calls[k] += 1
             try:
-                score, threshold = step.evaluate(x)
+                score, limit = float(step.score(x)), step.threshold
+                threshold = float(limit() if callable(limit) else limit)
                 fault = "no number" if not math.isfinite(score) or math.isnan(threshold) else ""
             except Exception as error:
                 fault = repr(error)

@@ -39,7 +39,7 @@ class Trigger(Stateful):
 
     @property
     def threshold(self) -> float:
-        """What a score has to reach now."""
+        """The number that a score has to reach now."""
         if not isinstance(self.limit, Budget):
             return self.limit
         limit = self.limit.threshold
@@ -125,6 +125,7 @@ class Tally:
         return self.awake / max(self.windows, 1)
 
 
+@dataclass(eq=False)
 class Watch:
     """Filters, windows, triggers and a cascade over a source; wakes go to an outbox.
 
@@ -133,38 +134,36 @@ class Watch:
     it, and ids follow from content: whatever is seen twice after a crash is sent once.
 
     Attributes:
+        every: seconds of the stream between two states on disk.
+        learn: as `settings.General` says.
         tally: counts; `tally.dropped` is what the source has named as lost, over all runs.
         timeline: of rates, scores and wakes, bounded.
         wakes: the last messages.
         pictures: PNGs of the last `PICTURES` clips, by the id of their wake.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        filters: Sequence[Filter],
-        windows: Windows,
-        triggers: Sequence[Trigger],
-        policy: Policy,
-        name: str,
-        folder: Path,
-        outbox: Outbox | None = None,
-        every: float = 60.0,
-        learn: str = "always",
-        fingerprint: str = "",
-    ):
-        self.source, self.filters, self.windows, self.triggers = source, filters, windows, triggers
-        steps = [Step(t.name, t.score, lambda trigger=t: trigger.threshold) for t in triggers]
-        self.cascade = Cascade(steps, policy, name, fingerprint)
-        self.preroll = Preroll(policy.preroll)
-        self.folder, self.outbox, self.every, self.learning = folder, outbox, every, learn
+    source: Source
+    filters: Sequence[Filter]
+    windows: Windows
+    triggers: Sequence[Trigger]
+    policy: Policy
+    name: str
+    folder: Path
+    outbox: Outbox | None = None
+    every: float = 60.0
+    learn: str = "always"
+    fingerprint: str = ""
+
+    def __post_init__(self):
+        steps = [Step(t.name, t.score, lambda trigger=t: trigger.threshold) for t in self.triggers]
+        self.cascade = Cascade(steps, self.policy, self.name, self.fingerprint)
+        self.preroll = Preroll(self.policy.preroll)
         self.tally, self.timeline = Tally(), Timeline()
         self.wakes: deque[Wake] = deque(maxlen=1000)
         self.pictures: dict[str, bytes] = {}
-        self.fingerprint = fingerprint
         self.earlier = 0  # dropped in earlier runs
         # Rows after `position` that this run has read, and that an earlier run had.
-        self.position, self.offset, self.skip = source.position, 0, 0
+        self.position, self.offset, self.skip = self.source.position, 0, 0
         self.saved_us: int | None = None
 
     def run(self, show: Callable[["Watch"], None] | None = None) -> Tally:
@@ -227,7 +226,7 @@ class Watch:
             score = first.current if first.current is not None else float("nan")
             awake = self.cascade.awake
             self.timeline.add(window, score, first.threshold, awake)
-            if self.learning == "always" or (self.learning == "calm" and not awake):
+            if self.learn == "always" or (self.learn == "calm" and not awake):
                 for trigger in self.triggers:
                     trigger.learn(window.x, window.t_end_us)
             tally = self.tally
@@ -266,7 +265,7 @@ class Watch:
         return parts | ({"source": self.source} if hasattr(self.source, "state") else {})
 
     def state(self) -> State:
-        """What a restart needs: of every part, of the source, and the counts."""
+        """The state that a restart needs: of every part, of the source, and the counts."""
         states = {name: part.state() for name, part in self.parts().items()}
         own = {"position": self.position, "offset": self.offset, "tally": vars(self.tally).copy()}
         return {**states, "watch": own, "fingerprint": self.fingerprint}

@@ -7,7 +7,8 @@ import torch
 from axonal.core.errors import FileError
 from axonal.core.neurons import Leaky
 from axonal.deploy.engine import Engine, reference
-from axonal.graph.graph import Conv, Dense, Graph, Input, Neurons, Node, Pool, reshape
+from axonal.graph.graph import Graph, Node
+from axonal.graph.ops import Conv, Dense, Input, Neurons, Pool, reshape
 from axonal.nn import LIF, Sequential
 from benchmarks.engine import networks
 from benchmarks.engine import run as engine

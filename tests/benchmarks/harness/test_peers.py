@@ -46,7 +46,7 @@ def test_a_peer_of_no_name_is_refused(tmp_path):
         peers.interpreter("brian", tmp_path)
 
 
-def test_an_environment_that_can_not_be_made_leaves_no_stamp(monkeypatch, tmp_path):
+def test_an_environment_that_fails_leaves_no_stamp(monkeypatch, tmp_path):
     monkeypatch.setattr(peers.venv, "create", lambda folder, **_: None)
 
     def refuse(command, **_):
@@ -58,7 +58,7 @@ def test_an_environment_that_can_not_be_made_leaves_no_stamp(monkeypatch, tmp_pa
     assert not list(tmp_path.rglob(".complete"))
 
 
-def test_an_environment_is_made_once(monkeypatch, tmp_path):
+def test_an_environment_is_set_up_once(monkeypatch, tmp_path):
     folders = []
     monkeypatch.setattr(peers.venv, "create", lambda folder, **_: folders.append(folder))
     done = subprocess.CompletedProcess([], 0, "", "")

@@ -136,7 +136,7 @@ class Izhikevich(Dynamics):
 
     @property
     def rest(self) -> tuple[float, ...]:
-        """At c, with u in balance."""
+        """The state at rest: v at c, with u in balance."""
         return (self.c, self.b * self.c, 0.0)[: self.state_size]
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
@@ -184,7 +184,7 @@ class AdEx(Dynamics):
 
     @property
     def rest(self) -> tuple[float, ...]:
-        """At the resting potential."""
+        """The state at the resting potential."""
         return (self.rest_potential, 0.0, 0.0)[: self.state_size]
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:
@@ -309,7 +309,7 @@ class Delta(Dynamics):
 
     @property
     def graded(self) -> bool:
-        """True: what it sends is a change."""
+        """Whether spikes carry values: always, for what it sends is a change."""
         return True
 
     def equations(self, m: Algebra, x: Any, state: State, p: Any) -> tuple[Any, State]:

@@ -121,27 +121,27 @@ def share(tables, memory, i, threads, t, scale, work):
     wide, width, begin = node.wide, node.width, node.at  # a loop in parallel can't hold a record
     lines = node.cells // wide
     parts = max(1, min(threads, lines))
-    works, found = np.zeros((parts, len(work))), np.zeros((parts, 3))
+    works, tallies = np.zeros((parts, len(work))), np.zeros((parts, 3))
     begins, ends = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
     for p in prange(parts):
         first, last = lines * p // parts * wide, lines * (p + 1) // parts * wide
         begins[p] = first * width
-        ends[p], found[p, 0], found[p, 1] = part(
+        ends[p], tallies[p, 0], tallies[p, 1] = part(
             tables, memory, i, first, last, t, scale, works[p]
         )
     for p in range(parts):
         work += works[p]
     into, of = idx[begin : begin + ends[-1]], val[begin : begin + ends[-1]]
-    return kernels.join(into, of, begins, ends), found[:, 0].sum(), found[:, 1].sum()
+    return kernels.join(into, of, begins, ends), tallies[:, 0].sum(), tallies[:, 1].sum()
 
 
 @njit(**kernels.OPTIONS)
 def run(
-    tables, memory, rings, given, sent, tally, work, begin, t, i, steps, scale, threads, heavy
+    tables, memory, rings, inputs, sent, tally, work, begin, t, i, steps, scale, threads, heavy
 ):
     nodes, edges, weights, consts, ints = tables
     acc, mark, seen, state, idx, val, sizes, rows, lit = memory
-    starts, given_idx, given_val = given
+    starts, input_idx, input_val = inputs
     out_t, out_node, out_idx, out_val, out_n = sent
     for t in range(t, steps):
         for i in range(i, len(nodes)):
@@ -153,7 +153,7 @@ def run(
             if node.kind == INPUT:
                 a, b = starts[node.source, t], starts[node.source, t + 1]
                 sizes[i] = b - a
-                into[: b - a], of[: b - a] = given_idx[a:b], given_val[a:b]
+                into[: b - a], of[: b - a] = input_idx[a:b], input_val[a:b]
             elif node.kind == DELAY:
                 if not node.early:
                     source = nodes[node.source]
@@ -210,7 +210,7 @@ def sleeps(dynamics: Dynamics) -> bool:
 
 @lru_cache(maxsize=1024)
 def population(dynamics: Dynamics, varying: tuple[str, ...]) -> str:
-    """The text of the function `{name}` that visits a population, its name left open.
+    """Write the function `{name}` that visits a population, its name left open.
 
     Args:
         dynamics: the equations; which of their constants differ between neurons is `varying`.
@@ -245,6 +245,7 @@ def population(dynamics: Dynamics, varying: tuple[str, ...]) -> str:
 
 
 def _catch_up(dynamics: Dynamics, varying: tuple[str, ...]) -> list[str]:
+    """Statements that decay membranes for the steps in which they slept."""
     if not isinstance(dynamics, FADING) or (dynamics.decay == 1 and "decay" not in varying):
         return []
     decay = "all_decay[n]" if "decay" in varying else "decay_"
@@ -252,7 +253,7 @@ def _catch_up(dynamics: Dynamics, varying: tuple[str, ...]) -> list[str]:
 
 
 def _restless(dynamics: Dynamics, varying: tuple[str, ...], threshold: str) -> list[str]:
-    """Statements that count the neurons to be visited in the next step, whatever comes."""
+    """Statements that tell whether neurons have to be visited in the next step, whatever comes."""
     if not isinstance(dynamics, FADING) or not sleeps(dynamics):
         return []
     least = LEAST.get(dynamics.emit, 0.75 * 2.0 ** (1 - dynamics.levels))
@@ -260,12 +261,12 @@ def _restless(dynamics: Dynamics, varying: tuple[str, ...], threshold: str) -> l
     if isinstance(dynamics, Signed):
         slope = "all_negative_slope[n]" if "negative_slope" in varying else "negative_slope_"
         v = f"max(all_v[n], -{slope} * all_v[n])"
-    found = ["for n in range(size):", f"    stir |= {v} >= {threshold} * F({least!r})"]
-    return found + ["    stir |= all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
+    lines = ["for n in range(size):", f"    stir |= {v} >= {threshold} * F({least!r})"]
+    return lines + ["    stir |= all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
 
 
 def compiled(kinds: list[str]) -> ModuleType:
-    """The module that runs graphs with populations of these kinds, from the cache if it is there.
+    """Compile the module that runs populations of these kinds, or take it from the cache.
 
     Its function is `run`; the text names what it calls, for Numba looks for changes
     in one file alone.
@@ -273,11 +274,11 @@ def compiled(kinds: list[str]) -> ModuleType:
     text = b"".join(Path(str(part.__file__)).read_bytes() for part in (kernels, simd))
     digest = hashlib.sha256(text).hexdigest()
     functions = [text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1)]
-    given = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
+    arguments = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
     choice = [
         line
         for i in range(1, len(kinds) + 1)
-        for line in (f"if node.kind == {i}:", f"    return visit_{i}({given})")
+        for line in (f"if node.kind == {i}:", f"    return visit_{i}({arguments})")
     ]
     source = frame(MODULE, digest=digest, choice=choice)
     return module(source.replace("{functions}", "\n\n".join(functions)))

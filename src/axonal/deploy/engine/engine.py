@@ -9,7 +9,8 @@ from numba import get_num_threads
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
-from ...graph.graph import Delay, Graph, Neurons
+from ...graph.graph import Graph
+from ...graph.ops import Delay, Neurons
 from . import codegen, kernels
 from .layout import DELAY, WEIGHTS, Tables
 from .memory import blank
@@ -17,7 +18,7 @@ from .stages import Stage, Staged, split
 from .values import SEPARATE, GraphState, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
-Given = Mapping[str, np.ndarray | Events]
+Inputs = Mapping[str, np.ndarray | Events]
 
 
 class Engine:
@@ -52,7 +53,7 @@ class Engine:
         self.compiled = codegen.compiled(self.stages[-1].tables.kinds)
 
     def stream(self, state: GraphState | None = None, scale: float = 1.0) -> "Stream | Staged":
-        """A run that goes on as events come.
+        """Begin a run that goes on as events come.
 
         Args:
             state: of an earlier run, of this engine or of the reference; None for rest.
@@ -70,24 +71,24 @@ class Engine:
         return Staged(self.graph, self.stages, runs, self.rest if state is None else state)
 
     def run(
-        self, given: Given, state: GraphState | None = None, scale: float = 1.0
+        self, inputs: Inputs, state: GraphState | None = None, scale: float = 1.0
     ) -> tuple[dict[str, np.ndarray], GraphState]:
-        """The values of the output nodes, [T, ...] by name, and the state after them.
+        """Compute the values of the output nodes, [T, ...] by name, and the state after them.
 
         Args:
-            given: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+            inputs: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
             state, scale: as `stream`.
 
         Raises:
             InputError: as `Stream.push`.
         """
         stream = self.stream(state, scale)
-        found = stream.push(given)
-        return {name: events.to_dense() for name, events in found.items()}, stream.state()
+        sent = stream.push(inputs)
+        return {name: events.to_dense() for name, events in sent.items()}, stream.state()
 
 
 class Stream:
-    """A network at work: `push` events in, take events out. Made by `Engine.stream`."""
+    """A network at work: `push` events in, take events out. `Engine.stream` begins one."""
 
     def __init__(self, engine: Engine, stage: Stage, state: GraphState | None, scale: float):
         self.engine, self.scale = engine, np.float32(scale)
@@ -101,17 +102,17 @@ class Stream:
         self.pushes: list[tuple[int, np.ndarray, np.ndarray]] = []
         self._load(state)
 
-    def push(self, given: Given) -> dict[str, Events]:
-        """What the output nodes send for the inputs' next steps, at least one.
+    def push(self, inputs: Inputs) -> dict[str, Events]:
+        """Run the inputs' next steps, at least one, and return what the output nodes send.
 
         Args:
-            given: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+            inputs: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
 
         Raises:
             InputError: an unknown input, another shape, values that are not finite, or inputs of
                 different numbers of steps.
         """
-        steps, parts = self._given(given)
+        steps, parts = self._events_of(inputs)
         self.sent[-1][0] = 0
         tally, work = np.zeros((len(self.tables.nodes), 2)), np.zeros(len(self.tables.edges))
         t = i = 0
@@ -139,10 +140,10 @@ class Stream:
         self.pushes.append((steps, tally, work))
         if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
-        return self._taken(steps)
+        return self._outputs(steps)
 
     def counts(self) -> Counts:
-        """What was executed, a step for each push; the same that `nn.meter.Meter` counts.
+        """Count what was executed, a step for each push; the same that `nn.meter.Meter` counts.
 
         Of more than `SEPARATE` pushes the first step holds all before the last.
 
@@ -154,21 +155,21 @@ class Stream:
         return Counts(tuple(name for name, *_ in self.tables.counted), self._counted(), 1)
 
     def state(self) -> GraphState:
-        """What the network remembers, as a value: by name, as of `values.rest`.
+        """The network's memory as a value: by name, as of `values.rest`.
 
         Of what is on its way through a delay it holds what has not left.
         """
-        found = {}
+        state = {}
         for name in self.tables.names:
             i, op = self.tables.index[name], self.graph.nodes[name].op
             layout, node = self.tables.layouts[name], self.tables.nodes[i]
             if isinstance(op, Neurons):
                 values = self._values(name).copy()
                 self._catch_up(op, values, name)
-                found[name] = layout.channels_first(values).reshape(-1, *layout.shape).copy()
+                state[name] = layout.channels_first(values).reshape(-1, *layout.shape).copy()
             elif isinstance(op, Delay):
-                found[name] = self._line(op, node, layout)
-        return found
+                state[name] = self._line(op, node, layout)
+        return state
 
     def _values(self, name: str) -> np.ndarray:
         """The memory of a population's state, [K, addresses]."""
@@ -177,7 +178,7 @@ class Stream:
         return self.memory[3][node["state"] : node["state"] + size].reshape(-1, room)
 
     def _catch_up(self, op: Neurons, values: np.ndarray, name: str) -> None:
-        """Decays the membranes of cells that sleep, step by step as they would have."""
+        """Decay the membranes of cells that sleep, step by step as they would have."""
         node, layout = self.tables.nodes[self.tables.index[name]], self.tables.layouts[name]
         if not isinstance(op.dynamics, codegen.FADING):
             return
@@ -193,6 +194,7 @@ class Stream:
             values[0][late] *= decay[late]
 
     def _line(self, op: Delay, node: Any, layout: Any) -> np.ndarray:
+        """What is on its way through a delay, [steps, ...], the oldest first."""
         longest = int(op.steps.max())
         line = np.zeros((longest, layout.room), np.float32)
         ring_idx, ring_val, ring_n = self.rings
@@ -207,6 +209,7 @@ class Stream:
         return line[:, layout.address].reshape(longest, *layout.shape)
 
     def _load(self, state: GraphState | None) -> None:
+        """Begin with a state, None for rest."""
         if state is None and not self.engine.awake:
             return
         state = self.engine.rest if state is None else state
@@ -226,21 +229,21 @@ class Stream:
                 self._put(node, layout.address[late], flat[-back][late], delays[late] - back)
 
     def _put(self, node: Any, address: np.ndarray, value: np.ndarray, ahead: np.ndarray) -> None:
-        """Puts values into a delay's ring, to leave so many steps from now."""
+        """Put values into a delay's ring, to leave so many steps from now."""
         ring_idx, ring_val, ring_n = self.rings
         for a, v, slot in zip(address, value, (self.begin + ahead) % node["slots"], strict=True):
             at = node["ring"] + slot * node["capacity"] + ring_n[node["ring_n"] + slot]
             ring_idx[at], ring_val[at] = a, v
             ring_n[node["ring_n"] + slot] += 1
 
-    def _given(self, given: Given) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _events_of(self, inputs: Inputs) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The inputs' events by step: where each begins, addresses and values."""
-        graph, steps = self.graph, steps_of(self.graph, given)
+        graph, steps = self.graph, steps_of(self.graph, inputs)
         starts = np.zeros((max(1, len(graph.inputs)), steps + 1), np.int64)
         parts, begin = [], 0
         for row, name in zip(starts, graph.inputs, strict=False):
-            if name in given:
-                parts.append(self._arranged(name, given[name], row))
+            if name in inputs:
+                parts.append(self._arranged(name, inputs[name], row))
                 row += begin
                 begin += len(parts[-1][0])
         addresses, values = zip(*parts, strict=True)
@@ -251,6 +254,7 @@ class Stream:
     def _arranged(
         self, name: str, value: np.ndarray | Events, starts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
+        """The addresses and values of an input, in order; where steps begin goes to `starts`."""
         grid = self.tables.layouts[name].grid
         if not isinstance(value, Events):
             dense = np.ascontiguousarray(value, np.float32).reshape(len(value), -1)
@@ -262,17 +266,17 @@ class Stream:
             to, of, _ = kernels.arrange(*_merged(value), *grid, starts, self.engine.threads)
         return to, of
 
-    def _taken(self, steps: int) -> dict[str, Events]:
-        """What the outputs have sent in so many steps."""
+    def _outputs(self, steps: int) -> dict[str, Events]:
+        """What the outputs sent in the last `steps`."""
         t, node, idx, val, end = self.sent
-        found, count, alone = {}, int(end[0]), len(self.graph.outputs) == 1
+        outputs, count, alone = {}, int(end[0]), len(self.graph.outputs) == 1
         for i, name in enumerate(self.graph.outputs):
             mine: Any = slice(count) if alone else np.flatnonzero(node[:count] == i)
             layout = self.tables.layouts[name]
             place = layout.place[idx[mine]].astype(np.int64)
             shape = steps, *layout.shape
-            found[name] = Events.unchecked(t[mine].copy(), place, val[mine].copy(), shape)
-        return found
+            outputs[name] = Events.unchecked(t[mine].copy(), place, val[mine].copy(), shape)
+        return outputs
 
     def _counted(self) -> np.ndarray:
         """A table of counts: [pushes, layers, fields]."""

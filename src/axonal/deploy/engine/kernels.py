@@ -21,7 +21,7 @@ ROWS = 8  # of a dense map's weights that are read at once: memory brings them s
 
 @njit(**OPTIONS)
 def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark):
-    """Carries `count` events over an edge into the cells first to last - 1.
+    """Carry `count` events over an edge into the cells first to last - 1.
 
     Returns:
         The synaptic operations done: a weight for each event, by its size if it is a spike.
@@ -35,6 +35,7 @@ def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, ac
 
 @njit(**OPTIONS)
 def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
+    """Multiply by a matrix, some rows of weights at once."""
     begin, end = first * width, min(last * width, edge.outputs)
     if not count or end <= begin:
         return 0.0
@@ -52,24 +53,24 @@ def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
 
 @njit(**OPTIONS)
 def _conv(edge, first, last, idx, val, count, weights, acc, mark):
-    """A convolution, by rows of inputs and of taps, whose weights and sums then stay in cache.
+    """Convolve by rows of inputs and of taps, whose weights and sums then stay in cache.
 
     What an output receives through a row of taps comes from cells side by side, whose events are
     so, too; with dilations along a row or groups it goes tap by tap.
     """
     # The fields as locals: the compiler must think that writing to `acc` may change a record.
-    inputs, group, scale, kept = edge.inputs, edge.group, edge.scale, weights[edge.weights :]
+    inputs, group, scale, kernel = edge.inputs, edge.group, edge.scale, weights[edge.weights :]
     wide, wide_out, taps_y, taps_x = edge.wide, edge.wide_out, edge.taps_y, edge.taps_x
     pad_y, stride_y, dilate_y, step = edge.pad_y, edge.stride_y, edge.dilate_y, edge.stride_x
-    whole = group == edge.outputs
+    ungrouped = group == edge.outputs
     top, bottom = first // wide_out, -(-last // wide_out)
     low = max(0, top * stride_y - pad_y)
     high = min(edge.high, (bottom - 1) * stride_y - pad_y + (taps_y - 1) * dilate_y + 1)
     if high <= low:
         return 0.0
     begins, before = _begins(idx, val, count, edge.spiking, inputs, low * wide, high * wide)
-    reach = taps_x if whole and edge.dilate_x == 1 else 1
-    apart = not whole or stride_y > 1 or dilate_y > 1 or count > CROWDED * wide * edge.high
+    reach = taps_x if ungrouped and edge.dilate_x == 1 else 1
+    apart = not ungrouped or stride_y > 1 or dilate_y > 1 or count > CROWDED * wide * edge.high
     work = 0.0
     for y in range(low, high):
         at = (y - low) * wide
@@ -88,17 +89,17 @@ def _conv(edge, first, last, idx, val, count, weights, acc, mark):
                 left, tap = j * edge.dilate_x - edge.pad_x, k * taps_x + j
                 out = lines, down * wide_out, wide_out, wide_out, group
                 line = (*out, left, step, reach, y * wide, wide, tap, taps_x, inputs)
-                if whole:
-                    work += slide(acc, kept, scale, (idx, val), line, here)
+                if ungrouped:
+                    work += slide(acc, kernel, scale, (idx, val), line, here)
                 else:
-                    work += _grouped(edge.per_group, acc, kept, scale, idx, val, line, here)
+                    work += _grouped(edge.per_group, acc, kernel, scale, idx, val, line, here)
             k += lines
     return work * group
 
 
 @njit(**OPTIONS)
 def _grouped(per_group, acc, weights, scale, idx, val, line, here):
-    """As `slide`, where an event reaches the outputs of its group alone."""
+    """Slide as `slide` does, where an event reaches the outputs of its group alone."""
     _, cell, _, count, group, left, step, _, base, wide, tap, _, inputs = line
     begins, before, mark = here
     work, outputs = 0.0, inputs // per_group * group
@@ -132,6 +133,7 @@ def _begins(idx, val, count, spiking, inputs, first, last):
 
 @njit(**OPTIONS)
 def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
+    """Map by a list of targets and weights for each input; these are no synapses."""
     lo, hi = first * width, last * width
     starts, targets, cells, weight = edge.ints, edge.targets, edge.cells, edge.weights
     for e in range(count):
@@ -146,21 +148,21 @@ def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
 
 @njit(**OPTIONS)
 def gather(edge, first, last, width, rows, lit, ints, consts, acc, mark):
-    """Adds the cells of a node that relays, weighted, to those of another."""
+    """Add the cells of a node that relays, weighted, to those of another."""
     size, offset, starts, sources = edge.inputs, edge.offset, edge.ints, edge.targets
     for c in range(first, last):
         for k in range(ints[starts + c], ints[starts + c + 1]):
             of, weight = ints[sources + k], consts[edge.weights + k]
             if lit[of]:
-                sums, given = acc[c * width + offset :][:size], rows[of * size :][:size]
+                sums, row = acc[c * width + offset :][:size], rows[of * size :][:size]
                 for n in range(size):
-                    sums[n] += weight * given[n]
+                    sums[n] += weight * row[n]
                 mark[c] = 1
 
 
 @njit(**OPTIONS)
 def relay(node, first, last, acc, mark, consts, rows, lit, idx, val):
-    """Hands on the sums of a node without neurons: as rows, as events, as its readers need.
+    """Hand on the sums of a node without neurons: as rows, as events, as its readers need.
 
     Returns:
         Where its events end.
@@ -193,7 +195,7 @@ def relay(node, first, last, acc, mark, consts, rows, lit, idx, val):
 
 @njit(**OPTIONS)
 def join(idx, val, begin, ends):
-    """Moves the events of several parts, from begin[i] to ends[i] - 1, together; their number."""
+    """Move the events of several parts, from begin[i] to ends[i] - 1, together; count them."""
     at = ends[0]
     for i in range(1, len(begin)):
         for e in range(begin[i], ends[i]):
@@ -204,7 +206,7 @@ def join(idx, val, begin, ends):
 
 @njit(**OPTIONS)
 def arrange(t, place, value, cells, width, starts, threads):
-    """Addresses and values of events, those of step t from starts[t] to starts[t + 1] - 1.
+    """Order events by address, those of step t from starts[t] to starts[t + 1] - 1.
 
     Events in order of time and place, channels first, become events in order of address: counted
     by cell, then put there channel by channel, address and value in one word.
@@ -213,7 +215,7 @@ def arrange(t, place, value, cells, width, starts, threads):
         They, and whether they were in order and no two shared a step and a place.
     """
     ordered, bits, words = True, value.view(np.int32), np.empty(len(t), np.int64)
-    found = words, np.empty(len(t), np.int64), np.empty(len(t), np.int32)
+    columns = words, np.empty(len(t), np.int64), np.empty(len(t), np.int32)
     for step in range(len(starts) - 1):
         first, last = starts[step], np.searchsorted(t, step, "right")
         starts[step + 1] = last
@@ -222,30 +224,31 @@ def arrange(t, place, value, cells, width, starts, threads):
         if not ordered or first == last:
             continue
         if cells == 1:  # places are addresses
-            found[1][first:last], found[2][first:last] = place[first:last], bits[first:last]
+            columns[1][first:last], columns[2][first:last] = place[first:last], bits[first:last]
             continue
         parts = min(threads, cells) if last - first > MANY else 1
         cuts = cells * np.arange(parts + 1) // parts
         wanted = (np.arange(width) * cells).reshape(-1, 1) + cuts
         spans = np.searchsorted(place[first:last], wanted.ravel()).reshape(wanted.shape) + first
         if parts > 1:
-            _put_together(place, bits, spans, cuts, found)
+            _put_together(place, bits, spans, cuts, columns)
         else:
-            _put(place, bits, spans, 0, cuts, found)
-    return found[1], found[2].view(np.float32), ordered
+            _put(place, bits, spans, 0, cuts, columns)
+    return columns[1], columns[2].view(np.float32), ordered
 
 
 @njit(parallel=True, **OPTIONS)
-def _put_together(place, bits, spans, cuts, found):
+def _put_together(place, bits, spans, cuts, columns):
+    """Put in order the events of all parts, each in a thread."""
     for part in prange(len(cuts) - 1):
-        _put(place, bits, spans, part, cuts, found)
+        _put(place, bits, spans, part, cuts, columns)
 
 
 @njit(**OPTIONS)
-def _put(place, bits, spans, part, cuts, found):
-    """Puts in order the events of a part of the cells, of channel k those of spans[k, part]."""
+def _put(place, bits, spans, part, cuts, columns):
+    """Put in order the events of a part of the cells, of channel k those of spans[k, part]."""
     width, cells, low, at = len(spans), cuts[-1], cuts[part], spans[0, 0]
-    words, address, value = found
+    words, address, value = columns
     ends = np.zeros(cuts[part + 1] - low, np.int64)
     for k in range(width):
         at += spans[k, part] - spans[k, 0]
@@ -265,7 +268,7 @@ def _put(place, bits, spans, part, cuts, found):
 
 @njit(**OPTIONS)
 def listed(dense, cells, width, starts):
-    """As `arrange`, of values [T, channels x places] all of which are given."""
+    """List the values [T, channels x places] that are not 0, in the order of `arrange`."""
     count = 0
     for step in range(len(dense)):
         count += nonzero(dense[step], cells * width)
@@ -284,13 +287,14 @@ def listed(dense, cells, width, starts):
 
 @njit(**OPTIONS)
 def _part(words, address, bits):
+    """Take words apart: an address below, the bits of a value above."""
     for e in range(len(words)):
         address[e], bits[e] = words[e] & 0xFFFFFFFF, words[e] >> 32
 
 
 @njit(**OPTIONS)
 def store(node, source, t, idx, val, sizes, delays, rings):
-    """Puts the events of a delay's source into its ring, each where it will leave."""
+    """Put the events of a delay's source into its ring, each where it will leave."""
     ring_idx, ring_val, ring_n = rings
     for e in range(source.at, source.at + sizes[node.source]):
         slot = (t + delays[node.ints + idx[e]]) % node.slots
@@ -302,7 +306,7 @@ def store(node, source, t, idx, val, sizes, delays, rings):
 
 @njit(**OPTIONS)
 def leave(node, t, rings, idx, val):
-    """Takes the events of step t out of the ring; their number."""
+    """Take the events of step t out of the ring, and count them."""
     ring_idx, ring_val, ring_n = rings
     slot = t % node.slots
     count, place = ring_n[node.ring_n + slot], node.ring + slot * node.capacity

@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
-from ...graph.graph import (
+from ...graph.graph import Graph, Node
+from ...graph.ops import (
     Add,
     Bias,
     Concat,
     Conv,
     Delay,
     Dense,
-    Graph,
     Input,
     Neurons,
-    Node,
     Pool,
     Resize,
     Scale,
     Select,
     Shape,
+    between,
+    windows,
 )
-from ...graph.ops import between, windows
 from . import codegen, kernels
-from .memory import Flat, whole
+from .memory import Flat, padded_size
 
 INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
@@ -137,8 +137,8 @@ class Tables:
                 ring, ring_n = ring + row["slots"] * layout.room, ring_n + row["slots"]
             if name in self.graph.outputs:
                 row["output"] = self.graph.outputs.index(name)
-            at, mark, edge = at + whole(layout.room), mark + layout.cells, edge + row["edges"]
-            state += whole(layout.room * self.states(name))
+            at, mark, edge = at + padded_size(layout.room), mark + layout.cells, edge + row["edges"]
+            state += padded_size(layout.room * self.states(name))
             self.nodes[i] = tuple(row.get(key, 0) for key in NODE.fields or ())
         self.totals = {"at": at, "mark": mark, "state": state, "ring": ring, "ring_n": ring_n}
         rows = [row for name in self.names for row in self._rows[name]]

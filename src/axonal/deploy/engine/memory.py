@@ -1,4 +1,4 @@
-"""Memory of the engine: flat, and laid out by the lines in which a processor reads it."""
+"""The engine's memory: flat, and laid out by the lines in which a processor reads it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,28 +17,28 @@ class Flat:
     size: int = 0
 
     def add(self, values: Any) -> int:
-        """Appends values; returns where they begin, which is the beginning of a line of memory."""
+        """Append values, and return where they begin: at the beginning of a line of memory."""
         flat = np.ascontiguousarray(values, self.dtype).ravel()
-        begin, self.size = self.size, self.size + whole(len(flat))
+        begin, self.size = self.size, self.size + padded_size(len(flat))
         self.parts.append(flat)
         return begin
 
     def array(self) -> np.ndarray:
-        """All values, and a line more, so that it is never empty."""
-        found, at = blank(self.size + LINE, self.dtype), 0
+        """Join all values, and a line more, so that there are always some."""
+        values, at = blank(self.size + LINE, self.dtype), 0
         for part in self.parts:
-            found[at : at + len(part)] = part
-            at += whole(len(part))
-        return found
+            values[at : at + len(part)] = part
+            at += padded_size(len(part))
+        return values
 
 
-def whole(count: int) -> int:
-    """`count` values, and as many more as fill their last line."""
+def padded_size(count: int) -> int:
+    """How many values fill the lines of memory that `count` values need."""
     return -(-count // LINE) * LINE
 
 
 def blank(count: int, dtype: Any) -> np.ndarray:
-    """Zeros that begin with a line of memory: a vector that lies in two takes twice as long."""
+    """Make zeros that begin with a line: a vector that lies in two takes twice as long."""
     size = np.dtype(dtype).itemsize
     room = np.zeros(count * size + LINE, np.uint8)
     return room[-room.ctypes.data % LINE :][: count * size].view(dtype)

@@ -5,18 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 
 from ...graph.difference import Difference
-from ...graph.graph import Delay, Graph, Neurons
+from ...graph.graph import Graph
+from ...graph.ops import Delay, Neurons
 from .values import Arrays, GraphState, Values, rest, steps_of
 
 
 def run(
-    graph: Graph, given: Values, state: GraphState | None = None, scale: float = 1.0
+    graph: Graph, inputs: Values, state: GraphState | None = None, scale: float = 1.0
 ) -> tuple[dict[str, np.ndarray], GraphState]:
-    """Every node's values for inputs over time.
+    """Compute every node's values for inputs over time.
 
     Args:
         graph: the network.
-        given: [T, ...] of each of `graph.inputs`; one left out is silent.
+        inputs: [T, ...] of each of `graph.inputs`; one left out is silent.
         state: of an earlier call, None for rest.
         scale: multiplies the thresholds of every population.
 
@@ -26,34 +27,33 @@ def run(
     Raises:
         InputError: an unknown input, another shape, or no steps.
     """
-    steps = steps_of(graph, given)
+    steps = steps_of(graph, inputs)
     state = {name: value.copy() for name, value in (state or rest(graph)).items()}
-    found = {name: np.zeros((steps, *shape), np.float32) for name, shape in graph.shapes.items()}
-    for name, value in given.items():
-        found[name][:] = value
+    values = {name: np.zeros((steps, *shape), np.float32) for name, shape in graph.shapes.items()}
+    for name, value in inputs.items():
+        values[name][:] = value
     for t in range(steps):
         for node in graph:
-            x = [found[name][t] for name in node.inputs]
+            x, y = [values[name][t] for name in node.inputs], values[node.name]
             if isinstance(node.op, Neurons):
-                found[node.name][t], state[node.name] = fire(node.op, x[0], state[node.name], scale)
+                y[t], state[node.name] = fire(node.op, x[0], state[node.name], scale)
             elif isinstance(node.op, Delay):
                 line = np.concatenate([x[0][None], state[node.name][::-1]])  # the newest first
                 back = np.broadcast_to(node.op.steps, x[0].shape)[None]
-                found[node.name][t] = np.take_along_axis(line, back, 0)[0]
+                y[t] = np.take_along_axis(line, back, 0)[0]
             elif isinstance(node.op, Difference):
-                y, state[node.name] = node.op.over([a[None] for a in x], state[node.name])
-                found[node.name][t] = y[0]
+                [y[t]], state[node.name] = node.op.over([a[None] for a in x], state[node.name])
             elif x:
-                found[node.name][t] = node.op.apply(*x)
+                y[t] = node.op.apply(*x)
         for node in graph:  # when all have their values
             if isinstance(node.op, Delay):
-                newest = found[node.inputs[0]][t]
+                newest = values[node.inputs[0]][t]
                 state[node.name] = np.concatenate([state[node.name], newest[None]])[1:]
-    return found, state
+    return values, state
 
 
 def fire(op: Neurons, x: np.ndarray, state: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
-    """One step of a population: spikes and the state after."""
+    """Step a population: its spikes, and the state after."""
     constants = op.constants(x.shape)
     constants["threshold"] = constants["threshold"] * np.float32(scale)
     s, after = op.dynamics.step(Arrays(), x, tuple(state), SimpleNamespace(**constants))

@@ -15,7 +15,8 @@ from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
 from ...graph.difference import Difference
-from ...graph.graph import Graph, Input, Node
+from ...graph.graph import Graph, Node
+from ...graph.ops import Input
 from .layout import Tables
 from .values import SEPARATE, GraphState, steps_of
 
@@ -36,7 +37,7 @@ class Stage:
 
 
 def split(graph: Graph, weights: str) -> list[Stage]:
-    """The stages of `graph`, whose populations share one list of kinds.
+    """Split `graph` into stages, whose populations share one list of kinds.
 
     Raises:
         InputError: a cycle goes through a `Difference`.
@@ -64,8 +65,8 @@ def _numbered(graph: Graph) -> dict[str, int]:
     while number != before:
         before = dict(number)
         for node in graph:
-            found = [number[n] + (differs[n] and not differs[node.name]) for n in node.inputs]
-            number[node.name] = max(found, default=0)
+            earliest = [number[n] + (differs[n] and not differs[node.name]) for n in node.inputs]
+            number[node.name] = max(earliest, default=0)
             if number[node.name] > sum(differs.values()):
                 raise InputError(
                     f"Engine: {node.name!r} stands in a cycle through a Difference, which runs all "
@@ -95,32 +96,32 @@ class Staged:
             self.after[name] = state[name].copy()
         self.pushes: list[np.ndarray] = []
 
-    def push(self, given: Mapping[str, np.ndarray | Events]) -> dict[str, Events]:
-        """As `Stream.push`."""
-        steps, counted = steps_of(self.graph, given), []
+    def push(self, inputs: Mapping[str, np.ndarray | Events]) -> dict[str, Events]:
+        """Take events in and give events out, as `Stream.push`."""
+        steps, tables = steps_of(self.graph, inputs), []
         none = np.zeros(0, np.int64)
         known = {
             name: Events(none, none, np.zeros(0, np.float32), (steps, *self.graph.shapes[name]))
             for name in self.graph.inputs
         }
-        for name, value in given.items():
+        for name, value in inputs.items():
             known[name] = value if isinstance(value, Events) else Events.from_dense(value)
         for stage, run in self.parts:
             known |= run.push({name: known[name] for name in stage.graph.inputs})
-            counted.append(run.counts().table)
+            tables.append(run.counts().table)
             run.pushes.clear()
             for name, op in stage.after.items():
                 x = [known[n].to_dense().astype(np.float32) for n in self.graph.nodes[name].inputs]
                 y, self.after[name] = op.over(x, self.after[name])
                 known[name] = Events.from_dense(y)
-                counted.append(steps * self.work[name])
-        self.pushes.append(np.concatenate(counted, 1))
+                tables.append(steps * self.work[name])
+        self.pushes.append(np.concatenate(tables, 1))
         if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [self.pushes[0] + self.pushes[1]]
         return {name: known[name] for name in self.graph.outputs}
 
     def counts(self) -> Counts:
-        """As `Stream.counts`, stage by stage.
+        """Count what was executed, as `Stream.counts`, stage by stage.
 
         Raises:
             InputError: nothing was pushed.
@@ -133,6 +134,6 @@ class Staged:
         return Counts(tuple(names), np.concatenate(self.pushes), 1)
 
     def state(self) -> GraphState:
-        """As `Stream.state`."""
-        found = {name: value for _, run in self.parts for name, value in run.state().items()}
-        return found | {name: value.copy() for name, value in self.after.items()}
+        """The memory of all stages, as `Stream.state`."""
+        state = {name: value for _, run in self.parts for name, value in run.state().items()}
+        return state | {name: value.copy() for name, value in self.after.items()}

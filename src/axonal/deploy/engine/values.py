@@ -7,7 +7,8 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...graph.difference import Difference
-from ...graph.graph import Delay, Graph, Neurons
+from ...graph.graph import Graph
+from ...graph.ops import Delay, Neurons
 
 SEPARATE = 4096  # pushes whose counts stay apart
 Values = Mapping[str, np.ndarray]

@@ -47,7 +47,7 @@ class Convention:
         return self.nodes is None or kind in self.nodes
 
     def leak(self, tau: np.ndarray, dt: float) -> np.ndarray:
-        """1 - a.
+        """The leak of a step, 1 - a.
 
         Raises:
             InputError: tau is not above 0, or by Euler below dt.
@@ -113,7 +113,7 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def convention(dt: float, name: str) -> Convention:
-    """The convention called `name`.
+    """Look up a convention, and check `dt`.
 
     Raises:
         InputError: there is none, or `dt` is not above 0.

@@ -10,7 +10,8 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.hdf5 import Tree
 from ...core.neurons import Current, Dynamics, Leaky, Reset
-from ...graph.graph import (
+from ...graph.graph import Node
+from ...graph.ops import (
     Add,
     Bias,
     Conv,
@@ -18,7 +19,6 @@ from ...graph.graph import (
     Dense,
     Input,
     Neurons,
-    Node,
     Op,
     Pool,
     Scale,

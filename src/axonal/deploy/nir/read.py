@@ -9,7 +9,8 @@ from ...core import hdf5
 from ...core.errors import InputError
 from ...core.hdf5 import Tree
 from ...graph.cycles import Edge, walk
-from ...graph.graph import Add, Delay, Graph
+from ...graph.graph import Graph
+from ...graph.ops import Add, Delay
 from .conventions import convention
 from .nodes import RULES, SPIKING, Builder, Values
 

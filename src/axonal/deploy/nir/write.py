@@ -12,27 +12,13 @@ from ...core import files
 from ...core.errors import InputError
 from ...core.extras import require
 from ...core.neurons import Current, Leaky
-from ...graph.graph import (
-    Add,
-    Bias,
-    Conv,
-    Delay,
-    Dense,
-    Graph,
-    Input,
-    Neurons,
-    Node,
-    Op,
-    Pool,
-    Scale,
-    Select,
-)
+from ...graph.graph import Graph, Node
+from ...graph.ops import Add, Bias, Conv, Delay, Dense, Input, Neurons, Op, Pool, Scale, Select
 from .conventions import Convention, convention
 
 Array = np.ndarray
 Parts = dict[str, tuple[str, dict[str, Any]]]  # nodes of NIR by name: kind, parameters
 Edges = list[tuple[str, str]]
-REMEDY = "axonal.graph.save keeps it as it is"
 
 
 def write(graph: Graph, path: str | Path, *, dt: float, discretisation: str) -> Path:
@@ -139,7 +125,7 @@ def _parts(graph: Graph, rules: Convention, dt: float) -> tuple[Parts, Edges]:
             if node.name not in sums:
                 RULES.get(type(node.op), _unknown)(w, node)
         except InputError as error:
-            raise InputError(f"nir: {node.name!r}: {error}; {REMEDY}") from error
+            raise InputError(f"nir: {node.name!r}: {error}") from error
     several = len(graph.outputs) > 1
     for i, name in enumerate(graph.outputs):
         shape = np.array(graph.shapes[name], np.int64)
@@ -153,7 +139,7 @@ def _parts(graph: Graph, rules: Convention, dt: float) -> tuple[Parts, Edges]:
         if not rules.knows(kind):
             raise InputError(
                 f"nir: {name!r} would be a {kind}, which this simulator's importer leaves out "
-                f"without a word; it has {', '.join(sorted(rules.nodes or ()))}; {REMEDY}"
+                f"without a word; it has {', '.join(sorted(rules.nodes or ()))}"
             )
     return w.parts, w.edges
 
@@ -184,8 +170,13 @@ def _wire(w: Writer, sums: set[str]) -> None:
         seen.add((source, target))
 
 
+def _lost(reason: str) -> InputError:
+    """The refusal of what NIR can't say."""
+    return InputError(f"{reason}; axonal.graph.save keeps the graph as it is")
+
+
 def _unknown(w: Writer, node: Node) -> None:
-    raise InputError(f"NIR has no {type(node.op).__name__}")
+    raise _lost(f"NIR has no {type(node.op).__name__}")
 
 
 def _input(w: Writer, node: Node) -> None:
@@ -224,7 +215,7 @@ def _weights(w: Writer, node: Node, bias: Array) -> tuple[str, dict[str, Any]]:
     elif max(op.stride) == 1 and op.padding == tuple((t // 2, t - t // 2) for t in total):
         padding = "same"
     else:
-        raise InputError(f"NIR pads both sides alike, not {op.padding}; pad within the network")
+        raise _lost(f"NIR pads both sides alike, not {op.padding}; pad within the network")
     return f"Conv{dims}d", {
         "input_shape": _sizes(w.graph.shapes[node.inputs[0]][1:]),
         "weight": op.weight,
@@ -257,14 +248,14 @@ def _bias(w: Writer, node: Node) -> None:
         kind, values = _weights(w, Node(node.name, op, node.inputs), value)
         w.put(node, kind, **values)
     else:
-        raise InputError("NIR has no bias apart from weights; add it to those of a layer before")
+        raise _lost("NIR has no bias apart from weights; add it to those of a layer before")
 
 
 def _pool(w: Writer, node: Node) -> None:
     op = node.op
     assert isinstance(op, Pool)
     if len(op.size) != 2 or any(before != after for before, after in op.padding):
-        raise InputError("NIR pools in two dimensions, and pads both sides alike")
+        raise _lost("NIR pools in two dimensions, and pads both sides alike")
     sizes = {"kernel_size": op.size, "stride": op.stride, "padding": [p[0] for p in op.padding]}
     kind = "AvgPool2d" if op.average else "SumPool2d"
     w.put(node, kind, **{key: np.array(value, np.int64) for key, value in sizes.items()})
@@ -279,7 +270,7 @@ def _select(w: Writer, node: Node) -> None:
             if flat == new and node.op.reshapes:
                 shape = np.array(old, np.int64)
                 return w.put(node, "Flatten", input_type=shape, start_dim=start, end_dim=end)
-    raise InputError("NIR moves no values but by Flatten; reorder the weights that read them")
+    raise _lost("NIR moves no values but by Flatten; reorder the weights that read them")
 
 
 def _delay(w: Writer, node: Node) -> None:
@@ -296,9 +287,9 @@ def _neurons(w: Writer, node: Node) -> None:
     assert isinstance(node.op, Neurons)
     d, c = node.op.dynamics, w.convention
     if type(d) not in (Leaky, Current):
-        raise InputError(f"NIR has no {type(d).__name__} neurons; it has Leaky and Current")
+        raise _lost(f"NIR has no {type(d).__name__} neurons; it has Leaky and Current")
     if d.refractory:
-        raise InputError("NIR has no refractory time; train without")
+        raise _lost("NIR has no refractory time; train without")
     constants = d.constants() | dict(node.op.values)
     p = {key: w.full(node, value, np.float64) for key, value in constants.items()}
     binary, direct = d.emit == c.emit == "binary", (d.emit, d.levels) == (c.emit, c.levels)
@@ -313,7 +304,7 @@ def _neurons(w: Writer, node: Node) -> None:
     elif binary and "zero" in resets and d.reset != "zero":
         _assembled(w, node, p)
     else:
-        raise InputError(
+        raise _lost(
             f"NIR, in this discretisation, has no {d.emit} spikes with the reset {d.reset!r}; "
             'those that it has are "binary" with "zero", or, as "sinabs" or "rockpool", '
             '"multiple" with "subtract"'
@@ -367,7 +358,7 @@ def _leak(w: Writer, decay: Array, key: str = "tau") -> dict[str, Array]:
     if (decay == 1).all():
         return {}
     if (decay == 1).any():
-        raise InputError("some neurons never decay and others do; make two populations of them")
+        raise _lost("some neurons never decay and others do; make two populations of them")
     if w.convention.decay == "exponential" and not decay.all():
         raise InputError('a decay of 0 has no time constant here; write it as "euler"')
     return {key: w.convention.tau(decay, w.dt).astype(np.float32)}
@@ -449,7 +440,7 @@ def _assembled(w: Writer, node: Node, p: Mapping[str, Array]) -> None:
     back = taken[node.op.dynamics.reset]
     if back.any():
         if not gain.all():
-            raise InputError("a population that ignores its input can't be reset through it")
+            raise _lost("a population that ignores its input can't be reset through it")
         step = np.full(back.shape, w.dt, np.float32)
         late = w.part(w.spare(f"{node.name}.late"), "Delay", node.name, delay=step)
         again = (-back / gain).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a target is: a machine, real or simulated, that runs a graph and says what it did."""
+"""Targets: machines, real or simulated, that run a graph and count what they executed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.meter import Counts
 from ...core.neurons import Dynamics
-from ...graph.graph import Graph, Neurons, Op
+from ...graph.graph import Graph
+from ...graph.ops import Neurons, Op
 from ...graph.summary import layers
 from ..engine.values import GraphState, Values, steps_of
 
@@ -19,7 +20,7 @@ Evidence = Literal["bit-exact", "modelled energy", "unknown energy", "behaviour 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run gave.
+    """Outputs, counts and state of a run.
 
     Attributes:
         outputs: values [T, ...] of each output node.
@@ -94,4 +95,4 @@ class Target(ABC):
 
     @abstractmethod
     def execute(self, graph: Graph, x: Values, state: GraphState | None) -> Result:
-        """`run`, of a graph and inputs that were checked."""
+        """Run a graph on inputs, all of which `run` has checked."""

@@ -6,7 +6,8 @@ import numpy as np
 
 from ...core.meter import FIELDS, Counts
 from ...graph.difference import Difference
-from ...graph.graph import Conv, Dense, Graph, Neurons, Node, Select
+from ...graph.graph import Graph, Node
+from ...graph.ops import Conv, Dense, Neurons, Select
 from ...graph.summary import fans
 from ..engine.values import Values
 

@@ -9,7 +9,7 @@ from .base import Result, Target
 
 
 class Null(Target):
-    """Accepts every graph, sends nothing, and counts the sites at which it could have."""
+    """A machine that accepts every graph, sends nothing, and counts where it could have."""
 
     name, evidence = "null", "behaviour only"
     streams = True

@@ -71,7 +71,7 @@ class Mqtt:
         self.client.loop_start()
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Publish; Retry if there is no connection, or the broker does not acknowledge."""
+        """Publish an event; Retry if there is no connection, or the broker does not acknowledge."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.online, self.timeout):
                 raise Retry(f"MQTT: no connection ({self.why})")

@@ -203,9 +203,10 @@ class Outbox:
         return {**{name: tally[name] for name in COUNTS}, "queued": queued}
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Let sinks finish; whether they have. After `timeout` seconds the rest stays on disk.
+        """Let sinks finish, and return whether they have.
 
-        A sink that is sending just then gets as long again to come to its end.
+        After `timeout` seconds the rest stays on disk. A sink that is sending just then gets as
+        long again to come to its end.
         """
         with self.changed:
             self.closing = True
@@ -331,7 +332,7 @@ class _Delivery(threading.Thread):
             self.tally["undelivered"] += bool(error)
 
     def _deliver(self, event: Event) -> str | None:
-        """Send, again and again; "" or the last error, None if the outbox closes first."""
+        """Send an event until it is taken; "" or the last error, None if the outbox closes."""
         outbox, pause, reason = self.outbox, 0.0, ""
         clip = outbox._clip(event["data"]["preroll_ref"])
         for attempt in range(outbox.tries):

@@ -51,7 +51,7 @@ class Command(Sink):
         self.argv, self.timeout = list(argv), timeout
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Run it; Retry if that can't be, takes too long, or ends with another status than 0."""
+        """Run the program; Retry if it can't be run, takes too long, or ends with no status 0."""
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         text = json.dumps(event).encode()
         try:
@@ -88,7 +88,12 @@ class _Web(Sink):
             data = json.dumps(content).encode()
             stream = self.client.stream("POST", self.url, content=data, headers=dict(headers))
             with stream as answer:
-                self._check(answer.status_code, answer.headers.get("Retry-After", ""))
+                status = answer.status_code
+                if status in (408, 425, 429) or status >= 500:
+                    after = _seconds(answer.headers.get("Retry-After", ""))
+                    raise Retry(f"{self.url} answers {status}", after)
+                if not 200 <= status < 300:
+                    raise Refused(f"{self.url} answers {status}")
                 parts = answer.iter_raw()
                 while len(body) < most and (part := next(parts, b"")):
                     body += part
@@ -100,14 +105,6 @@ class _Web(Sink):
 
     def close(self) -> None:
         self.client.close()
-
-    def _check(self, status: int, after: str) -> None:
-        """Raise what a status means."""
-        if 200 <= status < 300:
-            return
-        if status in (408, 425, 429) or status >= 500:
-            raise Retry(f"{self.url} answers {status}", _seconds(after))
-        raise Refused(f"{self.url} answers {status}")
 
 
 class Webhook(_Web):
@@ -169,7 +166,7 @@ class Chat(_Web):
         self.prompt, self.answers = prompt, Path(answers)
 
     def send(self, event: Event, clip: np.ndarray | None) -> None:
-        """Ask; Retry and Refused if no answer comes, or none that can be read and stored."""
+        """Ask the model; Retry and Refused if no answer comes that can be read and stored."""
         if event["data"]["type"] != "new":
             return
         parts: list[dict[str, Any]] = [{"type": "text", "text": summary(event, clip)}]
@@ -188,12 +185,7 @@ class Chat(_Web):
             raise Retry(f"{self.url}: no answer that can be read and stored: {error!r}") from error
 
 
-SINKS: dict[str, Callable[..., Sink]] = {
-    "command": Command,
-    "webhook": Webhook,
-    "mqtt": Mqtt,
-    "chat": Chat,
-}
+SINKS = {"command": Command, "webhook": Webhook, "mqtt": Mqtt, "chat": Chat}
 
 
 def _seconds(after: str) -> float:

@@ -1,8 +1,9 @@
 """Detectors, which score how strange x is, in [0, 1], learn as they go, and need no labels.
 
 River's convention, `stream.Detector`: `score_one(x)`, then `learn_one(x)`, x a vector [F] or a
-mapping. Each passes on its whole state as arrays and numbers, takes constant memory, and follows
-what drifts. `Budget` makes a threshold of the scores.
+mapping. Each passes on its whole state as arrays and numbers, takes constant memory, follows what
+drifts, and refuses an option out of its range by an `InputError`. `Budget` makes a threshold of the
+scores.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import exp, log1p, sqrt
 from typing import Any
 
@@ -147,16 +148,23 @@ class Alarm(Stateful):
         self.power += (novelty**2 - self.power) * max(1 / self.steps, 1 / self.memory)
 
 
+@dataclass(eq=False, kw_only=True)
 class Spiking(Online):
     """Base of spiking networks that measure novelty, `_measure(x)`, scored by an `Alarm`.
 
     `_adapt(x)` learns from x and returns by name of `core.meter.FIELDS` what the step took.
+    `rest`, `floor` and `memory` are those of the alarm.
     """
 
     STATE = ("features", "alarm", "work")
 
-    def __init__(self, rest: float, floor: float, memory: float):
-        self.alarm, self.work = Alarm(rest, floor, memory), np.zeros(len(FIELDS))
+    rest: float = 75.0
+    floor: float = 0.01
+    memory: float = 50_000.0
+
+    def __post_init__(self):
+        self.alarm = Alarm(self.rest, self.floor, self.memory)
+        self.work = np.zeros(len(FIELDS))
 
     @abstractmethod
     def _measure(self, x: np.ndarray) -> float: ...

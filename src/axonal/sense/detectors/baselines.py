@@ -1,6 +1,7 @@
 """Baselines for the spiking detectors: levels, cumulative sums, and half-space trees."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...core.errors import InputError
 from .base import Online, StandardScaler
 
 
+@dataclass(eq=False, kw_only=True)
 class Rate(Online):
     """A threshold on the level: the largest |z| of any feature, z / (z + limit).
 
@@ -19,24 +21,19 @@ class Rate(Online):
         limit: the z that scores 0.5.
         floor: the least deviation; 1 for counts of events, in whose units noise has that much.
         rising: whether only what lies above the mean counts.
-
-    Raises:
-        InputError: an option is out of its range.
     """
 
     STATE = (*Online.STATE, "standard")
 
-    def __init__(
-        self,
-        *,
-        memory: float = 10_000.0,
-        limit: float = 3.0,
-        floor: float = 0.0,
-        rising: bool = False,
-    ):
-        if not limit > 0:
-            raise InputError(f"limit {limit} is no number above 0")
-        self.limit, self.standard, self.rising = limit, StandardScaler(memory, inf, floor), rising
+    memory: float = 10_000.0
+    limit: float = 3.0
+    floor: float = 0.0
+    rising: bool = False
+
+    def __post_init__(self):
+        if not self.limit > 0:
+            raise InputError(f"limit {self.limit} is no number above 0")
+        self.standard = StandardScaler(self.memory, inf, self.floor)
 
     def _score(self, x: np.ndarray) -> float:
         z = self.standard(x)
@@ -47,6 +44,7 @@ class Rate(Online):
         self.standard.learn(x)
 
 
+@dataclass(eq=False, kw_only=True)
 class Cusum(Online):
     """Page's cumulative sums (1954), upwards and downwards, of every feature; the largest counts.
 
@@ -59,24 +57,19 @@ class Cusum(Online):
         memory: steps over which mean and deviation are forgotten.
         limit: the sum that scores 0.5.
         floor: the least deviation, as of `Rate`.
-
-    Raises:
-        InputError: an option is out of its range.
     """
 
     STATE = (*Online.STATE, "standard", "sums")
 
-    def __init__(
-        self,
-        *,
-        slack: float = 0.5,
-        memory: float = 10_000.0,
-        limit: float = 5.0,
-        floor: float = 0.0,
-    ):
-        if not (slack >= 0 and limit > 0):
-            raise InputError(f"slack {slack} is >= 0 and limit {limit} > 0")
-        self.slack, self.limit, self.standard = slack, limit, StandardScaler(memory, limit, floor)
+    slack: float = 0.5
+    memory: float = 10_000.0
+    limit: float = 5.0
+    floor: float = 0.0
+
+    def __post_init__(self):
+        if not (self.slack >= 0 and self.limit > 0):
+            raise InputError(f"slack {self.slack} is >= 0 and limit {self.limit} > 0")
+        self.standard = StandardScaler(self.memory, self.limit, self.floor)
         self.sums = np.empty((2, 0))
 
     def _begin(self, x: np.ndarray) -> None:

@@ -113,7 +113,7 @@ class Budget(Stateful):
         return self.threshold
 
     def _note(self, score: float, block: int) -> bool:
-        """Take a score; whether that begins a new block."""
+        """Take a score, and return whether it begins a new block."""
         begins = block > self.block
         if begins:
             self._close(block)

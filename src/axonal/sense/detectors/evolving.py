@@ -1,5 +1,6 @@
 """An evolving network of first spikes: what resonates with no neuron is novel."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -47,18 +48,13 @@ def resonate(x, low, high, won, winner, step):
             grown = True
             low[winner, j] = min(low[winner, j], x[j])
             high[winner, j] = max(high[winner, j], x[j])
-    if grown:
-        for i in range(len(won)):
-            if i != winner and won[i] >= 0:
-                inside = True
-                for j in range(len(x)):
-                    if low[i, j] < low[winner, j] or high[i, j] > high[winner, j]:
-                        inside = False
-                        break
-                if inside:
-                    won[i] = FREE
+    for i in range(len(won) if grown else 0):
+        inside = (low[i] >= low[winner]).all() and (high[i] <= high[winner]).all()
+        if inside and i != winner:
+            won[i] = FREE
 
 
+@dataclass(eq=False, kw_only=True)
 class Evolving(Spiking):
     """An online evolving spiking network of output neurons that fire once, or not at all.
 
@@ -85,32 +81,25 @@ class Evolving(Spiking):
             been seen, which slowly forgets. None: 0 for all.
         rest, floor: of the alarm, in steps and in units of novelty.
         memory: steps over which ranges and the usual novelty are forgotten.
-
-    Raises:
-        InputError: an option is out of its range.
     """
 
     STATE = (*Spiking.STATE, "low", "high", "won", "least", "most")
 
-    def __init__(
-        self,
-        *,
-        neurons: int = 128,
-        vigilance: float = 0.15,
-        spans: Any = None,
-        rest: float = 75.0,
-        floor: float = 0.01,
-        memory: float = 50_000.0,
-    ):
-        super().__init__(rest, floor, memory)
-        self.spans = None if spans is None else np.array(spans, np.float64)
+    neurons: int = 128
+    vigilance: float = 0.15
+    spans: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.spans = None if self.spans is None else np.array(self.spans, np.float64)
         if self.spans is not None and not (self.spans.ndim == 1 and (self.spans >= 0).all()):
-            raise InputError(f"spans {spans} are numbers >= 0, one a feature")
-        if neurons < 1 or not 0 < vigilance < 1:
-            raise InputError(f"{neurons} neurons with vigilance {vigilance}: >= 1, in (0, 1)")
-        self.vigilance = vigilance
+            raise InputError(f"spans {self.spans} are numbers >= 0, one a feature")
+        if self.neurons < 1 or not 0 < self.vigilance < 1:
+            raise InputError(
+                f"{self.neurons} neurons with vigilance {self.vigilance}: >= 1, in (0, 1)"
+            )
         self.low = self.high = np.empty((0, 0))
-        self.won = np.full(neurons, FREE)
+        self.won = np.full(self.neurons, FREE)
         self.least = self.most = np.empty(0)
 
     def _begin(self, x: np.ndarray) -> None:

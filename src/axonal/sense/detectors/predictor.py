@@ -1,5 +1,7 @@
 """A spiking predictor: adaptive neurons, a read-out that guesses x, and its error as novelty."""
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 
@@ -34,6 +36,7 @@ def advance(current, v, a, trace, ticks):
     return fired
 
 
+@dataclass(eq=False, kw_only=True)
 class Predictor(Spiking):
     """A layer of adaptive neurons with an online read-out, which scores what it can't predict.
 
@@ -55,38 +58,32 @@ class Predictor(Spiking):
         seed: of the random weights.
         rest, floor: of the alarm, in steps and in deviations.
         memory: steps over which mean, deviation and the usual novelty are forgotten.
-
-    Raises:
-        InputError: an option is out of its range.
     """
 
     STATE = (*Spiking.STATE, "standard", "into", "bias", "v", "a", "trace", "weights", "p")
 
-    def __init__(
-        self,
-        *,
-        neurons: int = 64,
-        ticks: int = 4,
-        rate: float = 0.05,
-        seed: int = 0,
-        rest: float = 75.0,
-        floor: float = 0.01,
-        memory: float = 2000.0,
-    ):
-        super().__init__(rest, floor, memory)
-        if neurons < 1 or ticks < 1 or not 0 < rate < 2:
-            raise InputError(f"{neurons} neurons, {ticks} ticks >= 1; rate {rate} in (0, 2)")
-        self.ticks, self.rate, self.seed = ticks, rate, seed
-        self.standard = StandardScaler(memory, FAR)
-        self.v, self.a, self.trace = np.zeros((3, neurons))
+    neurons: int = 64
+    ticks: int = 4
+    rate: float = 0.05
+    seed: int = 0
+    memory: float = 2000.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.neurons < 1 or self.ticks < 1 or not 0 < self.rate < 2:
+            raise InputError(
+                f"{self.neurons} neurons, {self.ticks} ticks >= 1; rate {self.rate} in (0, 2)"
+            )
+        self.standard = StandardScaler(self.memory, FAR)
+        self.v, self.a, self.trace = np.zeros((3, self.neurons))
         self.into = self.weights = np.empty((0, 0))
         self.bias = self.p = np.empty(0)
 
     def _begin(self, x: np.ndarray) -> None:
-        draw, neurons = np.random.default_rng(self.seed), len(self.v)
-        self.into = draw.normal(0, 2 / np.sqrt(len(x)), (neurons, len(x)))
-        self.bias = draw.uniform(-0.5, 1.5, neurons)
-        size = neurons + len(x) + 1
+        draw = np.random.default_rng(self.seed)
+        self.into = draw.normal(0, 2 / np.sqrt(len(x)), (self.neurons, len(x)))
+        self.bias = draw.uniform(-0.5, 1.5, self.neurons)
+        size = self.neurons + len(x) + 1
         self.weights, self.p = np.zeros((len(x), size)), np.zeros(size)
 
     def _error(self, x: np.ndarray) -> np.ndarray:
@@ -103,7 +100,7 @@ class Predictor(Spiking):
         u = self.standard(x)
         fired = advance(self.bias + self.into @ u, self.v, self.a, self.trace, self.ticks)
         self.p = np.concatenate((self.trace, u, [1.0]))
-        dense, updates = self.into.size + 2 * self.weights.size, len(self.v) * self.ticks
+        dense, updates = self.into.size + 2 * self.weights.size, self.neurons * self.ticks
         return {  # dense: currents, guessing and correcting take graded values
             "synops": dense,
             "multiplies": dense,

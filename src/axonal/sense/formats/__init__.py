@@ -1,5 +1,6 @@
 """Files as sources of packets: a reader a format, recognised by content, then by name."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
-from . import camera_raw, sampled, tables, text
+from . import sampled, tables, text
+from .camera_raw import HEAD, aedat2, aedat3, dat, event_stream, nmnist, prophesee, words
 from .reading import Damage, File, Options, file_errors
 from .writing import save
 
@@ -28,38 +30,30 @@ class Format:
     """
 
     read: Callable[[Path, bytes, Options, Damage], Iterator[Any]]
-    recognise: Callable[[bytes], bool] = lambda head: False
+    recognise: Callable[[bytes], Any] = lambda head: False
     suffixes: tuple[str, ...] = ()
 
 
-def _begins(mark: bytes) -> Callable[[bytes], bool]:
-    """Recognise a file by its first bytes."""
-    return lambda head: head.startswith(mark)
+def _begins(pattern: bytes) -> Callable[[bytes], Any]:
+    """Recognise a file by a pattern of its first bytes."""
+    return partial(re.match, pattern)
 
 
-def _evt(version: int) -> Format:
-    """EVT 2.0 or 3.0, by the two headers that either may have."""
-    marks = (f"% evt {version}.0\n".encode(), f"% format EVT{version};".encode())
-    return Format(
-        partial(camera_raw.prophesee, version=version),
-        lambda head: head.startswith(b"% ") and any(mark in head for mark in marks),
-    )
-
-
+EVT = rb"(%% .*\n)*?%% (evt %d\.0\n|format EVT%d;)"  # either header may state the version
 FORMATS: Mapping[str, Format] = {
-    "evt2": _evt(2),
-    "evt3": _evt(3),
-    "dat": Format(camera_raw.dat, _begins(b"% Data file containing"), (".dat",)),
-    "aedat2": Format(camera_raw.aedat2, _begins(b"#!AER-DAT2.0")),
-    "aedat3": Format(camera_raw.aedat3, _begins(b"#!AER-DAT3.1")),
+    "evt2": Format(partial(words, partial(prophesee, version=2)), _begins(EVT % (2, 2))),
+    "evt3": Format(partial(words, partial(prophesee, version=3)), _begins(EVT % (3, 3))),
+    "dat": Format(partial(words, dat), _begins(b"% Data file containing"), (".dat",)),
+    "aedat2": Format(partial(words, aedat2), _begins(b"#!AER-DAT2.0")),
+    "aedat3": Format(aedat3, _begins(b"#!AER-DAT3.1")),
     "aedat4": Format(tables.aedat4, _begins(b"#!AER-DAT4.0")),
-    "es": Format(camera_raw.event_stream, _begins(b"Event Stream")),
+    "es": Format(partial(words, event_stream), _begins(b"Event Stream")),
     "npz": Format(tables.npz, _begins(b"PK\x03\x04")),
     "hdf5": Format(tables.hdf5, _begins(b"\x89HDF\r\n\x1a\n")),
-    "wav": Format(sampled.wav, lambda head: head[:4] == b"RIFF" and head[8:12] == b"WAVE"),
-    "nmnist": Format(camera_raw.nmnist, suffixes=(".bin",)),
+    "wav": Format(sampled.wav, _begins(b"(?s)RIFF.{4}WAVE")),
+    "nmnist": Format(partial(words, nmnist), suffixes=(".bin",)),
     "csv": Format(text.csv, suffixes=(".csv", ".tsv", ".txt")),
-    "idx": Format(sampled.idx, lambda h: bool(sampled.idx_shape(h)), (".idx", ".gz", "-ubyte")),
+    "idx": Format(sampled.idx, sampled.idx_shape, (".idx", ".gz", "-ubyte")),
 }
 
 
@@ -80,7 +74,7 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
     path, chosen = Path(path), Options.from_dict(options)
     with file_errors(path):
         with path.open("rb") as file:
-            head = file.read(camera_raw.HEAD)
+            head = file.read(HEAD)
         name = format or _recognise(path, head)
         if name is None or name not in FORMATS:
             raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..stream import EVENT, events
 from . import kernels
-from .reading import Block, Damage, Options, Size
+from .reading import Damage, Options, Size
 
 HEAD = 1 << 20  # bytes of a header, at most: some have all settings of a camera
 CHIPS = {"dvs128": (128, 128), "davis240": (240, 180), "davis346": (346, 260)}
@@ -20,11 +20,58 @@ CHIPS = {"dvs128": (128, 128), "davis240": (240, 180), "davis346": (346, 260)}
 PLUGINS = {"gen3": (640, 480), "gen4": (1280, 720), "imx636": (1280, 720), "genx320": (320, 320)}
 ATIS, NMNIST = (304, 240), (34, 34)
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[int, int]]  # of `kernels`
+# The camera's size if it is known, the first byte of the words, their type, decoder and its state.
+Layout = tuple[Size | None, int, str, Decoder, list[int]]
 
 
-def prophesee(
-    path: Path, head: bytes, options: Options, damage: Damage, version: int
+def words(
+    layout: Callable[[bytes, Options], Layout],
+    path: Path,
+    head: bytes,
+    options: Options,
+    damage: Damage,
 ) -> Iterator[Any]:
+    """Decode the words of a file in bounded memory, by the layout that its head tells."""
+    camera, start, kind, decode, begin = layout(head, options)
+    yield camera, 0
+    record, state, packet = np.dtype(kind), np.array(begin), options.packet
+    size = record.itemsize
+    with path.open("rb") as file:
+        at, rest = file.seek(start), b""
+        while raw := file.read(packet * (size if size > 1 else 5)):
+            rest += raw
+            block = np.frombuffer(rest, record, len(rest) // size)
+            block = block.astype(block.dtype.newbyteorder("="), copy=False)
+            while len(block):
+                before, out = state.copy(), np.empty(packet, EVENT)
+                used, count = decode(block, state, out)
+                yield out[:count], partial(_where, decode, block, before, packet, at, size)
+                block, rest, at = block[used:], rest[used * size :], at + used * size
+                if not used:
+                    break
+        if rest:
+            damage(1, f"byte {at}: the end within a record")
+
+
+def _where(
+    decode: Decoder,
+    block: np.ndarray,
+    state: np.ndarray,
+    packet: int,
+    at: int,
+    size: int,
+    event: int,
+) -> str:
+    """Name the byte of an event: of the last of the words that it takes to decode it."""
+
+    def decoded(count: int) -> int:
+        return decode(block[:count], state.copy(), np.empty(packet, EVENT))[1]
+
+    count = bisect.bisect_left(range(len(block)), event + 1, key=decoded)
+    return f"byte {at + (count - 1) * size}"
+
+
+def prophesee(head: bytes, options: Options, version: int) -> Layout:
     """EVT 2.0 and 3.0 (`version`), with the header of Prophesee's RAW files or without one.
 
     https://docs.prophesee.ai/stable/data/file_formats/raw.html
@@ -33,33 +80,45 @@ def prophesee(
     if re.search(r"(?m)^endianness big", lines):
         raise ValueError("it is big-endian; record it little-endian")
     plugin = re.search(r"(?m)^plugin_name .*(gen3|gen4|imx636|genx320)", lines)
-    yield _size(lines) or (PLUGINS[plugin[1]] if plugin else None), 0
-    kind = ("<u4", kernels.evt2, [-1, 0]) if version == 2 else ("<u2", kernels.evt3, [-1] + 5 * [0])
-    yield from _decoded(path, start, *kind, options.packet, damage)
+    camera = _size(lines) or (PLUGINS[plugin[1]] if plugin else None)
+    if version == 2:
+        return camera, start, "<u4", kernels.evt2, [-1, 0]
+    return camera, start, "<u2", kernels.evt3, [-1, 0, 0, 0, 0, 0]
 
 
-def dat(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
+def dat(head: bytes, options: Options) -> Layout:
     """DAT 2 with 2D events: https://docs.prophesee.ai/stable/data/file_formats/dat.html."""
     lines, start = _header(head, b"% ", "end")
     if head[start : start + 2] not in (b"\0\x08", b"\x0c\x08"):
         raise ValueError(f"byte {start}: no 2D events of 8 bytes, which alone are read")
-    yield _size(lines) or ATIS, 0
     state = [0, 0, 0, 0, 0, 14, -1, 14, 14, -1, 28, 1, -1]
-    yield from _decoded(path, start + 2, "(2,)<u4", kernels.pairs, state, options.packet, damage)
+    return _size(lines) or ATIS, start + 2, "(2,)<u4", kernels.pairs, state
 
 
-def aedat2(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
+def aedat2(head: bytes, options: Options) -> Layout:
     """AEDAT 2.0 of a DVS128 (which counts y from below) or of a DAVIS (both from the other side).
 
     https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html
     """
     lines, start = _header(head, b"#", "End Of ASCII Header")
     width, height = size = options.size or _chip(lines) or CHIPS["dvs128"]
-    yield size, 0
     state = [0, 0, 1, 1 << 31 | 1 << 10, 12, 10, width - 1, 22, 9, height - 1, 11, 1, -1]
     if size == CHIPS["dvs128"]:
         state = [0, 0, 1, 1 << 15, 1, 7, -1, 8, 7, height - 1, 0, 1, -1]
-    yield from _decoded(path, start, "(2,)>u4", kernels.pairs, state, options.packet, damage)
+    return size, start, "(2,)>u4", kernels.pairs, state
+
+
+def nmnist(head: bytes, options: Options) -> Layout:
+    """N-MNIST, and other 40-bit recordings of an ATIS, whose size has to be given."""
+    return NMNIST, 0, "(5,)u1", kernels.atis, [0]
+
+
+def event_stream(head: bytes, options: Options) -> Layout:
+    """Event Stream 2 of DVS and ATIS; generic and colour events have no polarity."""
+    if len(head) < 20 or head[12] != 2 or head[15] not in (1, 2):
+        raise ValueError("it holds other events than those of version 2 for DVS and ATIS")
+    width, height = struct.unpack_from("<HH", head, 16)
+    return (width, height), 20, "u1", kernels.event_stream, [0, head[15], height - 1]
 
 
 def aedat3(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
@@ -96,22 +155,6 @@ def aedat3(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
             file.seek(at)
 
 
-def nmnist(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
-    """N-MNIST, and other 40-bit recordings of an ATIS, whose size has to be given."""
-    yield NMNIST, 0
-    yield from _decoded(path, 0, "(5,)u1", kernels.atis, [0], options.packet, damage)
-
-
-def event_stream(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
-    """Event Stream 2 of DVS and ATIS; generic and colour events have no polarity."""
-    if len(head) < 20 or head[12] != 2 or head[15] not in (1, 2):
-        raise ValueError("it holds other events than those of version 2 for DVS and ATIS")
-    width, height = struct.unpack_from("<HH", head, 16)
-    yield (width, height), 0
-    state = [0, head[15], height - 1]
-    yield from _decoded(path, 20, "u1", kernels.event_stream, state, options.packet, damage)
-
-
 def _header(head: bytes, mark: bytes, end: str) -> tuple[str, int]:
     """The leading lines that begin with `mark`, without it, up to `end`; and where data begin."""
     lines, at = [], 0
@@ -135,50 +178,3 @@ def _chip(lines: str) -> Size | None:
     """The size of the camera's chip, if a header names one."""
     named = " ".join(re.findall(r"(?m)^(?:AEChip|Source \d+):(.*)$", lines)).lower()
     return next((size for chip, size in CHIPS.items() if chip in named), None)
-
-
-def _decoded(
-    path: Path,
-    start: int,
-    kind: str,
-    decode: Decoder,
-    begin: list[int],
-    packet: int,
-    damage: Damage,
-) -> Iterator[Block]:
-    """The events of the words of type `kind` from byte `start` on, in bounded memory."""
-    record, state = np.dtype(kind), np.array(begin)
-    size = record.itemsize
-    with path.open("rb") as file:
-        at, rest = file.seek(start), b""
-        while raw := file.read(packet * (size if size > 1 else 5)):
-            rest += raw
-            words = np.frombuffer(rest, record, len(rest) // size)
-            words = words.astype(words.dtype.newbyteorder("="), copy=False)
-            while len(words):
-                before, out = state.copy(), np.empty(packet, EVENT)
-                used, count = decode(words, state, out)
-                yield out[:count], partial(_where, decode, words, before, out, at, size)
-                words, rest, at = words[used:], rest[used * size :], at + used * size
-                if not used:
-                    break
-        if rest:
-            damage(1, f"byte {at}: the end within a record")
-
-
-def _where(
-    decode: Decoder,
-    words: np.ndarray,
-    state: np.ndarray,
-    out: np.ndarray,
-    at: int,
-    size: int,
-    event: int,
-) -> str:
-    """Name the byte of an event: of the last of the words that it takes to decode it."""
-
-    def decoded(count: int) -> int:
-        return decode(words[:count], state.copy(), np.empty_like(out))[1]
-
-    count = bisect.bisect_left(range(len(words)), event + 1, key=decoded)
-    return f"byte {at + (count - 1) * size}"

@@ -3,8 +3,7 @@
 import csv as split
 import itertools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -23,34 +22,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Line = tuple[int, list[str]]  # its number, from 1 on, and its cells
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The layout of a table: cells of a line, the one of time, and those that are read.
-
-    `unit` is of the time, None for a date; `events` says whether x, y, p are read.
-    """
-
-    cells: int
-    time: int
-    unit: str | None
-    chosen: list[int]
-    events: bool
-
-    def row(self, cells: list[str]) -> tuple[int, list[float]]:
-        """Parse a row: the time in microseconds, and the numbers.
-
-        Raises:
-            ValueError: the line is no such row.
-        """
-        if len(cells) != self.cells:
-            raise ValueError(f"{len(cells)} cells, not {self.cells}")
-        text, values = cells[self.time], [float(cells[i]) for i in self.chosen]
-        t = _date(text) if self.unit is None else float(text) * UNITS[self.unit]
-        if not abs(t) < FAR or not np.isfinite(values).all():
-            raise ValueError("a number that is not finite")
-        return round(t), values
-
-
 def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
     """A table with a header: a column of times beside x, y, p, or beside columns of numbers.
 
@@ -61,16 +32,15 @@ def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _lines(file)
         top = list(itertools.islice(lines, 2))
-        plan = _plan(top[0][1], top[-1][1], options.unit)
-        width = len(plan.chosen)
-        yield None, 0 if plan.events else width
+        parse, width, is_events = _parser(top[0][1], top[-1][1], options.unit)
+        yield None, 0 if is_events else width
         lines = itertools.chain(top[1:], lines)
-        step = options.packet if plan.events else max(1, options.packet // width)
+        step = options.packet if is_events else max(1, options.packet // width)
         while part := list(itertools.islice(lines, step)):
             numbers, times, rows = [], [], []
             for number, cells in part:
                 try:
-                    t, values = plan.row(cells)
+                    t, values = parse(cells)
                 except (ValueError, OverflowError) as error:
                     damage(1, f"line {number}: {error}")
                     continue
@@ -78,19 +48,26 @@ def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
                 times.append(t)
                 rows.append(values)
             t, values = np.array(times, np.int64), np.array(rows).reshape(-1, width)
-            packet = events_of(t, *values.T) if plan.events else samples(t, values)
+            packet = events_of(t, *values.T) if is_events else samples(t, values)
             yield packet, numbers.__getitem__
 
 
-def _plan(head: list[str], first: list[str], unit: str | None) -> _Plan:
-    """The layout by the header and the first row below it; `unit` is the caller's of times."""
+def _parser(
+    head: list[str], first: list[str], unit: str | None
+) -> tuple[Callable[[list[str]], tuple[int, list[float]]], int, bool]:
+    """Make a parser of rows by the header and the first row below it; `unit` is the caller's.
+
+    Returns:
+        A function from a row's cells to its time in microseconds and its numbers, which raises
+        ValueError where the line is no such row; how many numbers; whether these are x, y, p.
+    """
     names = [re.fullmatch(HEADER, name.lower()) for name in head]
     fields = {field_of(name[1]): i for i, name in enumerate(names) if name}
     if "t" not in fields or len(head) != len(first):
         raise ValueError("line 1: no header with a column of times, as t, time or timestamp")
     time = fields["t"]
     unit = unit or (names[time] or "  ")[2]
-    if first[time].strip()[4:5] == "-":
+    if first[time].strip()[4:5] == "-":  # a date
         unit = None
     elif not unit:
         raise InputError("the unit of times isn't stated; pass unit='s', 'ms', 'us' or 'ns'")
@@ -98,7 +75,18 @@ def _plan(head: list[str], first: list[str], unit: str | None) -> _Plan:
     numbers = [i for i, cell in enumerate(first) if i != time and _is_number(cell)]
     if not 1 <= len(numbers) <= COLUMNS:
         raise ValueError(f"line 2: {len(numbers)} numbers beside the time, not 1 to {COLUMNS}")
-    return _Plan(len(first), time, unit, events or numbers, bool(events))
+    chosen = events or numbers
+
+    def parse(cells: list[str]) -> tuple[int, list[float]]:
+        if len(cells) != len(first):
+            raise ValueError(f"{len(cells)} cells, not {len(first)}")
+        values = [float(cells[i]) for i in chosen]
+        t = _date(cells[time]) if unit is None else float(cells[time]) * UNITS[unit]
+        if not abs(t) < FAR or not np.isfinite(values).all():
+            raise ValueError("a number that is not finite")
+        return round(t), values
+
+    return parse, len(chosen), bool(events)
 
 
 def _lines(file: IO[str]) -> Iterator[Line]:

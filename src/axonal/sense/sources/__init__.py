@@ -15,11 +15,15 @@ from ..formats import open_file
 from ..settings import build
 from ..stream import Source
 from .buffer import Buffered, Replay
-from .encoders import ENCODERS, Cochlea, Encoded, Population, SendOnDelta
+from .encoders import Cochlea, Encoded, Population, SendOnDelta
 from .network import Live, Mqtt, Stdin, Tcp, Udp
 from .radar import Radar
 from .video import Pixels, Simulator, Video
 from .wire import encode, send
+
+__all__ = ["ENCODERS", "SCHEMES", "Pixels", "Simulator", "encode", "open_source", "send"]
+
+ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}
 
 
 def open_source(
@@ -90,25 +94,3 @@ SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] =
     "camera": (Video, lambda rest: {"frames": int(rest)}),
     "radar": (Radar, lambda rest: {"seed": int(rest or 0)}),
 }
-
-__all__ = [
-    "ENCODERS",
-    "SCHEMES",
-    "Buffered",
-    "Cochlea",
-    "Encoded",
-    "Mqtt",
-    "Pixels",
-    "Population",
-    "Radar",
-    "Replay",
-    "SendOnDelta",
-    "Simulator",
-    "Stdin",
-    "Tcp",
-    "Udp",
-    "Video",
-    "encode",
-    "open_source",
-    "send",
-]

@@ -39,12 +39,11 @@ class Wrapper:
         return getattr(self.source, name)
 
     def seek(self, position: int) -> None:
-        """Go on there; before iterating."""
+        """Go on at a position; before iterating."""
         self.source.seek(position)
         self.position = position
 
     def close(self) -> None:
-        """End the iteration, from any thread."""
         self.source.close()
 
 
@@ -112,7 +111,6 @@ class Buffered(Wrapper):
             raise self._error
 
     def close(self) -> None:
-        """End the thread, its source, and the iteration, from any thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -240,7 +238,6 @@ class Replay(Wrapper):
                 start = end
 
     def close(self) -> None:
-        """End the iteration and its pause, from any thread."""
         self._closed.set()
         super().close()
 

@@ -37,29 +37,31 @@ class SendOnDelta(Stateful):
         fine = (self._thresholds > 1e-30) & (self._thresholds < 1e30)
         if self._thresholds.ndim != 1 or not fine.size or not fine.all():
             raise InputError(f"thresholds {thresholds}: give a list of positive numbers")
-        self.width, self.height = self._thresholds.size, 1
+        self.width, self.height, self._inputs = self._thresholds.size, 1, self._thresholds.size
         self._start = np.full(self.width, np.nan)
         self._level = np.zeros(self.width)  # thresholds sent since, up less down
 
     def encode(self, packet: np.ndarray) -> np.ndarray:
-        """Encode samples as events at their times.
-
-        Raises:
-            InputError: other channels, or a value that is not finite.
-        """
-        return self._send(packet["t"], finite_values(packet, self.width))
+        """Encode samples as events at their times. Raises as `finite_values`."""
+        values, thresholds = finite_values(packet, self._inputs), self._thresholds
+        parts, step = [np.empty(0, EVENT)], max(1, CELLS // len(thresholds))
+        for i in range(0, len(packet), step):
+            levels = self._levels(values[i : i + step])
+            before = self._start.copy(), self._level.copy()
+            size = _cross(levels, thresholds, *before, np.empty((3, 0), np.int64))
+            out = np.empty((3, size), np.int64)
+            _cross(levels, thresholds, self._start, self._level, out)
+            row, n, p = out
+            parts.append(events(packet["t"][i + row], n % self.width, n // self.width, p))
+        return np.concatenate(parts)
 
     def flush(self) -> np.ndarray:
         """The events that still wait: none."""
         return np.empty(0, EVENT)
 
-    def _send(self, t: np.ndarray, values: np.ndarray) -> np.ndarray:
-        before = self._start.copy(), self._level.copy()
-        size = _cross(values, self._thresholds, *before, np.empty((3, 0), np.int64))
-        out = np.empty((3, size), np.int64)
-        _cross(values, self._thresholds, self._start, self._level, out)
-        row, n, p = out
-        return events(t[row], n % self.width, n // self.width, p)
+    def _levels(self, values: np.ndarray) -> np.ndarray:
+        """The levels that thresholds are for, [T, N]: the values themselves."""
+        return values
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -113,11 +115,7 @@ class Population(Stateful):
         self._waiting = np.empty(0, EVENT)
 
     def encode(self, packet: np.ndarray) -> np.ndarray:
-        """Encode samples; the events that are due before the last of them.
-
-        Raises:
-            InputError: other channels, or a value that is not finite.
-        """
+        """Encode samples; the events due before the last of them. Raises as `finite_values`."""
         values, step = finite_values(packet, self.height), max(1, CELLS // self.centres.size)
         at = [slice(i, i + step) for i in range(0, len(packet), step)]
         parts = [self._waiting, *(self._answers(packet["t"][i], values[i]) for i in at)]
@@ -181,7 +179,7 @@ class Cochlea(SendOnDelta):
             )
         neurons = channels * microphones
         super().__init__(np.full(neurons, threshold))
-        self.width, self.height = channels, microphones
+        self.width, self.height, self._inputs = channels, microphones, microphones
         self.centres = auditory.centres(low, high, channels)
         damping = 2 * np.pi * auditory.bandwidths(self.centres) / rate
         turn = 2 * np.pi * self.centres / rate
@@ -191,21 +189,12 @@ class Cochlea(SendOnDelta):
         self._real, self._imaginary = np.zeros((4, neurons)), np.zeros((4, neurons))
         self._energy, self._start = np.zeros(neurons), np.full(neurons, math.log(FLOOR))
 
-    def encode(self, packet: np.ndarray) -> np.ndarray:
-        """Encode samples [T, microphones] as events at their times.
-
-        Raises:
-            InputError: other channels, or a value that is not finite.
-        """
-        values, neurons = finite_values(packet, self.height), len(self._energy)
-        parts, rows = [np.empty(0, EVENT)], max(1, CELLS // neurons)
-        for i in range(0, len(packet), rows):
-            part = values[i : i + rows]
-            loud = np.empty((len(part), neurons))
-            (real, imaginary), memory = self._poles, (self._real, self._imaginary, self._energy)
-            _filter(part, real, imaginary, self._gain, self._smooth, *memory, loud)
-            parts.append(self._send(packet["t"][i : i + rows], loud))
-        return np.concatenate(parts)
+    def _levels(self, values: np.ndarray) -> np.ndarray:
+        """The logarithms of the energies, [T, N], of samples [T, microphones]."""
+        logarithms = np.empty((len(values), len(self._energy)))
+        (real, imaginary), memory = self._poles, (self._real, self._imaginary, self._energy)
+        _filter(values, real, imaginary, self._gain, self._smooth, *memory, logarithms)
+        return logarithms
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -263,6 +252,3 @@ def finite_values(packet: np.ndarray, channels: int) -> np.ndarray:
             f"sample {row}, t = {packet['t'][row]}: a value is not finite; leave it out"
         )
     return packet["value"]
-
-
-ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}

@@ -109,7 +109,6 @@ class Live(ABC):
                 self._latest = self._last, self._clock()
 
     def close(self) -> None:
-        """End the iteration and the connection, from any thread."""
         self._closed.set()
         with self._lock:
             self._release()

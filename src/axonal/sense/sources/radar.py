@@ -7,7 +7,8 @@ import numpy as np
 from ...core.errors import InputError
 from ..stream import samples
 
-LIGHT = 299_792_458.0
+LIGHT = 299_792_458.0  # metres a second
+CELL, WAVE = LIGHT / (2 * 1e9), LIGHT / 60e9  # metres: c / (2 B) of 1 GHz, and of a 60 GHz carrier
 
 
 class Radar:
@@ -21,7 +22,6 @@ class Radar:
 
     Args:
         seed: of everything; a frame is the same wherever iterating began.
-        bandwidth_hz, carrier_hz: of the chirp.
         noise: standard deviation, where an echo from 1 m has the amplitude 1.
         gap_s: from one walk to the next, on average.
 
@@ -38,20 +38,17 @@ class Radar:
         duration_s: float = 60.0,
         rate: float = 20.0,
         bins: int = 64,
-        bandwidth_hz: float = 1e9,
-        carrier_hz: float = 60e9,
         noise: float = 0.05,
         gap_s: float = 10.0,
     ):
         fine = 0 < duration_s <= 1e7 and 0 < rate <= 1e6 and 8 <= bins <= 4096
-        if not (fine and seed >= 0 and noise >= 0 and gap_s > 0 and 0 < bandwidth_hz < carrier_hz):
+        if not (fine and seed >= 0 and noise >= 0 and gap_s > 0):
             raise InputError("Radar: give seed >= 0, 8 to 4096 bins, positive durations and rates")
         self.width, self.height, self.dropped, self.position = bins, 1, 0, 0
         self._seed, self._rate, self._frames = seed, rate, int(duration_s * rate)
-        self._cell, self._wave = LIGHT / (2 * bandwidth_hz), LIGHT / carrier_hz
         self._noise, self._closed = noise, False
         rng = np.random.default_rng(seed)
-        reach = bins * self._cell
+        reach = bins * CELL
         self._fixed = np.array([rng.uniform(0.1, 0.9, 8) * reach, rng.uniform(0.2, 1.0, 8)])
         walks, t = [], rng.exponential(gap_s)
         while t < duration_s:
@@ -73,7 +70,6 @@ class Radar:
         self.position = position
 
     def close(self) -> None:
-        """End the iteration."""
         self._closed = True
 
     def _profile(self, frame: int) -> np.ndarray:
@@ -85,8 +81,8 @@ class Radar:
         walking = np.abs(r + speed * (t - first))[here]
         r = np.concatenate([self._fixed[0], walking])
         amplitude = np.concatenate([self._fixed[1], np.ones(len(walking))])
-        phase = 2 * np.pi * r[:, None] / self._cell * np.arange(size) / size
-        echo = np.cos(phase + 4 * np.pi * r[:, None] / self._wave) * amplitude[:, None]
+        phase = 2 * np.pi * r[:, None] / CELL * np.arange(size) / size
+        echo = np.cos(phase + 4 * np.pi * r[:, None] / WAVE) * amplitude[:, None]
         beat = (echo / np.maximum(r[:, None], 0.3) ** 2).sum(0) + rng.normal(0, self._noise, size)
         power = np.abs(np.fft.rfft(beat * np.hanning(size))[: self.width] / size) ** 2
         return 10 * np.log10(power + 1e-12)

@@ -246,7 +246,6 @@ class Video:
         self.position = position
 
     def close(self) -> None:
-        """End the iteration, from any thread."""
         self._closed.set()
 
     def _shots(self) -> Iterator[np.ndarray]:
