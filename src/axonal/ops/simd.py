@@ -5,7 +5,6 @@ plain form is in its docstring, and tests compare both.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -17,8 +16,6 @@ F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 LANES = 16
 # How many values a pass over the events sums at once: as many vectors, of so many lanes.
 BLOCKS = ((8, LANES), (4, LANES), (2, LANES), (1, LANES), (1, 8), (1, 4), (1, 1))
-# Sizes of cells that `slide` has loops of their own for: without a choice for each cell.
-WIDTHS = (*((count, LANES) for count in (1, 2, 3, 4, 6, 8)), (1, 8), (1, 4))
 # What `slide` reads from its line.
 LINE = "lines cell up count size left step reach base wide tap taps inputs"
 LINES = 3  # rows of taps that slide together, so that a pass over events is worth its start
@@ -181,12 +178,16 @@ class _Slide:
 
     def run(self) -> Any:
         """Slide over all cells; what the events count as."""
-        builder, lines = self.builder, self.line["lines"]
-        _by_size(builder, lines, self.line["size"], self.sums, self.along)
+        builder, lines, size = self.builder, self.line["lines"], self.line["size"]
+        with builder.if_else(builder.icmp_signed("==", lines, I64(1))) as (one, more):
+            with one:
+                self.along(1, size)
+            with more:
+                self.along(LINES, size)
         return builder.fmul(builder.load(self.work), builder.sitofp(lines, ir.DoubleType()))
 
-    def along(self, rows: int, sum_up: Callable[[Any, Any], None]) -> None:
-        """Slide so many rows of taps over all cells; `sum_up` serves one of them."""
+    def along(self, rows: int, size: Any) -> None:
+        """Slide so many rows of taps over all cells of so many values."""
         builder, line = self.builder, self.line
         builder.store(I64(0), self.place)
         check, body, done = (builder.append_basic_block() for _ in range(3))
@@ -202,7 +203,7 @@ class _Slide:
             with some:
                 more = builder.fsub(self.before.one(b), self.before.one(a))
                 builder.store(builder.fadd(builder.load(self.work), more), self.work)
-                sum_up(self.reached(x, first, rows), part)
+                self.sums.blocks(size, size, self.reached(x, first, rows), part)
                 builder.store(builder.add(x, I64(1)), self.place)
             with none:
                 self.jump(part[1])
@@ -236,30 +237,6 @@ class _Slide:
             over = builder.add(line["base"], builder.add(line["left"], line["reach"]))
             steps = builder.sdiv(builder.sub(cell, over), line["step"])
             builder.store(builder.add(steps, I64(1)), self.place)
-
-
-def _by_size(
-    builder: Any, lines: Any, size: Any, sums: _Sums, along: Callable[[int, Any], None]
-) -> None:
-    """Call `along` with what adds to cells of `size`, for each number of lines and size known."""
-    end, others = builder.append_basic_block("end"), {}
-    for rows in (1, LINES):
-        others[rows] = builder.append_basic_block("rows")
-    choice = builder.switch(lines, others[LINES])
-    choice.add_case(I64(1), others[1])
-    for rows, block in others.items():
-        builder.position_at_end(block)
-        choice = builder.switch(size, other := builder.append_basic_block("other"))
-        for count, lanes in WIDTHS:
-            fixed = I64(count * lanes)
-            choice.add_case(fixed, known := builder.append_basic_block("known"))
-            builder.position_at_end(known)
-            along(rows, partial(sums.block, count, lanes, fixed))
-            builder.branch(end)
-        builder.position_at_end(other)
-        along(rows, partial(sums.blocks, size, size))
-        builder.branch(end)
-    builder.position_at_end(end)
 
 
 def _nonzero(context: Any, row: Any, size: Any):
