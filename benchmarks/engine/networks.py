@@ -216,9 +216,9 @@ def generator(compared: Mapping[str, str], rounds: int, seed: int, threads: int)
     solver, evaluations = re.findall(r"ANN, (\w+) (\d+)", compared["ann"])[0]
     spiking = Generator.from_pretrained("mnist-sigma-delta", float(budget), "engine")
     noise = torch.randn(1, *spiking.shape, generator=torch.Generator().manual_seed(seed))
-    follower, label = spiking.follower, torch.tensor([3])
-    assert follower is not None
-    follower.start(3)
+    backend, label = spiking.engine, torch.tensor([3])
+    assert backend is not None
+    backend.start(3)
     model = Generator.from_pretrained("mnist", 0).model
 
     def ann(network: Any) -> Callable[[], Tensor]:
@@ -231,7 +231,7 @@ def generator(compared: Mapping[str, str], rounds: int, seed: int, threads: int)
 
     torch.compiler.reset()
     calls = {
-        "engine": lambda: follower(noise[0], 3, int(steps), sampler),
+        "engine": lambda: backend(noise[0], 3, int(steps), sampler),
         "torch": ann(model),
         "torch, compiled": ann(torch.compile(model)),
         "torch, channels last": ann(

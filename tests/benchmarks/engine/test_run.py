@@ -12,6 +12,7 @@ from axonal.graph.ops import Conv, Dense, Input, Neurons, Pool, reshape
 from axonal.nn import LIF, Sequential
 from benchmarks.engine import networks
 from benchmarks.engine import run as engine
+from benchmarks.harness.timing import Timings
 
 
 def test_the_break_even_lies_between_two_activities():
@@ -82,3 +83,44 @@ def test_the_first_spikes_are_timed_from_the_import(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     seconds = engine._start()["seconds to start"]
     assert 0 < seconds["low"] <= seconds["high"]
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """Calls everything once, instead of timing it; nothing is compiled by torch."""
+
+    def call(calls, rounds):
+        for job in calls.values():
+            job()
+        return Timings(dict.fromkeys(calls, [1.0] * rounds))
+
+    for module in (networks, engine):
+        monkeypatch.setattr(module, "time_in_turn", call)
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+
+
+def test_a_generator_runs_in_the_engine_and_in_torch(once):
+    compared = {"spiking": "sigma-delta 0.2, euler 2", "ann": "ANN, euler 2"}
+    with torch.inference_mode():
+        figures = networks.generator(compared, 3, 0, 1)
+    assert figures["generator_speedup"]["value"] == 1 and "milliseconds [generator]" in figures
+
+
+def test_a_network_of_layers_fires_the_same_and_is_timed_in_both_ways(once):
+    with torch.inference_mode():
+        figures = networks.small_network(3, 0, 1, steps=60)
+    assert figures["mismatches [lif256_3pct]"] == 0
+    assert figures["activity [lif256_3pct]"] == pytest.approx(0.03, abs=0.02)
+    assert {"lif256_3pct", "lif256_3pct_whole"} <= figures.keys()
+
+
+def test_layers_are_measured_over_their_activity_and_drawn(once, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "ACTIVITIES", (0.05, 1.0))
+    monkeypatch.setattr(engine, "SIZES", (16, 32))
+    linear = torch.nn.Conv2d(2, 3, 3, padding=1, bias=False)
+    with torch.inference_mode():
+        figures = engine._layer("conv", linear, (2, 6, 6), 3, 0, 1)
+        cost = engine._cost(tmp_path, 3, 0)
+    assert figures["mismatches [conv 5pct]"] == figures["mismatches [conv 100pct]"] == 0
+    assert {"conv_5pct", "conv_5pct_bfloat16", "conv_100pct"} <= figures.keys()
+    assert "nanoseconds an event [16]" in cost and (tmp_path / "engine.svg").exists()
