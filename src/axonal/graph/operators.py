@@ -193,15 +193,15 @@ ROWS = (
         )
         for dims in ("", "1d", "2d")
     ),
-    _linear("add", lowering.add, "alpha", aliases=("iadd",), **SUM),
-    _linear("sub", lowering.sub, "alpha", aliases=("isub", "subtract"), **SUM),
+    _linear("add", lowering.add, "alpha", **SUM),
+    _linear("sub", lowering.sub, "alpha", aliases=("subtract",), **SUM),
     _linear("neg", lowering.neg, aliases=("negative",), nir="Scale"),
     _linear("cat", lowering.cat, "dim", aliases=("concat", "concatenate"), joint="linear"),
     # Linear beside a constant, products of two values.
     _linear(
         "mul",
         lowering.mul,
-        aliases=("imul", "multiply"),
+        aliases=("multiply",),
         value=np.multiply,
         cost=each(1, 0),
         nir="Scale",
@@ -211,7 +211,7 @@ ROWS = (
         "div",
         lowering.div,
         tensors=2,
-        aliases=("truediv", "itruediv", "divide", "true_divide"),
+        aliases=("truediv", "divide", "true_divide"),
         nir="Scale",
     ),
     _linear(
