@@ -16,7 +16,7 @@ from axonal.core.errors import InputError
 from axonal.core.neurons import AdaptiveThreshold, Leaky
 from axonal.deploy.engine.reference import run
 from axonal.deploy.from_torch import trace, trace_changes
-from axonal.graph import graph as ops
+from axonal.graph import ops
 from axonal.models.flow import FlowConfig, FlowUNet
 from axonal.nn import (
     IF,
