@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..ops.modes import transformed
 from .neurons import Neuron
 
 CHUNKS = 8  # of time, in which layers run: what is between them is never there for all steps
@@ -117,9 +118,13 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def checkpoint(segment: Segment, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """`segment(x, state)` in chunks of time, of which x stays packed until they run again.
 
+    Under the transforms of `torch.func` and in forward mode nothing is packed.
+
     Args:
         segment: what runs.
         x: [T, ...], spikes, or anything at the price of its size.
         state: of the neurons, None for rest.
     """
+    if transformed():
+        return segment(x, state)
     return _Checkpoint.apply(segment, x, state, *segment.parameters)

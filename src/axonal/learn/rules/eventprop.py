@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ...core.errors import InputError
 from ...core.neurons import Current
 from ...nn import Neuron
+from ...ops.modes import transformed
 from ...ops.threads import run_in_parts
 from .base import Rule
 
@@ -74,7 +76,7 @@ def eventprop() -> Rule:
 
     Raises:
         InputError: The rule: a network of other layers, x elsewhere than on the CPU, a weight that
-            is not finite, or a neuron that fires twice at once.
+            is not finite, a neuron that fires twice at once, or a transform of `torch.func`.
     """
 
     def rule(network: nn.Module, x: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
@@ -93,6 +95,8 @@ def eventprop() -> Rule:
 
 def _layers(network: nn.Module, x: Tensor) -> list[tuple[nn.Linear, Any]]:
     """The pairs of weights and neurons of a network, behind a flattening if there is one."""
+    if transformed():
+        raise InputError("eventprop: no torch.func transform or forward mode; use backward()")
     if x.device.type != "cpu":
         raise InputError(
             f"eventprop: x is on {x.device}, but events are followed on CPUs; move both"
@@ -169,6 +173,7 @@ class _Adjoint(torch.autograd.Function):
         return own.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (weight,), (law, inputs, spikes, (keep, rise)) = ctx.saved_tensors, ctx.context
         transposed, wanted = weight.t().contiguous().numpy(), ctx.needs_input_grad[1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from ..modes import transformed
 from . import cpu
 
 # All of these were measured on two cores with AVX-512, against oneDNN, with kernels of 3 x 3 and
@@ -76,9 +77,16 @@ def _gradients(
     left = [want and mine is None for want, mine in zip(wanted, results, strict=True)]
     if not any(left):
         return results
-    how = [1, 1], padding, [1, 1], False, [0, 0], 1  # stride, dilation, transposed, groups
-    dense = torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], *how, left)
+    dense = _dense(grad, x, weight, padding, left)
     return [g if mine is None else mine for mine, g in zip(results, dense, strict=True)]
+
+
+def _dense(
+    grad: Tensor, x: Tensor, weight: Tensor, padding: Sequence[int], wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight and bias as torch computes them; None for those not wanted."""
+    how = [1, 1], padding, [1, 1], False, [0, 0], 1  # stride, dilation, transposed, groups
+    return torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], *how, wanted)
 
 
 def _finite(weight: Tensor) -> bool:
@@ -97,7 +105,10 @@ def _keep(ctx, inputs, output):
 
 def _differentiate(ctx, grad):
     wanted = ctx.needs_input_grad[:3]
-    grads = fused_backward(grad, *ctx.saved_tensors, ctx.padding, wanted)
+    if torch.is_grad_enabled():  # gradients of the gradients are wanted, which torch's own has
+        grads = _dense(grad, *ctx.saved_tensors, ctx.padding, wanted)
+    else:
+        grads = fused_backward(grad, *ctx.saved_tensors, ctx.padding, wanted)
     return *(g if want else None for g, want in zip(grads, wanted, strict=True)), None
 
 
@@ -113,8 +124,8 @@ def convolution(
     the forward pass those of x (spikes, or values that are mostly zero), the gradient of x those
     of the output's gradient (mostly zero behind a maximum), as does that of the weights.
     They are the same sums in another order, the same on any number of threads. Whatever else is
-    given, and whatever isn't finite, goes through torch's own passes; so do autocast regions.
-    Gradients of the gradients are not defined where events may be followed.
+    given, and whatever isn't finite, goes through torch's own passes; so do autocast regions, the
+    transforms of `torch.func`, forward-mode differentiation and gradients of gradients.
 
     Args:
         x: [N, C, H, W].
@@ -143,5 +154,5 @@ def _suits(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, i
         and NARROWEST <= weight.numel() <= LARGEST
         and len(x) * products >= SMALLEST
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
+        and not (torch.is_autocast_enabled("cpu") or transformed())
     )

@@ -1,5 +1,6 @@
 """The scan as torch operators: what autograd, `torch.compile` and users see of the kernels."""
 
+import json
 import math
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ...core.errors import InputError, NotFinite
 from ...core.neurons import Dynamics
+from ..modes import transformed
 from ..surrogate import surrogate_named
 from . import cpu, parallel, reference, triton
 from .marks import new_marks
@@ -85,22 +87,41 @@ def _(grad_spikes, grad_final, x, marks, varying, *_):
 
 
 def _keep(ctx, inputs, output):
-    x, _, varying, _, *ctx.rules = inputs
+    x, state, varying, ctx.steps, *ctx.rules = inputs
     spikes, final, marks = output
     ctx.mark_non_differentiable(marks)
     ctx.set_materialize_grads(False)  # nothing reaches the marks, and often not the state
-    ctx.save_for_backward(x, marks, varying)
+    ctx.save_for_backward(x, state, varying, marks)
     ctx.shapes = spikes.shape, final.shape
 
 
 def _differentiate(ctx, grad_spikes, grad_final, _):
-    x, marks, varying = ctx.saved_tensors
+    x, state, varying, marks = ctx.saved_tensors
     reached = [
         like.new_zeros(()).expand(shape) if grad is None else grad
         for grad, like, shape in zip((grad_spikes, grad_final), (x, marks), ctx.shapes, strict=True)
     ]
-    grads = fused_backward(*reached, x, marks, varying, *ctx.rules)
+    if torch.is_grad_enabled():  # somebody wants gradients of the gradients: create_graph=True
+        grads = _differentiable(ctx, reached, x, state, varying)
+    else:
+        grads = fused_backward(*reached, x, marks, varying, *ctx.rules)
     return *grads, None, *(None for _ in ctx.rules)
+
+
+def _differentiable(
+    ctx, reached: list[Tensor], x: Tensor, state: Tensor, varying: Tensor
+) -> list[Tensor | None]:
+    """The gradients as `fused_backward`'s, by the reference, whose gradients can be taken again."""
+    text, names, surrogate, slope = ctx.rules
+    values = dict(zip(filter(None, names.split(",")), varying, strict=True))
+    dynamics, steps = Dynamics.from_dict(json.loads(text)), x.expand(ctx.steps, *x.shape[1:])
+    spikes, final = reference.scan(steps.to(state), state, values, dynamics, surrogate, slope)
+    outputs = spikes.to(x.dtype), final
+    inputs = [tensor for tensor in (x, state, varying) if tensor.requires_grad]
+    grads = iter(
+        torch.autograd.grad(outputs, inputs, reached, create_graph=True, allow_unused=True)
+    )
+    return [next(grads) if t.requires_grad else None for t in (x, state, varying)]
 
 
 fused.register_autograd(_differentiate, setup_context=_keep)
@@ -177,7 +198,7 @@ def scan(
 
 
 def _fused(x: Tensor) -> bool:
-    known = x.dtype in FUSED.get(x.device.type, ())
+    known = x.dtype in FUSED.get(x.device.type, ()) and not transformed()
     return known and (x.device.type == "cpu" or triton.available())
 
 
