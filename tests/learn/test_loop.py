@@ -526,3 +526,47 @@ def test_the_rate_warms_up_and_falls_to_nothing():
     rates = [recipe().rate(step) for step in range(20)]
     assert rates[0] < rates[1] < rates[2] and rates[2] == max(rates)
     assert rates[-1] < 0.1 * rates[2] and min(rates) > 0
+
+
+class HalfDead(nn.Module):
+    """Two layers, of which no gradient reaches the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.dead = nn.Linear(2, 1), nn.Linear(2, 1)
+
+    def forward(self, x):
+        mean = x.mean((2, 3))
+        return self.alive(mean) + 0 * self.dead(mean)
+
+
+def test_what_no_gradient_reaches_is_named(tmp_path, capsys):
+    fit(recipe(build=HalfDead), tmp_path)
+    told = capsys.readouterr().err
+    assert "tiny: no gradient has reached dead.weight, dead.bias by step 10" in told
+    fit(recipe(steps=3), tmp_path / "alive")
+    assert "gradient" not in capsys.readouterr().err
+
+
+def test_gradients_that_a_compiler_loses_end_the_training(tmp_path, monkeypatch):
+    class Losing(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            y = self.network(x)
+            return y.detach() + 0 * y + self.network[-1].bias
+
+    monkeypatch.setattr(torch, "compile", Losing)
+    with pytest.raises(InputError, match=r"torch\.compile gives a gradient of exactly zero to 0"):
+        fit(recipe(compile=True), tmp_path)
+
+
+def test_bfloat16_is_not_compiled_on_cpus(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"compile=False, or precision='float32'"):
+        fit(recipe(compile=True, precision="bfloat16"), tmp_path)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    plain, cpu = recipe(compile=None, precision="auto"), torch.device("cpu")
+    assert not plain.compiles(cpu) and plain.autocast(cpu).fast_dtype == torch.bfloat16
+    assert plain.compiles(torch.device("cuda")) and recipe(compile=True).compiles(cpu)

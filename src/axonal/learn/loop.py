@@ -5,7 +5,9 @@ its last checkpoint with the losses it would have had; also on another number of
 for noise, which each draws for its own rows. Each normalises batches over its own rows too.
 """
 
+import copy
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -23,8 +25,9 @@ from ..core import files
 from ..core.errors import FileError, InputError, NotFinite
 from .data import Batches, count_samples
 from .distributed import Processes, copy_full, full_tensor, to_local
+from .gradients import EARLY, Reached, some
 from .logging import interrupts, log, progress_bar
-from .recipe import Batch, Recipe, has_tiles
+from .recipe import Batch, Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 LOOK = 16  # steps between two looks at what a GPU has done; each look waits for it
@@ -74,6 +77,8 @@ def fit(
                     break
                 figures = trainer.step(step, batches(step), signals)
                 last = step + 1 == recipe.steps
+                if step + 1 == min(start + EARLY, recipe.steps):
+                    trainer.check_gradients(step, batches(step))
                 logs = last or step % recipe.log_every == 0
                 checks = last or (step + 1) % recipe.evaluate_every == 0
                 stores = last or (step + 1) % recipe.checkpoint_every == 0
@@ -174,8 +179,8 @@ class Trainer:
         order = torch.contiguous_format if self.sharded else torch.channels_last
         network: Any = recipe.build()
         self.network: nn.Module = network.to(processes.device, memory_format=order).train()
-        compiles = has_tiles(processes.device) if recipe.compile is None else recipe.compile
-        called: Any = torch.compile(self.network) if compiles else self.network
+        self.compiles = recipe.compiles(processes.device)
+        called: Any = torch.compile(self.network) if self.compiles else self.network
         self.module = LossModule(called, recipe, processes)
         self.forward = processes.parallelize(self.module, self.network, recipe.shard)
         state = self.network.state_dict(keep_vars=True)
@@ -183,6 +188,7 @@ class Trainer:
         self.average = {k: v.clone() for k, v in self.weights.items()}
         self.best = {k: v.clone() for k, v in self.weights.items()} if recipe.patience else {}
         self.lowest, self.since = math.inf, 0  # the lowest loss held out, and evaluations since
+        self.reached = Reached(self.network, processes)
         self.interrupted = torch.zeros(())
         self.failed = torch.tensor(-1, device=processes.device)
         sharded = [p for p in self.network.parameters() if to_local(p) is not p]
@@ -211,6 +217,7 @@ class Trainer:
         self.optimiser.zero_grad()
         loss, figures = self._loss(self.forward, step, batch)
         loss.backward()
+        self.reached.look()
         norm, loss = self._clip(), loss.detach()
         self.interrupted = torch.full((), float(bool(signals)), device=self.processes.device)
         buffers = (b for b in self.network.buffers() if b.is_floating_point())
@@ -252,6 +259,31 @@ class Trainer:
         # A loss comes before the gradients, which all processes share.
         causes = sorted(filter(None, self.processes.gather(own)), key=lambda c: "gradient" in c)
         return causes[0] if causes else f"step {step} was not finite, but is when run again"
+
+    def check_gradients(self, step: int, batch: Batch) -> None:
+        """Say which trained tensors no gradient has reached so far.
+
+        Raises:
+            InputError: one would have, were the network not compiled.
+        """
+        if not (missed := self.reached.missed()):
+            return
+        if self.compiles and not self.sharded:
+            plain = copy.deepcopy(self.network)  # a run moves statistics
+            module = LossModule(plain, self.recipe, self.processes)
+            eager = Reached(plain, self.processes)
+            self._loss(module, step, batch)[0].backward()
+            eager.look()
+            if wrong := sorted({*missed} - {*eager.missed()}):
+                raise InputError(
+                    f"{self.recipe.name}: torch.compile gives a gradient of exactly zero to "
+                    f"{some(wrong)}, which have one without it; train with compile=False"
+                )
+        if self.processes.rank == 0:
+            sys.stderr.write(
+                f"{self.recipe.name}: no gradient has reached {some(missed)} by step {step + 1}, "
+                "so that they learn nothing; `axonal doctor` looks for the cause\n"
+            )
 
     def mean(self, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Average the figures of a step over all processes; the first, the loss, is so already."""

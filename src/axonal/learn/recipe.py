@@ -29,7 +29,7 @@ class Recipe:
         ema: decay of the averaged weights and statistics, which are the result.
         seed: of initialisation, order and noise.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the machine has tiles for it.
-        compile: use torch.compile; None: where there are tiles, where it was measured to pay.
+        compile: use torch.compile; None: on GPUs, where it was measured to pay.
         log_every, checkpoint_every, evaluate_every: steps from one to the next.
         held_out: function that returns the tensors to evaluate the average on, if any.
         checkup: figures of the network to log where it is evaluated, such as `doctor.checkup`;
@@ -92,8 +92,25 @@ class Recipe:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context of the recipe's precision."""
-        mixed = has_tiles(device) if self.precision == "auto" else self.precision == "bfloat16"
-        return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+        return torch.autocast(device.type, torch.bfloat16, enabled=self._mixed(device))
+
+    def compiles(self, device: torch.device) -> bool:
+        """Whether the network is compiled.
+
+        Raises:
+            InputError: it is asked for in bfloat16 on a CPU, where torch 2.13 gets gradients wrong:
+                what scatters them (nearest upsampling, maxima) is read before it is written.
+        """
+        wrong = device.type == "cpu" and self._mixed(device)
+        if self.compile and wrong:
+            raise InputError(
+                f"recipe {self.name}: on CPUs torch.compile in bfloat16 makes gradients zero; "
+                "set compile=False, or precision='float32'"
+            )
+        return device.type == "cuda" if self.compile is None else self.compile
+
+    def _mixed(self, device: torch.device) -> bool:
+        return has_tiles(device) if self.precision == "auto" else self.precision == "bfloat16"
 
 
 def has_tiles(device: torch.device) -> bool:

@@ -112,7 +112,9 @@ class Neuron(Stateful):
         if name in self.dynamics.UNIT:
             parameter = value.logit()
         else:
-            parameter = torch.log(torch.expm1(value)) if name == "threshold" else value
+            # log(e^v - 1) without the exponential of large values, which overflows
+            inverse = value + torch.log(-torch.expm1(-value))
+            parameter = inverse if name == "threshold" else value
         if not bool(parameter.isfinite().all()):
             raise InputError(f"{name} can't be learned from 0 or 1 on, where its gradient is zero")
         return parameter
