@@ -17,7 +17,7 @@ from axonal.convert.plan import Plan, Population, assemble
 from axonal.convert.tracing import prepared, rectifiers
 from axonal.core.errors import InputError
 from axonal.deploy.certify import certify, sent
-from axonal.deploy.engine import layout, reference, stages
+from axonal.deploy.engine import reference
 from axonal.deploy.from_torch import trace
 from axonal.graph.graph import Graph
 from axonal.nn.hooks import watch_reads
@@ -145,25 +145,7 @@ def converted(network, images):
     return make
 
 
-@pytest.fixture
-def one_module(converted, monkeypatch):
-    """Networks of the ways in `COMPILED` run in one compiled module."""
-    kinds = []
-    for way in COMPILED:
-        network = converted(way)
-        graph = trace(network, network.fed(torch.zeros(1, *network.plan.shape)))
-        for stage in stages.split(graph, "float32"):
-            kinds += [kind for kind in stage.tables.kinds if kind not in kinds]
-    finish = layout.Tables._finish
-
-    def known(self):
-        self.kinds = list(kinds)
-        finish(self)
-
-    monkeypatch.setattr(layout.Tables, "_finish", known)
-
-
-def test_spikes_in_the_engine_are_those_in_torch(one_module, converted, images):
+def test_spikes_in_the_engine_are_those_in_torch(converted, images):
     for way in COMPILED:
         network = converted(way)
         agreement = certify(network, network.fed(images(3, seed=2)))

@@ -13,7 +13,7 @@ from axonal.core.errors import InputError
 from axonal.core.neurons import Burst, Leaky, Signed
 from axonal.deploy import nir
 from axonal.deploy.certify import certify, sent
-from axonal.deploy.engine import Engine, codegen, layout, reference, values
+from axonal.deploy.engine import Engine, reference, values
 from axonal.deploy.from_torch import trace
 from axonal.graph.difference import Difference
 from axonal.graph.drawing import mermaid
@@ -26,7 +26,6 @@ from axonal.nn import GraphModule, Neuron, OneStep, Sequential, Stateful
 from axonal.nn.meter import Meter
 
 T = 5
-ONE_MODULE = pytest.mark.usefixtures("one_module")
 LEAKY = Leaky(threshold=0.5, emit="integer", levels=2)
 SIGNED = Signed(levels=3, threshold=0.25, negative_slope=0.5)
 FADING = Signed(threshold=0.5, decay=0.75, emit="multiple")
@@ -39,20 +38,6 @@ def no_grad():
     torch.manual_seed(0)
     with torch.no_grad():
         yield
-
-
-@pytest.fixture
-def one_module(monkeypatch):
-    """Graphs run in one compiled module."""
-    alike = LEAKY, SIGNED, FADING, FINE, SECOND, Leaky(threshold=0.5, decay=0.0, reset="none")
-    kinds = [codegen.population(FIRST, ("threshold",)), *(codegen.population(d, ()) for d in alike)]
-    finish = layout.Tables._finish
-
-    def known(self):
-        self.kinds = list(kinds)
-        finish(self)
-
-    monkeypatch.setattr(layout.Tables, "_finish", known)
 
 
 class Tracer(fx.Tracer):
@@ -91,7 +76,6 @@ class Pictures(nn.Module):
         return self.out(y.flatten(1)) - 1
 
 
-@ONE_MODULE
 def test_a_wired_network_runs_spike_for_spike():
     network = Sequential(wired(Pictures()), nn.Identity())
     x = (torch.randn(3 * T, 2, 2, 4, 4) * 8).round() / 8
@@ -107,7 +91,6 @@ def test_a_wired_network_runs_spike_for_spike():
     assert all(values.any() for values in sent(network, x).values())
 
 
-@ONE_MODULE
 def test_an_input_that_stands_still_and_goes_on():
     network = wired(Pictures())
     x = (torch.randn(1, 1, 2, 4, 4) * 8).round().div(8).expand(3 * T, 1, 2, 4, 4)
@@ -122,7 +105,6 @@ def test_an_input_that_stands_still_and_goes_on():
         np.testing.assert_array_equal(after[key], value)
 
 
-@ONE_MODULE
 @pytest.mark.parametrize(
     ("dynamics", "fires"), [(SIGNED, -1), (FINE, 1), (FADING, 1), (SECOND, 1)], ids=repr
 )
@@ -138,7 +120,6 @@ def test_neurons_fire_on_after_their_input(dynamics, fires):
     np.testing.assert_array_equal(after["n"], state["n"])
 
 
-@ONE_MODULE
 @pytest.mark.parametrize("dynamics", [SIGNED, FADING], ids=repr)
 def test_a_spike_of_several_levels_is_one_multiplication(dynamics):
     network, x = Sequential(Neuron(dynamics), nn.Linear(6, 4, bias=False)), torch.randn(8, 1, 6)
@@ -187,7 +168,6 @@ class Both(Stateful):
         return self.inner(*parts, state)
 
 
-@ONE_MODULE
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_rates(name):
     function, shapes = FUNCTIONS[name]
@@ -258,7 +238,6 @@ class Block(nn.Module):
         return self.head(self.spikes["last"](x).mean(1) / 16)
 
 
-@ONE_MODULE
 def test_a_transformer_runs_in_stages():
     network = wired(Block())
     x = torch.randn(1, 3, 2, 4, 4).expand(24, 3, 2, 4, 4)

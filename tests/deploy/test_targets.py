@@ -20,8 +20,6 @@ from axonal.graph.graph import Graph, Node
 from axonal.graph.ops import Add, Delay, Dense, Input, Neurons
 from axonal.testing import _sample_graphs, check_target
 
-pytestmark = pytest.mark.usefixtures("one_module")
-
 
 class Slow(Target):
     """A toy: the reference's arithmetic, eight neurons a layer, no streaming."""

@@ -1,4 +1,4 @@
-"""The engine's source for the populations of a graph: their equations, and the loop over steps.
+"""The engine's pieces, compiled one by one: populations from their equations, kernels, the loop.
 
 A population is a `Program` printed into a function that visits cells. Cells that no event reached
 sleep, where the dynamics allow it: a `Leaky` or `Signed` membrane catches up with its decay when it
@@ -7,18 +7,30 @@ do. All other kinds, and populations with a bias, are visited in every step.
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from ...core.neurons import Delta, Dynamics, Leaky, Signed
-from ...ops import simd
+from ...ops import pointers, simd
 from ...ops.codegen import frame, module, program
-from . import kernels
+from . import signatures
+
+Array = np.ndarray
+FIRING = 8  # operations that take as long as a neuron
 
 VISIT = """
-@njit(**kernels.OPTIONS)
-def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
+load = pointers.loader(signatures.kinds("visit"))
+F = np.float32
+RUN = 1024  # neurons that are computed at once, in cells side by side
+
+
+@cfunc(pointers.ENTRY, **signatures.OPTIONS)
+def entry(pointer):
+    node, first, last, t, scale, acc, mark, seen, state, consts, idx, val, result = load(pointer)
     width, room = node.width, node.cells * node.width
     begin = at = first * width
     touched, sent = 0, 0.0
@@ -55,138 +67,28 @@ def {name}(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val
             all_x[n] = F(0.0)
     for e in range(begin, at):
         sent += {spike}
-    return at, touched, sent
+    result[0], result[1], result[2] = at, touched, sent
 """
 
-MODULE = """
+HEAD = """
 # {digest}
 import numpy as np
-from numba import njit, prange
-from axonal.deploy.engine import kernels
-from axonal.ops import simd
+from numba import cfunc, types
+from axonal.deploy.engine import signatures
+from axonal.ops import pointers, simd
+"""
 
-F = np.float32
-RUN = 1024  # neurons that are computed at once, in cells side by side
-FIRING = 8  # operations that take as long as a neuron
-INPUT, DELAY, PASS = -2, -1, 0
+PIECE = """
+import {kernels} as kernels
 
-{functions}
-@njit(**kernels.OPTIONS)
-def visit(node, first, last, t, scale, acc, mark, seen, state, consts, idx, val):
-    {choice}
-    return first * node.width, 0, 0.0
+load = pointers.loader(signatures.kinds("{name}"))
+view = pointers.viewer(types.{form})
 
 
-@njit(**kernels.OPTIONS)
-def part(tables, memory, i, first, last, t, scale, work):
-    nodes, edges, weights, consts, ints = tables
-    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
-    node = nodes[i]
-    room = node.cells * node.width
-    own = acc[node.at : node.at + room]
-    marks = mark[node.mark : node.mark + node.cells]
-    for e in range(node.first_edge, node.first_edge + node.edges):
-        edge = edges[e]
-        source = nodes[edge.source]
-        if edge.op == kernels.CELLS:
-            kernels.gather(
-                edge, first, last, node.width,
-                rows[source.at : source.at + source.cells * source.width],
-                lit[source.mark : source.mark + source.cells], ints, consts, own, marks,
-            )
-        elif sizes[edge.source]:
-            work[e] += kernels.scatter(
-                edge, first, last, node.width,
-                idx[source.at : source.at + sizes[edge.source]],
-                val[source.at : source.at + sizes[edge.source]],
-                sizes[edge.source], weights, consts, ints, own, marks,
-            )
-    if node.kind == PASS:
-        end = kernels.relay(
-            node, first, last, own, marks, consts, rows[node.at : node.at + room],
-            lit[node.mark : node.mark + node.cells], idx[node.at : node.at + room],
-            val[node.at : node.at + room],
-        )
-        return end, 0, 0.0
-    return visit(
-        node, first, last, t, scale, own, marks, seen[node.mark : node.mark + node.cells],
-        state[node.state :], consts, idx[node.at : node.at + room], val[node.at : node.at + room],
-    )
-
-
-@njit(parallel=True, **kernels.OPTIONS)
-def share(tables, memory, i, threads, t, scale, work):
-    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
-    node = tables[0][i]
-    wide, width, begin = node.wide, node.width, node.at  # a loop in parallel can't hold a record
-    lines = node.cells // wide
-    parts = max(1, min(threads, lines))
-    works, tallies = np.zeros((parts, len(work))), np.zeros((parts, 3))
-    begins, ends = np.zeros(parts, np.int64), np.zeros(parts, np.int64)
-    for p in prange(parts):
-        first, last = lines * p // parts * wide, lines * (p + 1) // parts * wide
-        begins[p] = first * width
-        ends[p], tallies[p, 0], tallies[p, 1] = part(
-            tables, memory, i, first, last, t, scale, works[p]
-        )
-    for p in range(parts):
-        work += works[p]
-    into, of = idx[begin : begin + ends[-1]], val[begin : begin + ends[-1]]
-    return kernels.join(into, of, begins, ends), tallies[:, 0].sum(), tallies[:, 1].sum()
-
-
-@njit(**kernels.OPTIONS)
-def run(
-    tables, memory, rings, inputs, sent, tally, work, begin, t, i, steps, scale, threads, heavy
-):
-    nodes, edges, weights, consts, ints = tables
-    acc, mark, seen, state, idx, val, sizes, rows, lit = memory
-    starts, input_idx, input_val = inputs
-    out_t, out_node, out_idx, out_val, out_n = sent
-    for t in range(t, steps):
-        for i in range(i, len(nodes)):
-            node = nodes[i]
-            room = node.cells * node.width
-            into, of = idx[node.at : node.at + room], val[node.at : node.at + room]
-            if node.output >= 0 and len(out_t) - out_n[0] < room:
-                return t, i  # no room for what it may send
-            if node.kind == INPUT:
-                a, b = starts[node.source, t], starts[node.source, t + 1]
-                sizes[i] = b - a
-                into[: b - a], of[: b - a] = input_idx[a:b], input_val[a:b]
-            elif node.kind == DELAY:
-                if not node.early:
-                    source = nodes[node.source]
-                    kernels.store(node, source, begin + t, idx, val, sizes, ints, rings)
-                sizes[i] = kernels.leave(node, begin + t, rings, into, of)
-            else:
-                load = 0
-                for e in range(node.first_edge, node.first_edge + node.edges):
-                    load += sizes[edges[e].source] * edges[e].fan
-                load += FIRING * min(load, room)
-                if threads > 1 and load > heavy:
-                    sizes[i], touched, spikes = share(
-                        tables, memory, i, threads, begin + t, scale, work
-                    )
-                else:
-                    first = np.int64(0)  # as a literal it would compile all kernels once more
-                    sizes[i], many, spikes = part(
-                        tables, memory, i, first, node.cells, begin + t, scale, work
-                    )
-                    touched = float(many)
-                tally[i, 0] += touched
-                tally[i, 1] += spikes
-            if node.output >= 0:
-                a, b = out_n[0], out_n[0] + sizes[i]
-                out_t[a:b], out_node[a:b] = t, node.output
-                out_idx[a:b], out_val[a:b] = into[: sizes[i]], of[: sizes[i]]
-                out_n[0] = b
-        i = 0
-        for j in range(len(nodes)):
-            if nodes[j].kind == DELAY and nodes[j].early:
-                source = nodes[nodes[j].source]
-                kernels.store(nodes[j], source, begin + t, idx, val, sizes, ints, rings)
-    return steps, 0
+@cfunc(pointers.ENTRY, **signatures.OPTIONS)
+def entry(pointer):
+    {arguments} = load(pointer)
+    kernels.{name}({passed})
 """
 
 CATCH_UP = """
@@ -210,7 +112,7 @@ def sleeps(dynamics: Dynamics) -> bool:
 
 @lru_cache(maxsize=1024)
 def population(dynamics: Dynamics, varying: tuple[str, ...]) -> str:
-    """Write the function `{name}` that visits a population, its name left open.
+    """Write the function that visits a population.
 
     Args:
         dynamics: the equations; which of their constants differ between neurons is `varying`.
@@ -265,20 +167,61 @@ def _restless(dynamics: Dynamics, varying: tuple[str, ...], threshold: str) -> l
     return lines + ["    stir |= all_wait[n] > F(0.0)"] * bool(dynamics.refractory)
 
 
-def compiled(kinds: list[str]) -> ModuleType:
-    """Compile the module that runs populations of these kinds, or take it from the cache.
+def addresses(
+    edges: Iterable[int], others: Iterable[int], kinds: Iterable[str], form: str
+) -> Array:
+    """Compile what a graph needs, or take it from the cache: the addresses that the loop calls.
 
-    Its function is `run`; the text names what it calls, for Numba looks for changes
-    in one file alone.
+    Args:
+        edges, others: which pieces, as of `signatures`.
+        kinds: the functions of populations, as of `population`.
+        form: of the weights, a type of Numba.
     """
-    text = b"".join(Path(str(part.__file__)).read_bytes() for part in (kernels, simd))
-    digest = hashlib.sha256(text).hexdigest()
-    functions = [text.replace("{name}", f"visit_{i}") for i, text in enumerate(kinds, 1)]
-    arguments = "node, first, last, t, scale, acc, mark, seen, state, consts, idx, val"
-    choice = [
-        line
-        for i in range(1, len(kinds) + 1)
-        for line in (f"if node.kind == {i}:", f"    return visit_{i}({arguments})")
-    ]
-    source = frame(MODULE, digest=digest, choice=choice)
-    return module(source.replace("{functions}", "\n\n".join(functions)))
+    calls = [0] * (signatures.VISIT + 1)
+    for number in edges:
+        calls[number] = _piece(signatures.NAMES[number], form)
+    for number in others:
+        calls[number] = _piece(signatures.NAMES[number], "float32")
+    calls[signatures.PART] = loop().part.address
+    return np.array(calls + [_visit(kind) for kind in kinds], np.int64)
+
+
+@lru_cache(maxsize=1)
+def loop() -> ModuleType:
+    """The module `loop`, compiled in the cache."""
+    return _copied("loop")
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType:
+    """The module `kernels`, compiled in the cache."""
+    return _copied("kernels")
+
+
+def _copied(name: str) -> ModuleType:
+    """A module of this room as one in the cache, so that what is compiled survives."""
+    return module(f"# {_digest()}\n" + Path(__file__).with_name(f"{name}.py").read_text())
+
+
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    """What compiled code depends on beside its own file, where alone Numba looks for changes."""
+    files = [Path(str(part.__file__)) for part in (signatures, pointers, simd)]
+    files += [Path(__file__).with_name(name) for name in ("kernels.py", "memory.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _piece(name: str, form: str) -> int:
+    """The address of one of the kernels."""
+    arguments = ", ".join(signatures.ARGUMENTS[name].split())
+    parts = {"name": name, "form": form, "arguments": arguments, "kernels": kernels().__name__}
+    passed = arguments.replace("weights", "view(weights)")
+    source = frame(HEAD + PIECE, digest=_digest(), passed=passed, **parts)
+    return module(source).entry.address
+
+
+@lru_cache(maxsize=1024)
+def _visit(kind: str) -> int:
+    """The address of the function of a population."""
+    return module(frame(HEAD, digest=_digest()) + kind).entry.address

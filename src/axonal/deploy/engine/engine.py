@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads
+from numba import config
 
 from ...core.errors import InputError
 from ...core.events import Events
 from ...core.meter import FIELDS, Counts
 from ...graph.graph import Graph
 from ...graph.ops import Delay, Neurons
-from . import codegen, kernels
-from .layout import DELAY, WEIGHTS, Tables
-from .memory import blank
+from . import codegen, signatures
+from .layout import WEIGHTS, Tables
+from .memory import DELAY, PASS, blank
 from .stages import Stage, Staged, split
+from .team import Team
 from .values import SEPARATE, GraphState, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
@@ -26,7 +27,8 @@ class Engine:
 
     Args:
         graph: the network.
-        threads: that heavy nodes use; None for all that Numba has, one a core.
+        threads: that may share a heavy node; None for one a core, or `NUMBA_NUM_THREADS`. Where
+            others keep the cores busy, fewer do, so that a step takes no longer than in one.
         weights: how they are kept: "float32", "bfloat16", or "int8" with a scale for each map.
             Sums are float32. (float16 would take as much memory as bfloat16, and longer to widen.)
 
@@ -45,12 +47,12 @@ class Engine:
         if weights not in WEIGHTS:
             raise InputError(f"Engine: weights {weights!r}; choose of {', '.join(WEIGHTS)}")
         self.graph, self.stages = graph, split(graph, weights)
-        self.threads = threads if threads is not None else get_num_threads()
+        self.threads = threads if threads is not None else config.NUMBA_NUM_THREADS
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")
         self.rest = rest(graph)
         self.awake = any(any(op.dynamics.rest) for op in graph.neurons.values())
-        self.compiled = codegen.compiled(self.stages[-1].tables.kinds)
+        self.calls = [_calls(stage.tables) for stage in self.stages]
 
     def stream(self, state: GraphState | None = None, scale: float = 1.0) -> "Stream | Staged":
         """Begin a run that goes on as events come.
@@ -65,7 +67,8 @@ class Engine:
         shapes = {name: value.shape for name, value in (state or {}).items()}
         if state is not None and shapes != {n: value.shape for n, value in self.rest.items()}:
             raise InputError("Stream: the state is of another graph; pass back what state() gave")
-        runs = [Stream(self, stage, state, scale) for stage in self.stages]
+        both = zip(self.stages, self.calls, strict=True)
+        runs = [Stream(self, stage, calls, state, scale) for stage, calls in both]
         if not any(stage.after for stage in self.stages):
             return runs[0]
         return Staged(self.graph, self.stages, runs, self.rest if state is None else state)
@@ -90,12 +93,20 @@ class Engine:
 class Stream:
     """A network at work: `push` events in, take events out. `Engine.stream` begins one."""
 
-    def __init__(self, engine: Engine, stage: Stage, state: GraphState | None, scale: float):
-        self.engine, self.scale = engine, np.float32(scale)
+    def __init__(
+        self,
+        engine: Engine,
+        stage: Stage,
+        calls: np.ndarray,
+        state: GraphState | None,
+        scale: float,
+    ):
+        self.engine, self.calls, self.scale = engine, calls, np.float32(scale)
         self.graph, self.tables, self.begin = stage.graph, stage.tables, 0
         self.memory, self.rings = _blank(self.tables)
         t = self.tables
-        self.constants = (t.nodes, t.edges, t.weights, t.constants, t.ints)
+        self.constants = (t.nodes, t.edges, t.weights.view(np.uint8), t.constants, t.ints)
+        self.team = Team(engine.threads if _heaviest(t) > HEAVY else 1, len(t.edges))
         room = sum(self.tables.layouts[name].room for name in self.graph.outputs)
         ints = [np.zeros(room, np.int64) for _ in range(3)]
         self.sent = (*ints, np.zeros(room, np.float32), np.zeros(1, np.int64))
@@ -115,27 +126,29 @@ class Stream:
         steps, parts = self._events_of(inputs)
         self.sent[-1][0] = 0
         tally, work = np.zeros((len(self.tables.nodes), 2)), np.zeros(len(self.tables.edges))
-        t = i = 0
-        while True:
-            t, i = self.engine.compiled.run(
-                self.constants,
-                self.memory,
-                self.rings,
-                parts,
-                self.sent,
-                tally,
-                work,
-                self.begin,
-                t,
-                i,
-                steps,
-                self.scale,
-                self.engine.threads,
-                HEAVY,
-            )
-            if t == steps:
-                break
-            self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
+        shared = self.calls, self.team.words, self.constants, self.memory
+        with self.team.at_work(*shared, self.scale):
+            t = i = 0
+            while True:
+                t, i = codegen.loop().run(
+                    *shared,
+                    self.rings,
+                    self.team.room,
+                    parts,
+                    self.sent,
+                    tally,
+                    work,
+                    self.begin,
+                    t,
+                    i,
+                    steps,
+                    self.scale,
+                    self.team.threads > 1,
+                    HEAVY,
+                )
+                if t == steps:
+                    break
+                self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
         self.begin += steps
         self.pushes.append((steps, tally, work))
         if len(self.pushes) > SEPARATE:
@@ -258,12 +271,12 @@ class Stream:
         grid = self.tables.layouts[name].grid
         if not isinstance(value, Events):
             dense = np.ascontiguousarray(value, np.float32).reshape(len(value), -1)
-            return kernels.listed(dense, *grid, starts)
+            return codegen.kernels().listed(dense, *grid, starts)
         columns = value.t, value.address, np.ascontiguousarray(value.value, np.float32)
-        to, of, ordered = kernels.arrange(*columns, *grid, starts, self.engine.threads)
+        to, of, ordered = codegen.kernels().arrange(*columns, *grid, starts)
         if not ordered:
             starts[:] = 0
-            to, of, _ = kernels.arrange(*_merged(value), *grid, starts, self.engine.threads)
+            to, of, _ = codegen.kernels().arrange(*_merged(value), *grid, starts)
         return to, of
 
     def _outputs(self, steps: int) -> dict[str, Events]:
@@ -297,6 +310,25 @@ class Stream:
         sites = t.nodes["size"][nodes] * np.array(most, np.int64)
         table[:, ~kinds, at["sites"]] = sites * steps[:, None]
         return table
+
+
+def _calls(tables: Tables) -> np.ndarray:
+    """The addresses of what a stage calls."""
+    kinds, edges = tables.nodes["kind"], set(tables.edges["op"][: len(tables.layers)].tolist())
+    others = {signatures.RELAY} if (kinds == PASS).any() else set()
+    others |= {signatures.STORE, signatures.LEAVE} if (kinds == DELAY).any() else set()
+    return codegen.addresses(edges, others, tables.kinds, tables.weights.dtype.name)
+
+
+def _heaviest(tables: Tables) -> int:
+    """The operations of the heaviest node, if all that it reads fires."""
+    sizes, edges = tables.nodes["size"], tables.edges
+    loads = [
+        (sizes[part["source"]] * part["fan"]).sum()
+        for node in tables.nodes
+        for part in [edges[node["first_edge"] : node["first_edge"] + node["edges"]]]
+    ]
+    return int(max(loads, default=0)) + codegen.FIRING * int(sizes.max(initial=0))
 
 
 def _blank(tables: Tables) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

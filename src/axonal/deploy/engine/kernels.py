@@ -8,37 +8,23 @@ in an order that does not depend on the parts, so that sums are the same for any
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, types
 
-from ...ops.simd import LINES, emit, nonzero, slide, weigh
+from axonal.deploy.engine.signatures import OPTIONS
+from axonal.ops.pointers import viewer
+from axonal.ops.simd import LINES, emit, nonzero, slide, weigh
 
-DENSE, CONV, SPARSE, CELLS = range(4)
-OPTIONS = {"error_model": "numpy", "nogil": True, "cache": True}
-MANY = 2**13  # events of a step that several threads put in order
 CROWDED = 6  # events of a cell from which on rows of taps go one by one, their weights in cache
+as_bits, as_floats = viewer(types.int32), viewer(types.float32)
 ROWS = 8  # of a dense map's weights that are read at once: memory brings them side by side
 
 
 @njit(**OPTIONS)
-def scatter(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark):
-    """Carry `count` events over an edge into the cells first to last - 1.
-
-    Returns:
-        The synaptic operations done: a weight for each event, by its size if it is a spike.
-    """
-    if edge.op == SPARSE:
-        return _sparse(edge, first, last, width, idx, val, count, consts, ints, acc, mark)
-    if edge.op == DENSE:
-        return _dense(edge, first, last, width, idx, val, count, weights, acc, mark)
-    return _conv(edge, first, last, idx, val, count, weights, acc, mark)
-
-
-@njit(**OPTIONS)
-def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
+def dense(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark, work):
     """Multiply by a matrix, some rows of weights at once."""
     begin, end = first * width, min(last * width, edge.outputs)
     if not count or end <= begin:
-        return 0.0
+        return
     span, row = (begin, end - begin), (edge.weights + begin, edge.outputs)
     for e in range(0, count, ROWS):
         weigh(acc, weights, edge.scale, (idx, val), span, row, (e, min(e + ROWS, count)))
@@ -48,11 +34,11 @@ def _dense(edge, first, last, width, idx, val, count, weights, acc, mark):
         size = 0.0
         for e in range(count):
             size += abs(val[e])
-    return size * (end - begin)
+    work[0] += size * (end - begin)
 
 
 @njit(**OPTIONS)
-def _conv(edge, first, last, idx, val, count, weights, acc, mark):
+def conv(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark, work):
     """Convolve by rows of inputs and of taps, whose weights and sums then stay in cache.
 
     What an output receives through a row of taps comes from cells side by side, whose events are
@@ -67,11 +53,11 @@ def _conv(edge, first, last, idx, val, count, weights, acc, mark):
     low = max(0, top * stride_y - pad_y)
     high = min(edge.high, (bottom - 1) * stride_y - pad_y + (taps_y - 1) * dilate_y + 1)
     if high <= low:
-        return 0.0
+        return
     begins, before = _begins(idx, val, count, edge.spiking, inputs, low * wide, high * wide)
     reach = taps_x if ungrouped and edge.dilate_x == 1 else 1
     apart = not ungrouped or stride_y > 1 or dilate_y > 1 or count > CROWDED * wide * edge.high
-    work = 0.0
+    done = 0.0
     for y in range(low, high):
         at = (y - low) * wide
         if begins[at] == begins[at + wide]:
@@ -90,11 +76,11 @@ def _conv(edge, first, last, idx, val, count, weights, acc, mark):
                 out = lines, down * wide_out, wide_out, wide_out, group
                 line = (*out, left, step, reach, y * wide, wide, tap, taps_x, inputs)
                 if ungrouped:
-                    work += slide(acc, kernel, scale, (idx, val), line, here)
+                    done += slide(acc, kernel, scale, (idx, val), line, here)
                 else:
-                    work += _grouped(edge.per_group, acc, kernel, scale, idx, val, line, here)
+                    done += _grouped(edge.per_group, acc, kernel, scale, idx, val, line, here)
             k += lines
-    return work * group
+    work[0] += done * group
 
 
 @njit(**OPTIONS)
@@ -132,7 +118,7 @@ def _begins(idx, val, count, spiking, inputs, first, last):
 
 
 @njit(**OPTIONS)
-def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark):
+def sparse(edge, first, last, width, idx, val, count, weights, consts, ints, acc, mark, work):
     """Map by a list of targets and weights for each input; these are no synapses."""
     lo, hi = first * width, last * width
     starts, targets, cells, weight = edge.ints, edge.targets, edge.cells, edge.weights
@@ -141,9 +127,8 @@ def _sparse(edge, first, last, width, idx, val, count, weights, ints, acc, mark)
         for k in range(ints[starts + idx[e]], ints[starts + idx[e] + 1]):
             to = ints[targets + k]
             if lo <= to < hi:
-                acc[to] += value * weights[weight + k]
+                acc[to] += value * consts[weight + k]
                 mark[ints[cells + k]] = 1
-    return 0.0
 
 
 @njit(**OPTIONS)
@@ -161,11 +146,10 @@ def gather(edge, first, last, width, rows, lit, ints, consts, acc, mark):
 
 
 @njit(**OPTIONS)
-def relay(node, first, last, acc, mark, consts, rows, lit, idx, val):
+def relay(node, first, last, acc, mark, consts, rows, lit, idx, val, result):
     """Hand on the sums of a node without neurons: as rows, as events, as its readers need.
 
-    Returns:
-        Where its events end.
+    Where its events end is the first of `result`.
     """
     width, at = node.width, first * node.width
     lit[first:last] = 0
@@ -185,27 +169,17 @@ def relay(node, first, last, acc, mark, consts, rows, lit, idx, val):
                 sums[n] += bias[n]
         if node.copied:
             lit[begin:c] = 1
-            rows[base : base + size] = sums
+            for n in range(size):
+                rows[base + n] = sums[n]
         if node.followed:
             at = emit(sums, size, base, at, (idx, val))
         sums[:] = 0
         mark[begin:c] = 0
-    return at
+    result[0] = at
 
 
 @njit(**OPTIONS)
-def join(idx, val, begin, ends):
-    """Move the events of several parts, from begin[i] to ends[i] - 1, together; count them."""
-    at = ends[0]
-    for i in range(1, len(begin)):
-        for e in range(begin[i], ends[i]):
-            idx[at], val[at] = idx[e], val[e]
-            at += 1
-    return at - begin[0]
-
-
-@njit(**OPTIONS)
-def arrange(t, place, value, cells, width, starts, threads):
+def arrange(t, place, value, cells, width, starts):
     """Order events by address, those of step t from starts[t] to starts[t + 1] - 1.
 
     Events in order of time and place, channels first, become events in order of address: counted
@@ -214,7 +188,7 @@ def arrange(t, place, value, cells, width, starts, threads):
     Returns:
         They, and whether they were in order and no two shared a step and a place.
     """
-    ordered, bits, words = True, value.view(np.int32), np.empty(len(t), np.int64)
+    ordered, bits, words = True, as_bits(value), np.empty(len(t), np.int64)
     columns = words, np.empty(len(t), np.int64), np.empty(len(t), np.int32)
     for step in range(len(starts) - 1):
         first, last = starts[step], np.searchsorted(t, step, "right")
@@ -224,46 +198,34 @@ def arrange(t, place, value, cells, width, starts, threads):
         if not ordered or first == last:
             continue
         if cells == 1:  # places are addresses
-            columns[1][first:last], columns[2][first:last] = place[first:last], bits[first:last]
+            for e in range(first, last):
+                columns[1][e], columns[2][e] = place[e], bits[e]
             continue
-        parts = min(threads, cells) if last - first > MANY else 1
-        cuts = cells * np.arange(parts + 1) // parts
-        wanted = (np.arange(width) * cells).reshape(-1, 1) + cuts
-        spans = np.searchsorted(place[first:last], wanted.ravel()).reshape(wanted.shape) + first
-        if parts > 1:
-            _put_together(place, bits, spans, cuts, columns)
-        else:
-            _put(place, bits, spans, 0, cuts, columns)
-    return columns[1], columns[2].view(np.float32), ordered
-
-
-@njit(parallel=True, **OPTIONS)
-def _put_together(place, bits, spans, cuts, columns):
-    """Put in order the events of all parts, each in a thread."""
-    for part in prange(len(cuts) - 1):
-        _put(place, bits, spans, part, cuts, columns)
+        _put(place, bits, (first, last), cells, width, columns)
+    return columns[1], as_floats(columns[2]), ordered
 
 
 @njit(**OPTIONS)
-def _put(place, bits, spans, part, cuts, columns):
-    """Put in order the events of a part of the cells, of channel k those of spans[k, part]."""
-    width, cells, low, at = len(spans), cuts[-1], cuts[part], spans[0, 0]
+def _put(place, bits, span, cells, width, columns):
+    """Put the events of a step in order, which lie in `span`, channel by channel."""
     words, address, value = columns
-    ends = np.zeros(cuts[part + 1] - low, np.int64)
-    for k in range(width):
-        at += spans[k, part] - spans[k, 0]
-    begin = at
-    for k in range(width):
-        for e in range(spans[k, part], spans[k, part + 1]):
-            ends[place[e] - k * cells - low] += 1
-    for c in range(len(ends)):
+    first, last = span
+    ends, base = np.zeros(cells, np.int64), 0
+    for e in range(first, last):
+        while place[e] >= base + cells:  # a division would take longer than all else
+            base += cells
+        ends[place[e] - base] += 1
+    at = first
+    for c in range(cells):
         ends[c], at = at, at + ends[c]
-    for k in range(width):
-        for e in range(spans[k, part], spans[k, part + 1]):
-            c = place[e] - k * cells
-            words[ends[c - low]] = np.int64(bits[e]) << 32 | c * width + k
-            ends[c - low] += 1
-    _part(words[begin:at], address[begin:at], value[begin:at])
+    base = k = 0
+    for e in range(first, last):
+        while place[e] >= base + cells:
+            base, k = base + cells, k + 1
+        c = place[e] - base
+        words[ends[c]] = np.int64(bits[e]) << 32 | c * width + k
+        ends[c] += 1
+    _part(words[first:last], address[first:last], value[first:last])
 
 
 @njit(**OPTIONS)
@@ -273,16 +235,17 @@ def listed(dense, cells, width, starts):
     for step in range(len(dense)):
         count += nonzero(dense[step], cells * width)
         starts[step + 1] = count
-    words, bits, at = np.empty(count, np.int64), dense.view(np.int32), 0
+    words, at = np.empty(count, np.int64), 0
     for step in range(len(dense)):
+        row, bits = dense[step], as_bits(dense[step])
         for c in range(cells):
             for k in range(width):
-                if dense[step, k * cells + c] != 0:
-                    words[at] = np.int64(bits[step, k * cells + c]) << 32 | c * width + k
+                if row[k * cells + c] != 0:
+                    words[at] = np.int64(bits[k * cells + c]) << 32 | c * width + k
                     at += 1
     address, value = np.empty(count, np.int64), np.empty(count, np.int32)
     _part(words, address, value)
-    return address, value.view(np.float32)
+    return address, as_floats(value)
 
 
 @njit(**OPTIONS)
@@ -293,11 +256,10 @@ def _part(words, address, bits):
 
 
 @njit(**OPTIONS)
-def store(node, source, t, idx, val, sizes, delays, rings):
+def store(node, source, t, idx, val, sizes, ints, ring_idx, ring_val, ring_n):
     """Put the events of a delay's source into its ring, each where it will leave."""
-    ring_idx, ring_val, ring_n = rings
     for e in range(source.at, source.at + sizes[node.source]):
-        slot = (t + delays[node.ints + idx[e]]) % node.slots
+        slot = (t + ints[node.ints + idx[e]]) % node.slots
         at = ring_n[node.ring_n + slot]
         place = node.ring + slot * node.capacity + at
         ring_idx[place], ring_val[place] = idx[e], val[e]
@@ -305,13 +267,20 @@ def store(node, source, t, idx, val, sizes, delays, rings):
 
 
 @njit(**OPTIONS)
-def leave(node, t, rings, idx, val):
-    """Take the events of step t out of the ring, and count them."""
-    ring_idx, ring_val, ring_n = rings
+def leave(node, t, ring_idx, ring_val, ring_n, idx, val, result):
+    """Take the events of step t out of the ring; their number is the first of `result`."""
     slot = t % node.slots
     count, place = ring_n[node.ring_n + slot], node.ring + slot * node.capacity
-    order = np.argsort(ring_idx[place : place + count])  # they came from several steps
     for e in range(count):
-        idx[e], val[e] = ring_idx[place + order[e]], ring_val[place + order[e]]
+        idx[e], val[e] = ring_idx[place + e], ring_val[place + e]
+    gap = count  # they came from several steps: Shell's sort, as none of numpy's compiles as fast
+    while gap > 1:
+        gap = max(1, gap * 4 // 9)
+        for e in range(gap, count):
+            address, value, at = idx[e], val[e], e
+            while at >= gap and idx[at - gap] > address:
+                idx[at], val[at] = idx[at - gap], val[at - gap]
+                at -= gap
+            idx[at], val[at] = address, value
     ring_n[node.ring_n + slot] = 0
-    return count
+    result[0] = count

@@ -29,28 +29,12 @@ from ...graph.ops import (
     between,
     windows,
 )
-from . import codegen, kernels
-from .memory import Flat, padded_size
+from . import codegen, signatures
+from .memory import DELAY, EDGE, INPUT, NODE, PASS, Flat, padded_size
 
-INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 CELL = 64  # neurons of a cell of a population without places
 FROM_MEMORY = 4  # operations that take as long as one whose weight is used once
 WEIGHTS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}
-
-
-def _record(*names: str) -> np.dtype:
-    fields = [(name, np.int64) for name in " ".join(names).split()]
-    return np.dtype([*fields, ("scale", np.float32)])
-
-
-NODE = _record(
-    "kind cells width size at mark state fixed varying bias lazy first_edge edges",
-    "source output ints early ring ring_n slots capacity copied followed wide",
-)
-EDGE = _record(
-    "op source fan spiking weights inputs outputs offset ints targets cells wide wide_out high",
-    "pad_y pad_x taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group",
-)
 
 
 class Layout:
@@ -144,7 +128,7 @@ class Tables:
         rows = [row for name in self.names for row in self._rows[name]]
         self.layers = [layer for name in self.names for layer in self._edge_names[name]]
         for row in rows:
-            self.nodes[row["source"]]["copied" if row["op"] == kernels.CELLS else "followed"] = 1
+            self.nodes[row["source"]]["copied" if row["op"] == signatures.CELLS else "followed"] = 1
         late = [row["source"] for row in self.nodes if row["kind"] == DELAY]
         self.nodes["followed"][late] = 1
         self.nodes["followed"] |= self.nodes["output"] >= 0
@@ -261,7 +245,7 @@ def _homes(graph: Graph) -> dict[str, str]:
 def _dense(tables: Tables, op: Dense, source: str, home: str, _: int) -> dict[str, Any]:
     outputs, inputs = op.weight.shape
     row = tables.keep(op.weight.T)  # what an event meets lies side by side
-    row |= {"op": kernels.DENSE, "inputs": inputs, "outputs": outputs}
+    row |= {"op": signatures.DENSE, "inputs": inputs, "outputs": outputs}
     return row | {"fan": FROM_MEMORY * outputs}
 
 
@@ -276,7 +260,7 @@ def _conv(tables: Tables, op: Conv, source: str, home: str, _: int) -> dict[str,
     # [kernel row, kernel column, input channel, output channel of its group]
     weights = weight.reshape(op.groups, group, per_group, taps_y, taps_x).transpose(3, 4, 0, 2, 1)
     return tables.keep(weights) | {
-        "op": kernels.CONV,
+        "op": signatures.CONV,
         "fan": group * taps_y * taps_x // math.prod(stride),
         "inputs": per_group * op.groups,
         "outputs": outputs,
@@ -305,13 +289,13 @@ def _mapped(tables: Tables, op: Any, source: str, home: str, offset: int) -> dic
     if cells is not None:
         of, to, weights, shift = cells
         counts = np.bincount(to, minlength=after.cells)
-        row = {"op": kernels.CELLS, "inputs": before.width, "offset": shift}
+        row = {"op": signatures.CELLS, "inputs": before.width, "offset": shift}
         row |= {"targets": tables._ints.add(of)}
     else:
         order = np.lexsort((outputs, inputs))
         outputs, weights = outputs[order], weights[order]
         counts = np.bincount(inputs, minlength=before.room)
-        row = {"op": kernels.SPARSE, "fan": -(-len(inputs) // max(1, before.size))}
+        row = {"op": signatures.SPARSE, "fan": -(-len(inputs) // max(1, before.size))}
         row |= {"targets": tables._ints.add(outputs)}
         row |= {"cells": tables._ints.add(outputs // after.width)}
     starts = np.concatenate([[0], np.cumsum(counts)])

@@ -5,6 +5,22 @@ from typing import Any
 
 import numpy as np
 
+
+def _record(*names: str) -> np.dtype:
+    fields = [(name, np.int64) for name in " ".join(names).split()]
+    return np.dtype([*fields, ("scale", np.float32)])
+
+
+# A row of the tables of nodes and of edges.
+NODE = _record(
+    "kind cells width size at mark state fixed varying bias lazy first_edge edges",
+    "source output ints early ring ring_n slots capacity copied followed wide",
+)
+EDGE = _record(
+    "op source fan spiking weights inputs outputs offset ints targets cells wide wide_out high",
+    "pad_y pad_x taps_y taps_x stride_y stride_x dilate_y dilate_x group per_group",
+)
+INPUT, DELAY, PASS = -2, -1, 0  # kinds of nodes; populations count from 1
 LINE = 64  # bytes of a line; values that fill one of any size
 
 
