@@ -19,11 +19,11 @@ from rich.progress import track
 
 from axonal.core import files
 from axonal.core.extras import require
-from axonal.sense.formats import save
 from axonal.sense.sources import encode
 from axonal.sense.stream import events
 
 from ..harness.processes import Broker, Watch
+from ..harness.recordings import save
 from ..harness.results import Figures
 
 SIDE = 64  # pixels of the simulated camera, squared

@@ -13,10 +13,10 @@ from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Sequential
 from axonal.report.watch import duration
 from axonal.sense import checkpoint, pipeline, settings
-from axonal.sense.formats import save
 from axonal.sense.sources import send
 from axonal.sense.stream import events
 from benchmarks.harness import processes
+from benchmarks.harness.recordings import save
 
 SIDE = 24
 SETTINGS = """\

@@ -1,19 +1,16 @@
 """The quality measures against closed forms, known answers and simulated truth."""
 
-import sys
 import tracemalloc
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from axonal.core.errors import FileError, InputError, MissingExtra
+from axonal.core.errors import FileError, InputError
 from axonal.data.images import DATASETS, Images
-from axonal.generate.features import asset, classifier_features, onnx_features
+from axonal.generate.features import asset, classifier_features
 from axonal.generate.quality import (
     REFERENCE,
     Moments,
@@ -271,58 +268,3 @@ def test_names_that_nothing_has_are_refused():
         reference("nothing")
     with pytest.raises(InputError, match="not one of"):
         reference("nothing", features=classifier_features("mnist"))
-
-
-# ONNX
-
-
-def network(path, batch="B", channels=3, side=4, kind=TensorProto.FLOAT):
-    """Mean over each channel: [B, C, H, W] -> [B, C, 1, 1]."""
-    entry = helper.make_tensor_value_info("x", kind, [batch, channels, side, side])
-    out = helper.make_tensor_value_info("y", kind, [batch, channels, 1, 1])
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3])], "mean", [entry], [out]
-    )
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
-    return path
-
-
-def test_onnx_features_scale_repeat_and_resize(tmp_path):
-    path = network(tmp_path / "mean.onnx")
-    images = np.full((5, 3, 8, 8), 51, np.uint8)
-    images[:, 1] = 255
-    expected = np.tile([0.2, 1.0, 0.2], (5, 1))
-    np.testing.assert_allclose(onnx_features(path, batch=2)(images), expected, rtol=1e-6)
-    signed = onnx_features(path, span=(-1, 1))(images)
-    np.testing.assert_allclose(signed, 2 * expected - 1, rtol=1e-5)
-    grey = onnx_features(path)(images[:, :1])
-    np.testing.assert_allclose(grey, np.full((5, 3), 0.2), rtol=1e-6)
-    assert grey.dtype == np.float64
-    image = digits(0, 3)
-    np.testing.assert_allclose(  # 28 pixels to 4: antialiasing keeps the mean, nearly
-        onnx_features(path)(image)[:, 0], image.mean((1, 2, 3)) / 255, atol=0.03
-    )
-
-
-@pytest.mark.parametrize(("batch", "side"), [(1, 4), ("B", "S")])
-def test_onnx_networks_may_fix_the_batch_or_free_the_size(tmp_path, batch, side):
-    features = onnx_features(network(tmp_path / "n.onnx", batch, side=side), size=6)
-    np.testing.assert_allclose(features(np.full((3, 1, 6, 6), 255, np.uint8)), np.ones((3, 3)))
-
-
-@pytest.mark.parametrize("wrong", [{"batch": 4}, {"channels": 1}, {"kind": TensorProto.DOUBLE}])
-def test_onnx_networks_of_another_form_are_refused(tmp_path, wrong):
-    with pytest.raises(InputError):
-        onnx_features(network(tmp_path / "n.onnx", **wrong))
-
-
-def test_onnx_files_are_asked_for(tmp_path, monkeypatch):
-    with pytest.raises(FileError, match=r"Inception-v3.*place it there"):
-        onnx_features(tmp_path / "inception.onnx")
-    (tmp_path / "cut.onnx").write_bytes(b"not a graph")
-    with pytest.raises(FileError, match="no ONNX network"):
-        onnx_features(tmp_path / "cut.onnx")
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtra, match=r"axonal\[fid\]"):
-        onnx_features(tmp_path / "cut.onnx")

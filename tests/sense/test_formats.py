@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axonal.core.errors import FileError, InputError
-from axonal.sense.formats import FORMATS, open_file, save, tables
+from axonal.sense.formats import FORMATS, open_file, tables
 from axonal.sense.stream import EVENT, events, sample_type
+from benchmarks.harness.recordings import save
 
 SIDE = 34  # of the camera in every recording here
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from axonal.core.errors import AxonalError, InputError
-from axonal.sense.formats import save
 from axonal.sense.sources import (
     Buffered,
     Encoded,
@@ -22,6 +21,7 @@ from axonal.sense.sources import (
     send,
 )
 from axonal.sense.stream import events
+from benchmarks.harness.recordings import save
 
 SIZE = {"width": 20, "height": 10}
 PACKET = events([1, 2, 3], [1, 2, 3], [4, 5, 6], [0, 1, 0])
@@ -102,7 +102,7 @@ def test_standard_input(monkeypatch, tmp_path):
         ("radar:1", {"colour": 3}, "no option 'colour'; it takes seed"),
         ("udp://127.0.0.1:0", {}, "give width and height"),
         ("udp://127.0.0.1:0", {"widht": 3}, "unexpected keyword argument 'widht'"),
-        ("radar:1", {"encoder": {"kind": "morse"}}, "one of cochlea, population, send_on_delta"),
+        ("radar:1", {"encoder": {"kind": "morse"}}, "one of cochlea, send_on_delta"),
         ("radar:1", {"encoder": {"kind": "cochlea"}}, "missing a required argument: 'rate'"),
     ],
 )

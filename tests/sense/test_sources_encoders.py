@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.sense.sources import Cochlea, Encoded, Population, Radar, SendOnDelta
+from axonal.sense.sources import Cochlea, Encoded, Radar, SendOnDelta
 from axonal.sense.sources.encoders import FLOOR
 from axonal.sense.stream import EVENT, sample_type
 
@@ -31,7 +31,6 @@ def tone(frequency, seconds=0.5, loud=0.5, microphones=1):
 
 KINDS = {
     "delta": lambda: SendOnDelta([0.3, 0.1]),
-    "population": lambda: Population(np.linspace(-2, 2, 10).reshape(2, 5), 0.5, window_us=2500),
     "cochlea": lambda: Cochlea(RATE, 6, microphones=2, tau_s=0.001, threshold=0.2),
 }
 
@@ -93,21 +92,6 @@ def test_a_constant_value_sends_nothing_and_a_leap_is_bounded():
 def test_wrong_thresholds_are_refused(thresholds):
     with pytest.raises(InputError, match="thresholds"):
         SendOnDelta(thresholds)
-
-
-def test_a_population_answers_soonest_at_the_centre():
-    encoder = Population([0.0, 1.0, 2.0], 0.5, window_us=1000, least=0.1)
-    encoder.encode(sample_packet([[1.0]]))
-    sent = encoder.flush()
-    assert sent["x"].tolist() == [1, 0, 2] and sent["p"].tolist() == [1, 1, 1]
-    late = round(1000 * (1 - math.exp(-2)))
-    assert sent["t"].tolist() == [0, late, late]
-
-
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"centres": []}, {"least": 0}, {"window_us": -1}])
-def test_a_wrong_population_is_refused(wrong):
-    with pytest.raises(InputError, match="Population"):
-        Population(**{"centres": [0.0], "width": 1.0, **wrong})
 
 
 def reference(values, cochlea, threshold, tau_s):

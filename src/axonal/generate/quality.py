@@ -241,7 +241,7 @@ def reference(name: str, data: bool = False, features: Features | None = None) -
         name: of the data set.
         data: read the test set itself and keep all its rows, instead of what ships: the moments
             of all test images, and 2,000 rows.
-        features: another view, as `onnx_features`; it needs the data set.
+        features: another view, as of `features.network_features`; it needs the data set.
 
     Raises:
         InputError: nothing ships for that name, or it is no data set.

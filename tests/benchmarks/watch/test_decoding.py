@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from axonal.core.errors import FileError, InputError
-from axonal.sense.formats import open_file, save
+from axonal.sense.formats import open_file
 from axonal.sense.stream import events
+from benchmarks.harness.recordings import save
 from benchmarks.watch import decoding
 
 COUNT = 300

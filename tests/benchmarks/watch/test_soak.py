@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from axonal.sense.formats import save
 from benchmarks.harness.processes import Broker
+from benchmarks.harness.recordings import save
 from benchmarks.watch import soak
 
 

@@ -166,6 +166,15 @@ def share(calls, team, tables, memory, room, i, t, scale, work, result):
 
 
 @njit(**OPTIONS)
+def _load(node, edges, sizes):
+    """How many operations a node takes in this step."""
+    load = 0
+    for e in range(node.first_edge, node.first_edge + node.edges):
+        load += sizes[edges[e].source] * edges[e].fan
+    return load + FIRING * min(load, node.cells * node.width)
+
+
+@njit(**OPTIONS)
 def run(
     calls, team, tables, memory, rings, room, inputs, sent, tally, work, begin, t, at, steps, scale,
     shares, heavy,
@@ -195,10 +204,7 @@ def run(
                 args = (node, begin + t, ring_idx, ring_val, ring_n, into, of, result)
                 call_leave(calls[LEAVE], args)
             else:
-                load = 0
-                for e in range(node.first_edge, node.first_edge + node.edges):
-                    load += sizes[edges[e].source] * edges[e].fan
-                load += FIRING * min(load, space)
+                load = _load(node, edges, sizes)
                 if shares and load > heavy and team[REST] <= 0:
                     share(calls, team, tables, memory, room, i, begin + t, scale, work, result)
                 else:

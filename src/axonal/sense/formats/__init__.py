@@ -11,9 +11,8 @@ from ...core.errors import InputError
 from . import sampled, tables, text
 from .camera_raw import HEAD, aedat2, aedat3, dat, event_stream, nmnist, prophesee, words
 from .reading import Damage, File, Options, file_errors
-from .writing import save
 
-__all__ = ["FORMATS", "File", "Format", "Options", "open_file", "save"]
+__all__ = ["FORMATS", "File", "Format", "Options", "open_file"]
 
 
 @dataclass(frozen=True)

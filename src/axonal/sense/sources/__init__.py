@@ -15,7 +15,7 @@ from ..formats import open_file
 from ..settings import build
 from ..stream import Source
 from .buffer import Buffered, Replay
-from .encoders import Cochlea, Encoded, Population, SendOnDelta
+from .encoders import Cochlea, Encoded, SendOnDelta
 from .network import Live, Mqtt, Stdin, Tcp, Udp
 from .radar import Radar
 from .video import Pixels, Simulator, Video
@@ -23,7 +23,7 @@ from .wire import encode, send
 
 __all__ = ["ENCODERS", "SCHEMES", "Pixels", "Simulator", "encode", "open_source", "send"]
 
-ENCODERS = {"cochlea": Cochlea, "population": Population, "send_on_delta": SendOnDelta}
+ENCODERS = {"cochlea": Cochlea, "send_on_delta": SendOnDelta}
 
 
 def open_source(

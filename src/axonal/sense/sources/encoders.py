@@ -1,4 +1,4 @@
-"""Encoders of samples as events: send-on-delta, populations of receptive fields, and a cochlea."""
+"""Encoders of samples as events: send-on-delta and a cochlea."""
 
 import math
 from collections.abc import Iterator
@@ -82,60 +82,6 @@ def _cross(values, thresholds, start, level, out):
                 count += 1
             level[n] = to
     return count
-
-
-class Population(Stateful):
-    """A value as the latencies of a row of neurons, sooner the nearer it is to their centre.
-
-    Gaussian receptive fields (Bohte et al. 2002, Neurocomputing 48:17): neuron k of a channel
-    answers a = exp(-(value - centre_k)^2 / (2 width^2)), and sends, if a is `least` or more, an
-    event (x = k, y = channel, p = 1) `window_us` (1 - a) after the sample. Events wait until no
-    earlier one can come.
-
-    Args:
-        centres: [K], or [channels, K].
-        width: of the fields, in the unit of the values.
-
-    Raises:
-        InputError: numbers out of range.
-    """
-
-    STATE = ("_waiting",)
-
-    def __init__(self, centres, width: float, window_us: int = 10_000, least: float = 0.05):
-        self.centres = np.atleast_2d(np.asarray(centres, np.float64))
-        fine = self.centres.ndim == 2 and self.centres.size and np.isfinite(self.centres).all()
-        if not (fine and 0 < width < math.inf and 0 < least <= 1 and 0 <= window_us < 1 << 40):
-            raise InputError(
-                f"Population: centres {self.centres.shape}, width {width}, window {window_us}, "
-                f"least {least}; give finite ones, width > 0 and least in (0, 1]"
-            )
-        self.height, self.width = self.centres.shape
-        self._width, self._window, self._least = width, window_us, least
-        self._waiting = np.empty(0, EVENT)
-
-    def encode(self, packet: np.ndarray) -> np.ndarray:
-        """Encode samples; the events due before the last of them. Raises as `finite_values`."""
-        values, step = finite_values(packet, self.height), max(1, CELLS // self.centres.size)
-        at = [slice(i, i + step) for i in range(0, len(packet), step)]
-        parts = [self._waiting, *(self._answers(packet["t"][i], values[i]) for i in at)]
-        waiting = np.concatenate(parts)
-        waiting = waiting[np.argsort(waiting["t"], kind="stable")]
-        due = np.searchsorted(waiting["t"], packet["t"][-1]) if len(packet) else 0
-        self._waiting = waiting[due:]
-        return waiting[:due]
-
-    def flush(self) -> np.ndarray:
-        """The events that still wait."""
-        waiting, self._waiting = self._waiting, self._waiting[:0]
-        return waiting
-
-    def _answers(self, t: np.ndarray, values: np.ndarray) -> np.ndarray:
-        far = (values[:, :, None] - self.centres) / self._width
-        answer = np.exp(-0.5 * far**2)
-        row, y, x = np.nonzero(answer >= self._least)
-        late = np.rint(self._window * (1 - answer[row, y, x])).astype(np.int64)
-        return events(t[row] + late, x, y, np.ones(len(x)))
 
 
 class Cochlea(SendOnDelta):
@@ -227,7 +173,7 @@ class Encoded(Wrapper, Stateful):
 
     STATE = ("encoder",)
 
-    def __init__(self, source: Source, encoder: SendOnDelta | Population):
+    def __init__(self, source: Source, encoder: SendOnDelta):
         super().__init__(source)
         self.width, self.height, self.encoder = encoder.width, encoder.height, encoder
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core import files
-from ...core.errors import InputError
-from ..stream import EVENT
-from .kernels import HIGH2
+from axonal.core import files
+from axonal.core.errors import InputError
+from axonal.sense.formats.kernels import HIGH2
+from axonal.sense.stream import EVENT
 
 SIDE2 = 2048  # columns and rows that EVT 2.0 can address
 ROWS = 65_536  # that are copied at once
