@@ -386,13 +386,14 @@ def test_damage_gives_packets_in_bounds_or_an_error_that_names_the_file(
 ):
     content, form = UNDAMAGED[name]
     (folder / "fuzz").write_bytes(damaged(content, damage))
-    options = {"strict": strict, "packet": 16, "unit": "us", "rate": 30.0}
+    options = {"strict": strict, "packet": 16}
+    options |= {"idx": {"rate": 30.0}, "npz": {"unit": "us"}}.get(form or "", {})
     last, message = np.iinfo(np.int64).min, "fuzz"
     try:
         source = open_file(folder / "fuzz", form, size=SIZES.get(name, (SIDE, SIDE)), **options)
         for packet in source:
             last = ordered(packet, last, source.width, source.height)
-    except FileError as error:
+    except (FileError, InputError) as error:
         message = str(error)
     assert "fuzz" in message
 
@@ -522,10 +523,9 @@ def test_text_becomes_samples_at_the_times_it_states(header, times, options, fol
     ("content", "error", "message"),
     [
         ("t,a\n1,2\n", InputError, "pass unit="),
-        ("a,b\n1,2\n", FileError, "no header with a column of times"),
-        ("1,2\n3,4\n", FileError, "no header with a column of times"),
-        ("t_s,a\n1,x\n", FileError, "0 numbers"),
-        ("t_s,a\n1,2\n2,nan\n", FileError, "line 3: a number that is not finite"),
+        ("a,b\n1,2\n", InputError, r"no column of times .* among a, b; pass time="),
+        ("1,2\n3,4\n", InputError, "no column of times .* or rate= in rows a second"),
+        ("t_s,a\n1,x\n", FileError, r"0 columns of numbers, not 1 to 1024: a \(text\)"),
         ("t_s,a\n1,2\n2\n", FileError, "line 3: 1 cells, not 2"),
         ("t_s,a\n1,2\n1e300,2\n", FileError, "line 3: a number"),
         ("t_s,a\n2,2\n\n1,2\n", FileError, "line 4: time runs backwards, from 2000000 to 1000000"),
@@ -537,6 +537,96 @@ def test_text_that_is_no_table_is_refused_with_its_line(content, error, message,
     (folder / "a.csv").write_text(content)
     with pytest.raises(error, match=message):
         list(open_file(folder / "a.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "missing", "left"),
+    [
+        ("t_s,a,b\n1,,2\n2,5,3\n", [[5, 2], [5, 3]], 1, ""),
+        ("t_s,a,b\n1,1,NULL\n2,nan,inf\n3,3,7\n", [[1, 7], [1, 7], [3, 7]], 3, ""),
+        ("t_s,a\n1,unavailable\n2,4.5\n", [[4.5], [4.5]], 1, ""),
+        ("t_s,load,up\n1,5%,false\n2,7 %,True\n", [[5, 0], [7, 1]], 0, ""),
+        ("t_s;a;b\n1;21,5;-1\n2;,5;1,25\n", [[21.5, -1], [0.5, 1.25]], 0, ""),
+        (
+            "timestamp,value,time_ms\n2020-01-01,3,7\n2020-01-02,4,8\n",
+            [[3], [4]],
+            0,
+            "time_ms (another time)",
+        ),
+        (
+            "t_s,a,is_anomaly,room\n1,2,0,x\n2,3,1,y\n",
+            [[2], [3]],
+            0,
+            "is_anomaly (labels); room (text)",
+        ),
+        ("t_s,a,b\n1,2,\n2,3,\n", [[2], [3]], 0, "b (no value in the first 2 rows)"),
+    ],
+)
+def test_cells_and_columns_are_what_they_say(content, values, missing, left, folder):
+    (folder / "a.csv").write_text(content)
+    source = open_file(folder / "a.csv")
+    assert np.concatenate(list(source))["value"].tolist() == values
+    assert source.missing == missing and source.dropped == 0
+    assert ("left out: " + left in source.notes) if left else len(source.notes) == 2
+
+
+def test_columns_and_the_time_can_be_chosen(folder):
+    (folder / "a.csv").write_text("when,ts_ms,a,label\n2020-01-01,1000,2,0\n2020-01-02,2000,3,1\n")
+    source = open_file(folder / "a.csv", columns=("label", "a"), time="ts_ms")
+    packet = next(iter(source))
+    assert packet["value"].tolist() == [[0, 2], [1, 3]] and packet["t"].tolist() == [
+        10**6,
+        2 * 10**6,
+    ]
+    assert source.notes == ["times: ts_ms", "columns: label, a", "left out: when (text)"]
+    for options, message in [
+        ({"columns": ("b",)}, "no 'b'; there are when"),
+        ({"columns": ("when",)}, "'when' is left out: text"),
+        ({"time": "b"}, "time: there is no 'b'"),
+        ({"unit": "s"}, "the header states times in ms, and unit says 's'"),
+        ({"rate": 3.0}, "it has times in 'ts_ms'; leave out rate"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            open_file(folder / "a.csv", **options)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["2014/11/09 07:00", "2014/11/09 08:00"],
+        ["09.11.2014 07:00:00", "09.11.2014 8:00:00"],
+        ["13/11/2014 07:00", "13/11/2014 08:00"],
+        ["2014-11-09,07:00", "2014-11-09,08:00"],
+        ["1415516400", "1415520000"],
+        ["1415516400000", "1415520000000"],
+        ["1415516400000000", "1415520000000000"],
+    ],
+)
+def test_times_as_people_write_them(times, folder):
+    head = "Date,Time,a" if "," in times[0] else "timestamp,a"
+    (folder / "a.csv").write_text(f"{head}\n{times[0]},1\n{times[1]},2\n")
+    packet = next(iter(open_file(folder / "a.csv")))
+    day = 13 if times[0].startswith("13") else 9
+    first = datetime(2014, 11, day, 7, tzinfo=UTC).timestamp() * 1e6
+    assert packet["t"].tolist() == [first, first + 3600e6] and packet["value"].shape == (2, 1)
+
+
+def test_days_and_months_are_not_guessed(folder):
+    (folder / "a.csv").write_text("timestamp,a\n01/02/2014,1\n02/02/2014,2\n")
+    with pytest.raises(InputError, match="may be of two months"):
+        open_file(folder / "a.csv")
+
+
+def test_rows_without_times_have_a_rate(folder):
+    (folder / "a.txt").write_text("1.5\n2.5\n\n-3\n")
+    with pytest.raises(InputError, match="rate= in rows a second"):
+        open_file(folder / "a.txt")
+    packet = next(iter(open_file(folder / "a.txt", rate=4.0)))
+    assert packet["t"].tolist() == [0, 250_000, 500_000]
+    assert packet["value"].tolist() == [[1.5], [2.5], [-3]]
+    (folder / "empty.csv").write_text("\n")
+    with pytest.raises(FileError, match="it is empty"):
+        open_file(folder / "empty.csv")
 
 
 def test_rows_of_an_npz_may_lie_in_one_array_and_need_a_unit_if_not_integers(folder):

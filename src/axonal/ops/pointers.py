@@ -75,8 +75,7 @@ def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.gep(array.data, [args[1]])
 
 
-@intrinsic
-def read(context: Any, words: Any, at: Any):
+def _read(context: Any, words: Any, at: Any):
     """read(words, at): words[at], after all that was written before it."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -85,8 +84,7 @@ def read(context: Any, words: Any, at: Any):
     return types.int64(words, types.int64), generate
 
 
-@intrinsic
-def write(context: Any, words: Any, at: Any, value: Any):
+def _write(context: Any, words: Any, at: Any, value: Any):
     """write(words, at, value): words[at] = value, after all that was written before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -96,8 +94,7 @@ def write(context: Any, words: Any, at: Any, value: Any):
     return types.void(words, types.int64, types.int64), generate
 
 
-@intrinsic
-def add(context: Any, words: Any, at: Any, value: Any):
+def _add(context: Any, words: Any, at: Any, value: Any):
     """add(words, at, value): words[at] += value, by one thread after another."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -107,8 +104,7 @@ def add(context: Any, words: Any, at: Any, value: Any):
     return types.void(words, types.int64, types.int64), generate
 
 
-@intrinsic
-def swap(context: Any, words: Any, at: Any, old: Any, new: Any):
+def _swap(context: Any, words: Any, at: Any, old: Any, new: Any):
     """swap(words, at, old, new): words[at] = new if it is old; whether it was."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -120,8 +116,7 @@ def swap(context: Any, words: Any, at: Any, old: Any, new: Any):
     return types.boolean(words, i, i, i), generate
 
 
-@intrinsic
-def clock(context: Any, address: Any, number: Any, room: Any):
+def _clock(context: Any, address: Any, number: Any, room: Any):
     """clock(address, number, room): call clock_gettime there; nanoseconds. `room` holds two."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -135,8 +130,7 @@ def clock(context: Any, address: Any, number: Any, room: Any):
     return types.int64(types.int64, types.int64, room), generate
 
 
-@intrinsic
-def pause(context: Any, address: Any, microseconds: Any):
+def _pause(context: Any, address: Any, microseconds: Any):
     """pause(address, microseconds): call usleep there."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -146,3 +140,11 @@ def pause(context: Any, address: Any, microseconds: Any):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
+
+
+read: Any = intrinsic(_read)
+write: Any = intrinsic(_write)
+add: Any = intrinsic(_add)
+swap: Any = intrinsic(_swap)
+clock: Any = intrinsic(_clock)
+pause: Any = intrinsic(_pause)

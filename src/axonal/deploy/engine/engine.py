@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import config
+from numba.core import config
 
 from ...core.errors import InputError
 from ...core.events import Events
@@ -47,7 +47,7 @@ class Engine:
         if weights not in WEIGHTS:
             raise InputError(f"Engine: weights {weights!r}; choose of {', '.join(WEIGHTS)}")
         self.graph, self.stages = graph, split(graph, weights)
-        self.threads = threads if threads is not None else config.NUMBA_NUM_THREADS
+        self.threads = threads if threads is not None else _cores()
         if self.threads < 1:
             raise InputError(f"Engine: {threads} threads")
         self.rest = rest(graph)
@@ -310,6 +310,11 @@ class Stream:
         sites = t.nodes["size"][nodes] * np.array(most, np.int64)
         table[:, ~kinds, at["sites"]] = sites * steps[:, None]
         return table
+
+
+def _cores() -> int:
+    # Numba's own function would start its threads, and change the number of torch's.
+    return int(vars(config)["NUMBA_NUM_THREADS"])
 
 
 def _calls(tables: Tables) -> np.ndarray:

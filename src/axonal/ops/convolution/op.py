@@ -104,11 +104,11 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad):
-    wanted = ctx.needs_input_grad[:3]
+    (x, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():  # gradients of the gradients are wanted, which torch's own has
-        grads = _dense(grad, *ctx.saved_tensors, ctx.padding, wanted)
+        grads = _dense(grad, x, weight, ctx.padding, wanted)
     else:
-        grads = fused_backward(grad, *ctx.saved_tensors, ctx.padding, wanted)
+        grads = fused_backward(grad, x, weight, ctx.padding, wanted)
     return *(g if want else None for g, want in zip(grads, wanted, strict=True)), None
 
 

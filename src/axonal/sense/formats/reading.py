@@ -20,7 +20,6 @@ SIDE = 2**14  # pixels: the most that any of these formats can address
 LOST = np.iinfo(np.uint16).max  # the column of an event whose place is no number
 
 Block = tuple[np.ndarray, Callable[[int], str]]  # rows, and where in the file each of them is
-Damage = Callable[[int, str], None]  # rows that are lost, and the reason
 Size = tuple[int, int]
 
 
@@ -36,6 +35,8 @@ class Options(Config):
         size: width and height of the camera, for files that don't say, or to overrule them.
         unit: of times in a table whose header doesn't say: "s", "ms", "us", "ns".
         rate: rows a second, for tables without times.
+        time: the column of times, of a table as text; by default the first of such a name.
+        columns: those of numbers, of a table as text; by default all but labels and times.
 
     Raises:
         InputError: a value out of range.
@@ -46,6 +47,8 @@ class Options(Config):
     size: Size | None = None
     unit: str | None = None
     rate: float | None = None
+    time: str | None = None
+    columns: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not 16 <= self.packet <= 2**24:
@@ -58,6 +61,30 @@ class Options(Config):
             raise InputError(f"rate {self.rate} is not in [1e-6, 1e6] rows a second")
 
 
+class Damage:
+    """What a file lacks: raises it where it is read strictly, and otherwise counts it.
+
+    Attributes:
+        dropped: rows that were lost.
+        missing: cells without a value, which got the one before.
+        notes: sentences on what was used, left out or guessed.
+    """
+
+    def __init__(self, path: Path, strict: bool):
+        self.path, self.strict = path, strict
+        self.notes: list[str] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.dropped = self.missing = 0
+
+    def __call__(self, lost: int, reason: str) -> None:
+        if self.strict:
+            raise FileError(f"{self.path}, {reason}; pass strict=False to read what can be read")
+        self.dropped += lost
+
+
 class File:
     """A source (see `stream.Source`) that reads a file, as `open_file` returns it.
 
@@ -68,6 +95,8 @@ class File:
 
     Attributes:
         dropped: rows that could not be read, so far; an end within a record counts as one.
+        missing: cells of a table without a value, so far, which got the one before.
+        notes: sentences on which columns of a table are used, and which are left out and why.
         held: rows whose time ran backwards and was held, so far.
         position: rows delivered, so far. `seek` reads from the beginning up to there, at full
             speed, so that every decoder goes on exactly, with all it counted.
@@ -75,6 +104,7 @@ class File:
 
     def __init__(self, path: Path, read: Callable[[Damage], Iterator[Any]], options: Options):
         self.path, self.options, self._read = path, options, read
+        self._damage = Damage(path, options.strict)
         size, channels = next(read(self._damage))
         size = (channels, 1) if channels else options.size or size
         if not size:
@@ -104,7 +134,20 @@ class File:
         if position < 0:
             raise InputError(f"position {position} is negative")
         self.close()
-        self.position, self.dropped, self.held = position, 0, 0
+        self.position, self.held = position, 0
+        self._damage.reset()
+
+    @property
+    def dropped(self) -> int:
+        return self._damage.dropped
+
+    @property
+    def missing(self) -> int:
+        return self._damage.missing
+
+    @property
+    def notes(self) -> list[str]:
+        return self._damage.notes
 
     def close(self) -> None:
         if self._run:
@@ -136,7 +179,7 @@ class File:
         )
         if fault >= 0:
             self._damage(1, f"{where(fault)}: {self._reason(block[fault], latest)}")
-        self.dropped += len(block) - count
+        self._damage.dropped += len(block) - count
         self.held += held
         return block[:count], latest
 
@@ -149,12 +192,6 @@ class File:
         if row.dtype == EVENT:
             return f"an event at {row['x']}, {row['y']} of a camera of {self.width} x {self.height}"
         return "a value that is no finite number"
-
-    def _damage(self, lost: int, reason: str) -> None:
-        """Count rows that are lost, or raise the reason if the file is read strictly."""
-        if self.options.strict:
-            raise FileError(f"{self.path}, {reason}; pass strict=False to read what can be read")
-        self.dropped += lost
 
 
 @contextmanager
