@@ -189,20 +189,42 @@ def watch_stream(
     state: Path | None = None,
     report: Path | None = None,
     quiet: bool = False,
+    fresh: bool = False,
+    columns: str = "",
+    time: str | None = None,
+    unit: str | None = None,
+    rate: float | None = None,
+    lenient: bool = False,
+    window: float = 0.1,
+    wakes_per_hour: float = 6.0,
+    webhook: str = "",
 ) -> None:
     """Watch until the stream ends; the same command goes on where an interrupted one stopped.
 
     Args:
-        source: a TOML file of settings, or a recording, wav or CSV, watched with default settings.
+        source: a TOML file of settings, or a recording, wav or CSV, watched with default settings,
+            which the options from `columns` on change.
         state: folder for state, wakes and clips; by default named like the settings or recording.
         report: an HTML page with the timeline and all wakes.
         quiet: without the live view.
+        fresh: begin anew, and forget what an earlier run has learned.
+        columns: of a CSV that are watched, with commas between; by default all but labels.
+        time: the column of a CSV that is the time.
+        unit: of its times: s, ms, us or ns.
+        rate: rows a second, of a table without times.
+        lenient: leave out and count what is damaged, instead of ending there.
+        window: seconds over which features are taken.
+        wakes_per_hour: the budget of false wakes.
+        webhook: an address that wakes are posted to.
     """
     from .commands import watch as command
 
-    name = "watch" if ":" in source or source == "-" else Path(source).stem
-    folder = state or (Path(source).parent if source.endswith(".toml") else Path()) / name
-    console.print(command.watch(source, folder, report, live=not quiet))
+    options = {"columns": [c.strip() for c in columns.split(",")] if columns else None}
+    options |= {"time": time, "unit": unit, "rate": rate, "strict": False if lenient else None}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    settings = {"window": window, "wakes_per_hour": wakes_per_hour, "webhook": webhook}
+    sentence = command.watch(source, state, report, not quiet, fresh, options=chosen, **settings)
+    console.print(sentence)
 
 
 @watch.command(name="calibrate")

@@ -204,3 +204,61 @@ def test_a_network_in_the_engine_is_a_detector(tmp_path, monkeypatch):
     assert session.run().windows == 200
     with pytest.raises(InputError, match="a window has 5 features"):
         restored.score(np.zeros(5))
+
+
+def table(path, count=3000, shift=0):
+    path.parent.mkdir(exist_ok=True)
+    rows = "".join(f"{1000 * k + shift},{(k + shift) % 7}\n" for k in range(count))
+    path.write_text("t_us,current\n" + rows)
+    return path
+
+
+def watched(capsys, *command):
+    run("watch", *command, "--quiet")
+    return re.sub(r"\s+", " ", capsys.readouterr().err)
+
+
+def test_files_of_one_name_have_states_of_their_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for day, count, folder in (("mon", 3000, "log"), ("tue", 5000, "log-2")):
+        told = watched(capsys, table(tmp_path / day / "log.csv", count))
+        assert f"in {count / 1000:g} s" in told and f"lie in {tmp_path / folder}." in told
+        assert "columns: current" in told and "Nothing new" not in told
+    again = watched(capsys, tmp_path / "mon" / "log.csv")
+    assert "Nothing new in" in again and f"lie in {tmp_path / 'log'}." in again
+    table(tmp_path / "mon" / "log.csv", 4000)  # it grew
+    grown = watched(capsys, tmp_path / "mon" / "log.csv")
+    assert "in 4 s" in grown and "Nothing new" not in grown
+
+
+def test_a_state_goes_on_with_its_source_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = table(tmp_path / "log.csv")
+    watched(capsys, path)
+    table(path, shift=3)
+    with pytest.raises(InputError, match=r"another file now: it begins otherwise.*--fresh"):
+        watch.watch(str(path), None, None, live=False)
+    assert "in 3 s" in watched(capsys, path, "--fresh")
+    with pytest.raises(InputError, match="with the options"):
+        watch.watch(str(path), None, None, live=False, options={"columns": ["current"]})
+    other = table(tmp_path / "other.csv")
+    with pytest.raises(InputError, match=r"it is of .*log\.csv, not of .*other\.csv.*--state"):
+        watch.watch(str(other), tmp_path / "log", None, live=False)
+    table(path, 100)
+    with pytest.raises(InputError, match=r"another file now|has become shorter"):
+        watch.watch(str(path), None, None, live=False)
+
+
+def test_options_change_default_settings(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{k},{k % 5},{k % 3},x\n" for k in range(100))
+    (tmp_path / "home.csv").write_text("time,temp,label,room\n" + rows + "100,,1\n101,,2,y\n")
+    with pytest.raises(InputError, match="pass unit="):
+        watch.watch("home.csv", None, None, live=False)
+    chosen = ["home.csv", "--unit", "s", "--window", "1", "--wakes-per-hour", "2", "--lenient"]
+    told = watched(capsys, *chosen, "--columns", "temp,label")
+    assert "columns: temp, label" in told and "left out: room (text)" in told
+    assert "1 cells were missing" in told and "1 rows could not be read" in told
+    (tmp_path / "home.toml").write_text(SETTINGS.format(path="home.csv"))
+    with pytest.raises(InputError, match="has all settings; write these there"):
+        watch.watch("home.toml", None, None, live=False, window=1.0)

@@ -190,7 +190,7 @@ def test_calm_detectors_don_t_learn_while_awake(tmp_path):
 
 def test_a_state_of_another_watch_is_refused(tmp_path):
     assemble(tmp_path, [stream()], fingerprint="a").run()
-    with pytest.raises(InputError, match=r"can't go on from .*remove it to begin anew"):
+    with pytest.raises(InputError, match=r"can't go on from .*begin anew with --fresh"):
         assemble(tmp_path, [stream()], fingerprint="b").run()
     (tmp_path / STATE_FILE).write_bytes(b"damaged")
     with pytest.raises(FileError, match="remove it to begin anew"):

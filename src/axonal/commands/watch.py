@@ -5,7 +5,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,14 +20,16 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy.detector import EngineDetector
 from ..report import charts
-from ..report.watch import duration, verdict, watch_page
+from ..report.watch import delivered, duration, verdict, watch_page
 from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
+from ..sense.origin import origin_of
 from ..sense.pipeline import assemble, filters_of, read
 from ..sense.settings import Settings
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
 from ..sense.watch import STATE_FILE, Watch
+from .console import console
 
 SETTINGS_FILE = "watch.toml"
 SAMPLE = 1 << 22  # events that filters are calibrated with
@@ -46,12 +51,36 @@ def _network(
 ALL_DETECTORS = {**DETECTORS, "network": _network}
 
 
-def watch(source: str, folder: Path, report: Path | None, live: bool = True) -> str:
-    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`."""
-    settings, text = read(source)
+def watch(
+    source: str,
+    folder: Path | None,
+    report: Path | None,
+    live: bool = True,
+    fresh: bool = False,
+    **options: Any,
+) -> str:
+    """Watch until the source ends or is interrupted; go on from an earlier run in `folder`.
+
+    Args:
+        source: settings, or what is watched with default ones.
+        folder: of the state; None for one named like the source, and with a number behind where
+            another source has that.
+        report: the page.
+        live: show what goes on.
+        fresh: begin anew; wakes that were sent before are not sent again.
+        options: as of `pipeline.read`.
+    """
+    settings, text = read(source, **options)
+    folder = folder or _folder(source, settings)
+    state = folder / STATE_FILE
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")
     pipeline = assemble(settings, folder, detectors=ALL_DETECTORS)
+    since = datetime.fromtimestamp(state.stat().st_mtime) if state.exists() else None
+    if fresh:
+        state.unlink(missing_ok=True)
+    for note in getattr(pipeline.source, "notes", ()):
+        console.print(f"{source}: {note}")
     try:
         with _live_view(live) as show, _stoppable():
             pipeline.run(show)
@@ -60,8 +89,48 @@ def watch(source: str, folder: Path, report: Path | None, live: bool = True) -> 
             pipeline.outbox.close(timeout=10.0)
         if report is not None:
             files.write(report, watch_page(pipeline, settings, text))
-    sentence = f"{verdict(pipeline, settings)} State, wakes and clips lie in {folder.resolve()}."
-    return sentence + (f" The page is {report.resolve()}." if report else "")
+    sentences = [
+        _news(pipeline, source, since),
+        verdict(pipeline, settings),
+        _gaps(pipeline),
+        delivered(pipeline),
+        f"State, wakes and clips lie in {folder.resolve()}.",
+        f"The page is {report.resolve()}." if report else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _folder(source: str, settings: Settings) -> Path:
+    """The folder of the state, named like the source: the first that is of no other source."""
+    named = "watch" if ":" in source or source == "-" else Path(source).stem
+    if source.endswith(".toml"):
+        return Path(source).parent / named
+    options = {name: value for name, value in settings.source.items() if name != "url"}
+    now = origin_of(settings.source["url"], options)
+    for number in count(1):
+        folder = Path(named if number == 1 else f"{named}-{number}")
+        if not (folder / STATE_FILE).exists():
+            return folder
+        before = checkpoint.read(folder / STATE_FILE).get("origin")
+        if not before or before["url"] == now["url"]:
+            return folder
+    raise AssertionError("numbers have no end")
+
+
+def _news(watch: Watch, source: str, since: datetime | None) -> str:
+    """A sentence if an earlier run had seen all of it."""
+    if watch.resumed is None or watch.tally.events_in > watch.resumed.events_in:
+        return ""
+    return f"Nothing new in {source} since {since:%Y-%m-%d %H:%M:%S}; what was seen before:"
+
+
+def _gaps(watch: Watch) -> str:
+    """A sentence on what the source lacked."""
+    missing = getattr(watch.source, "missing", 0)
+    lost = f"{watch.tally.dropped:,} rows could not be read." if watch.tally.dropped else ""
+    if not missing:
+        return lost
+    return f"{missing:,} cells were missing; the values before them were taken. {lost}".strip()
 
 
 @contextmanager

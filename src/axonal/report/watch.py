@@ -115,7 +115,7 @@ def watch_page(watch: Watch, settings: Settings, text: str) -> str:
         steps=steps,
         model={"calls": f"{few:,.0f}", "share": share, "savings": savings(watch, settings)},
         detector_costs=detector_costs(watch),
-        delivered=_delivered(watch),
+        delivered=delivered(watch),
         settings=text,
     )
 
@@ -134,11 +134,20 @@ def _row(wake: Wake, first_us: int, reason: str, clip: bytes | None) -> dict[str
     }
 
 
-def _delivered(watch: Watch) -> str:
-    """The counts of the outbox in a sentence."""
+def delivered(watch: Watch) -> str:
+    """What became of the messages, in a sentence."""
     if watch.outbox is None or not watch.outbox.sinks:
         return "No sink is set; wakes are in the outbox."
-    return "Outbox: " + ", ".join(f"{v:,} {k}" for k, v in watch.outbox.counters().items()) + "."
+    counts = watch.outbox.counters()
+    sentence = (
+        f"Messages: {counts['delivered']:,} delivered, {counts['dead']:,} given up, "
+        f"{counts['queued']:,} waiting"
+    )
+    rest = [
+        f"{counts[k]:,} {k}"
+        for k in ("undelivered", "retried", "duplicates", "unsaved", "clips_lost")
+    ]
+    return f"{sentence} ({', '.join(rest)})."
 
 
 def timeline_chart(timeline: Timeline) -> Markup:

@@ -13,6 +13,7 @@ from .delivery.sinks import SINKS
 from .detectors import DETECTORS, Budget
 from .features import Windows
 from .filters import FILTERS
+from .origin import origin_of
 from .settings import THRESHOLDS, Settings
 from .sources import open_source
 from .stream import Detector, Filter, Source, channels_of
@@ -26,28 +27,46 @@ kind = "hot_pixel"
 kind = "inhibited_trace"
 
 [window]
-seconds = 0.1
+seconds = {window}
 grid = 4
 
 [[detector]]
 kind = "rate"
 floor = 1.0
 rising = true
-wakes_per_hour = 6.0
+wakes_per_hour = {wakes_per_hour}
 """
 
 SAMPLES = """\
 [window]
-seconds = 0.1
+seconds = {window}
 
 [[detector]]
 kind = "evolving"
-wakes_per_hour = 6.0
+wakes_per_hour = {wakes_per_hour}
+"""
+SINK = """
+[[sink]]
+kind = "webhook"
+url = {url}
 """
 
 
-def read(source: str) -> tuple[Settings, str]:
+def read(
+    source: str,
+    options: Mapping[str, Any] | None = None,
+    window: float = 0.1,
+    wakes_per_hour: float = 6.0,
+    webhook: str = "",
+) -> tuple[Settings, str]:
     """Read the settings in a TOML file, or make default ones for a file of events or samples.
+
+    Args:
+        source: the TOML file, or the recording.
+        options: of the source; this and what follows are for default settings.
+        window: seconds of a window.
+        wakes_per_hour: the budget.
+        webhook: where wakes go, if anywhere.
 
     Returns:
         Settings and their text.
@@ -55,14 +74,23 @@ def read(source: str) -> tuple[Settings, str]:
     Raises:
         InputError, FileError: as `settings.read`, or the source can't be opened.
     """
+    options = dict(options or {})
     if source.endswith(".toml"):
+        if options or webhook or (window, wakes_per_hour) != (0.1, 6.0):
+            raise InputError(f"{source} has all settings; write these there too, not as options")
         return config.read(source), Path(source).read_text()
-    with closing(open_source(source)) as recording:
+    with closing(open_source(source, **options)) as recording:
         first = next(iter(recording), None)
     if first is None:
         raise InputError(f"{source} holds nothing to watch")
-    quoted = '"' + source.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    text = f"[source]\nurl = {quoted}\n\n{SAMPLES if channels_of(first) else EVENTS}"
+    lines = [
+        f"{name} = {config.toml(value)}\n" for name, value in {"url": source, **options}.items()
+    ]
+    rest = SAMPLES if channels_of(first) else EVENTS
+    text = f"[source]\n{''.join(lines)}\n" + rest.format(
+        window=float(window), wakes_per_hour=float(wakes_per_hour)
+    )
+    text += SINK.format(url=config.toml(webhook)) if webhook else ""
     return config.parse(text, "default settings"), text
 
 
@@ -85,7 +113,8 @@ def assemble(
             MissingExtra: a part needs a package.
     """
     options = dict(settings.source)
-    source = open_source(options.pop("url"), **options)
+    url = options.pop("url")
+    source = open_source(url, **options)
     sinks = {
         f"{table.get('kind')}-{i}": settings.build("sink", i, SINKS)
         for i, table in enumerate(() if quiet else settings.sink)
@@ -102,6 +131,7 @@ def assemble(
         settings.watch.checkpoint,
         settings.watch.learn,
         settings.fingerprint(),
+        origin_of(url, options),
     )
 
 

@@ -144,7 +144,7 @@ class Settings:
             for table in content if listed else [content]:
                 plain = table.to_dict() if isinstance(table, Config) else table
                 lines += [f"[[{section}]]" if listed else f"[{section}]"]
-                lines += [f"{name} = {_toml(value)}" for name, value in plain.items()] + [""]
+                lines += [f"{name} = {toml(value)}" for name, value in plain.items()] + [""]
         return "\n".join(lines)
 
 
@@ -248,11 +248,12 @@ def _closed(config: type[Config], table: Table, at: Callable[[str | None], str])
         raise InputError(f"{at(next(iter(table), None))}: {error}") from error
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """Write a value as TOML."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + "}"
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .delivery.outbox import Outbox
 from .detectors import Budget
 from .detectors.budget import odds
 from .features import Window, Windows
+from .origin import Origin, difference
 from .stream import Detector, Filter, Source, State, Stateful
 from .wake import Cascade, Policy, Step, Wake
 
@@ -139,6 +140,8 @@ class Watch:
         tally: counts; `tally.dropped` is what the source has named as lost, over all runs.
         timeline: of rates, scores and wakes, bounded.
         wakes: the last messages.
+        origin: of the source, as `origin_of` describes it: a state goes on with no other.
+        resumed: the counts that an earlier run left, None in a first one.
         pictures: PNGs of the last `PICTURES` clips, by the id of their wake.
     """
 
@@ -153,6 +156,7 @@ class Watch:
     every: float = 60.0
     learn: str = "always"
     fingerprint: str = ""
+    origin: Origin = field(default_factory=dict)
 
     def __post_init__(self):
         steps = [Step(t.name, t.score, lambda trigger=t: trigger.threshold) for t in self.triggers]
@@ -161,6 +165,7 @@ class Watch:
         self.tally, self.timeline = Tally(), Timeline()
         self.wakes: deque[Wake] = deque(maxlen=1000)
         self.pictures: dict[str, bytes] = {}
+        self.resumed: Tally | None = None
         self.earlier = 0  # dropped in earlier runs
         # Rows after `position` that this run has read, and that an earlier run had.
         self.position, self.offset, self.skip = self.source.position, 0, 0
@@ -268,7 +273,7 @@ class Watch:
         """The state that a restart needs: of every part, of the source, and the counts."""
         states = {name: part.state() for name, part in self.parts().items()}
         own = {"position": self.position, "offset": self.offset, "tally": vars(self.tally).copy()}
-        return {**states, "watch": own, "fingerprint": self.fingerprint}
+        return {**states, "watch": own, "fingerprint": self.fingerprint, "origin": self.origin}
 
     def calibration(self) -> State:
         """The part of the state that another stream can begin with: what the triggers know."""
@@ -279,12 +284,13 @@ class Watch:
         """Go on from `state()`, or begin with `calibration()`; thresholds of filters are settings.
 
         Raises:
-            InputError: the state is of other filters, windows or detectors.
+            InputError: the state is of other filters, windows or detectors, or another source.
         """
         if state.get("fingerprint") != self.fingerprint:
-            raise InputError(
-                "the state is of other filters, windows or detectors; remove it to begin anew"
-            )
+            raise InputError("it is of other filters, windows or detectors")
+        before = state.get("origin")  # files of before have none
+        if before and self.origin and (reason := difference(before, self.origin)):
+            raise InputError(reason)
         limits = [stage.threshold for stage in self.filters]
         for name, part in self.parts().items():
             if name in state:
@@ -292,7 +298,7 @@ class Watch:
         for stage, limit in zip(self.filters, limits, strict=True):
             stage.threshold = limit
         if own := state.get("watch"):
-            self.tally = Tally(**own["tally"])
+            self.tally, self.resumed = Tally(**own["tally"]), Tally(**own["tally"])
             self.earlier = self.tally.dropped
             self.position, self.skip = own["position"], own["offset"]
             self.source.seek(self.position)
@@ -319,4 +325,7 @@ class Watch:
             try:
                 self.restore(checkpoint.read(path))
             except (InputError, KeyError, TypeError, ValueError) as error:
-                raise InputError(f"can't go on from {path}: {error}") from error
+                raise InputError(
+                    f"can't go on from {path}: {error}; begin anew with --fresh, or keep both in "
+                    "folders of their own with --state"
+                ) from error
