@@ -262,3 +262,23 @@ def test_options_change_default_settings(tmp_path, capsys, monkeypatch):
     (tmp_path / "home.toml").write_text(SETTINGS.format(path="home.csv"))
     with pytest.raises(InputError, match="has all settings; write these there"):
         watch.watch("home.toml", None, None, live=False, window=1.0)
+
+
+def test_calibration_compares_shapes(tmp_path):
+    plain = table(tmp_path / "plain.csv")
+    wide = tmp_path / "wide.csv"
+    wide.write_text("t_us,a,b\n" + "".join(f"{1000 * k},{k % 7},1\n" for k in range(3000)))
+    with pytest.raises(InputError, match=r"has samples of 2 x 1, and .* has samples of 1 x 1"):
+        watch.calibrate(str(plain), str(wide), tmp_path / "out", 0.05)
+    visited(tmp_path / "yard.npz", seconds=2, visits=())
+    with pytest.raises(InputError, match="events of 24 x 24"):
+        watch.calibrate(str(plain), str(tmp_path / "yard.npz"), tmp_path / "out", 0.05)
+
+
+def test_what_is_not_learned_yet_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = watched(capsys, table(tmp_path / "short.csv", 4000), "--report", "short.html")
+    assert re.search("evolving is still learning.*: about [67] s more, highest score so far", told)
+    assert "still learning" in (tmp_path / "short.html").read_text()
+    told = watched(capsys, table(tmp_path / "long.csv", 30_000))
+    assert "learning" not in told and "No sink is set" in told

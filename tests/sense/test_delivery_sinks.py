@@ -412,8 +412,12 @@ def test_a_picture_of_samples():
     packet["value"][:, 0] = np.linspace(0, 1, 500)
     image = pixels(picture(packet, 100, 40))[..., 0]
     assert image.shape == (40, 100)
-    assert image[19, 0] == image[0, 99] == 255 and not image[0, 0]  # a ramp from lower left
-    assert (image[39] == 255).all() and not image[20:39].any()  # and a line at rest
+    assert image[19, 0] == image[0, 99] == 0 and image[0, 0] == 255  # a ramp from lower left
+    assert not image[39].any() and (image[20:39] == 255).all()  # and a line at rest
+    few = packet[[0, 100, 499]]
+    few["value"][:, 0] = [0, 1, 0]
+    drawn = pixels(picture(few, 100, 40))[:20, :, 0] == 0
+    assert drawn.any(0).all() and drawn.any(1).all()  # one line, without gaps
     with pytest.raises(InputError):
         picture(packet[:0])
     with pytest.raises(InputError):
@@ -449,3 +453,11 @@ def test_a_summary_in_words():
     packet["value"][:, 0] = [1, 2, 3, np.nan]
     assert "Channel 0: 1 to 3, mean 2," in summary(event(), packet)
     assert "clip" not in summary(event(), None)
+
+
+def test_an_address_that_has_moved_is_named(server):
+    server.answers.put((302, {"Location": "https://elsewhere/hook"}, []))
+    sink = Webhook(server.url)
+    with pytest.raises(Refused, match="answers 302: it has moved to https://elsewhere/hook"):
+        sink.send(event(), None)
+    sink.close()

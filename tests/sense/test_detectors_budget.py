@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError, NotFinite
 from axonal.sense.detectors import Budget
-from axonal.sense.detectors.budget import return_level
+from axonal.sense.detectors.budget import LEAST, return_level
 
 LIFE = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -91,3 +91,10 @@ def test_impossible_budgets_are_refused():
         budget.update(np.nan, 0)
     with pytest.raises(InputError, match=r"5\.0 s are less than 10 times"):
         budget.fit(np.ones(100), 5.0)
+
+
+def test_a_threshold_is_more_than_rounding():
+    budget = Budget(6.0)
+    for second in range(60):
+        budget.update(0.0, second * 1_000_000)
+    assert budget.threshold == LEAST

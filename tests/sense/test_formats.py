@@ -341,6 +341,62 @@ def sound():
     return file.getvalue()
 
 
+WAVES = {  # form, bits, extensible
+    "24 bits, extensible": (1, 24, True),
+    "16 bits, extensible": (1, 16, True),
+    "floats": (3, 32, False),
+    "doubles, extensible": (3, 64, True),
+}
+
+
+def wave_of(values, form, bits, extensible, announced=None):
+    """A wav of values [N, C] in [-1, 1), written by hand, with a chunk that nobody knows."""
+    channels, size = values.shape[1], bits // 8
+    body = values.astype(f"<f{size}").tobytes() if size > 3 else bytes(values.size * size)
+    if form == 1:
+        whole = np.round(values * 2 ** (bits - 1)).astype(np.int64)
+        body = b"".join(int(v).to_bytes(size, "little", signed=True) for v in whole.flat)
+    shape = (channels, 8000, 8000 * channels * size, channels * size, bits)
+    about = struct.pack("<HHIIHH", 0xFFFE if extensible else form, *shape)
+    if extensible:
+        about += struct.pack("<HHI", 22, bits, 0) + struct.pack("<H", form) + bytes(14)
+    length = len(body) if announced is None else announced
+    chunks = b"fmt " + struct.pack("<I", len(about)) + about + b"LIST\3\0\0\0abc\0"
+    return b"RIFF\xff\xff\xff\xffWAVE" + chunks + b"data" + struct.pack("<I", length) + body
+
+
+@pytest.mark.parametrize("name", WAVES)
+@pytest.mark.parametrize("announced", [None, 0, 0xFFFFFFFF])
+def test_sound_in_other_forms_and_from_pipes(name, announced, folder):
+    values = np.arange(-600, 600).reshape(-1, 2) / 1024
+    (folder / "a.wav").write_bytes(wave_of(values, *WAVES[name], announced))
+    source = open_file(folder / "a.wav", packet=64)
+    packet = np.concatenate(list(source))
+    np.testing.assert_array_equal(packet["value"], values.astype(np.float32))
+    np.testing.assert_array_equal(packet["t"], np.arange(600) * 125)
+    assert source.rate == 8000 and source.dropped == 0
+
+
+def test_sound_that_is_not_read_says_what_is(folder):
+    (folder / "a.wav").write_bytes(wave_of(np.zeros((4, 1)), 7, 8, False))
+    with pytest.raises(FileError, match=r"form 7; numbers of 8, 16, 24 or 32 bits are read"):
+        open_file(folder / "a.wav")
+    (folder / "a.wav").write_bytes(sound()[:40])
+    with pytest.raises(FileError, match="it has no form and data"):
+        open_file(folder / "a.wav")
+    (folder / "a.wav").write_bytes(sound())
+    with pytest.raises(InputError, match="it has 8000 samples a second, and rate says 16000"):
+        open_file(folder / "a.wav", rate=16000.0)
+
+
+def test_data_that_look_like_a_header_are_none(folder):
+    packet = events([5, 6, 7], [48, 1, 2], [92, 3, 4], [1, 0, 1])
+    words = b"#\x01\x0a\x00\0\0\0\x05" + dvs128(packet)[-16:]
+    (folder / "a.aedat").write_bytes(b"#!AER-DAT2.0\r\n# a line\r\n" + words)
+    rows = np.concatenate(list(open_file(folder / "a.aedat", strict=False, size=(128, 128))))
+    assert len(rows) == 3 and rows["t"].tolist() == [5, 6, 7]
+
+
 def idx():
     return b"\0\0\x08\3" + struct.pack(">III", 40, 2, 3) + bytes(range(240))
 
@@ -688,8 +744,9 @@ def test_absurd_sizes_in_headers_cost_no_memory(content, folder):
     (folder / "absurd").write_bytes(content)
     tracemalloc.start()
     try:
+        rate = {} if content.startswith(b"RIFF") else {"rate": 1}
         with pytest.raises(FileError, match="absurd"):
-            list(open_file(folder / "absurd", size=(SIDE, SIDE), rate=1))
+            list(open_file(folder / "absurd", size=(SIDE, SIDE), **rate))
         assert tracemalloc.get_traced_memory()[1] < 40e6
     finally:
         tracemalloc.stop()

@@ -1,6 +1,7 @@
 """Encoders of samples, and the synthetic radar that makes some."""
 
 import math
+import wave
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
-from axonal.sense.sources import Cochlea, Encoded, Radar, SendOnDelta
+from axonal.sense.sources import Cochlea, Encoded, Radar, SendOnDelta, open_source
 from axonal.sense.sources.encoders import FLOOR
 from axonal.sense.stream import EVENT, sample_type
 
@@ -195,3 +196,17 @@ def test_a_radar_can_be_closed_and_refused():
     assert list(radar) == []
     with pytest.raises(InputError, match="Radar"):
         Radar(bins=2)
+
+
+def test_a_cochlea_has_the_rate_of_its_source(tmp_path):
+    path = tmp_path / "tone.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 48000, 0, "NONE", ""))
+        tone = 16000 * np.sin(2 * np.pi * 1000 * np.arange(24000) / 48000)
+        out.writeframes(tone.astype("<i2").tobytes())
+    source = open_source(str(path), encoder={"kind": "cochlea"})
+    sent = np.concatenate(list(source))
+    centre = source.encoder.centres[np.bincount(sent["x"]).argmax()]
+    assert 900 < centre < 1100
+    with pytest.raises(InputError, match="rate 16000, but the source has 48000 samples a second"):
+        open_source(str(path), encoder={"kind": "cochlea", "rate": 16000})

@@ -204,3 +204,12 @@ def test_preroll_begins_anew_where_time_runs_back_or_the_type_changes():
     assert ring.clip(9).dtype == sample_type(2) and len(ring.clip(9)) == 3
     packet["t"] = 0
     assert ring.clip(9)["t"].tolist() == [4, 5, 6]
+
+
+def test_another_shape_ends_the_run():
+    def score(x):
+        raise InputError("a vector of 3 numbers each time")
+
+    cascade = Cascade([Step("rate", score, 0.5)], Policy(), "yard")
+    with pytest.raises(InputError, match="3 numbers"):
+        cascade.step(10, np.zeros(2))

@@ -20,7 +20,7 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy.detector import EngineDetector
 from ..report import charts
-from ..report.watch import delivered, duration, verdict, watch_page
+from ..report.watch import delivered, duration, learning, verdict, watch_page
 from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
 from ..sense.origin import origin_of
@@ -28,7 +28,7 @@ from ..sense.pipeline import assemble, filters_of, read
 from ..sense.settings import Settings
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
-from ..sense.watch import STATE_FILE, Watch
+from ..sense.watch import STATE_FILE, Trigger, Watch
 from .console import console
 
 SETTINGS_FILE = "watch.toml"
@@ -92,6 +92,7 @@ def watch(
     sentences = [
         _news(pipeline, source, since),
         verdict(pipeline, settings),
+        learning(pipeline),
         _gaps(pipeline),
         delivered(pipeline),
         f"State, wakes and clips lie in {folder.resolve()}.",
@@ -170,7 +171,7 @@ def _table(watch: Watch) -> Table:
         "seen": f"{duration(tally.seconds)} of the stream",
         "samples" if watch.windows.channels else "events": flow(1),
         "a second": flow(max(tally.seconds, 1e-6)),
-        "score": f"{first.latest:.3f} of {first.threshold:.3f}",
+        "score": _score(first),
         "wakes": f"{tally.wakes}, {100 * tally.duty:.2g} % of the time",
         "dropped": f"{tally.dropped:,}",
     }
@@ -180,6 +181,14 @@ def _table(watch: Watch) -> Table:
     for name, value in rows.items():
         table.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(value))
     return table
+
+
+def _score(trigger: Trigger) -> str:
+    """The latest score beside the threshold, or how long there is none yet."""
+    if state := trigger.learning:
+        more = duration(state[0])
+        return f"{trigger.latest:.3f}, highest {state[1]:.3f}; learning for about {more} more"
+    return f"{trigger.latest:.3f} of {trigger.threshold:.3f}"
 
 
 def calibrate(source: str, sample: str, folder: Path, noise: float) -> str:
@@ -196,6 +205,7 @@ def calibrate(source: str, sample: str, folder: Path, noise: float) -> str:
     if target.exists():
         raise InputError(f"{target} is there already; choose another folder with --out")
     settings, _ = read(source)
+    _check_shapes(settings, sample)
     tables = [dict(table) for table in settings.filter]
     for index, threshold in _thresholds(settings, sample, noise).items():
         tables[index]["threshold"] = threshold
@@ -209,6 +219,25 @@ def calibrate(source: str, sample: str, folder: Path, noise: float) -> str:
     files.write(target, settings.dump())
     seconds = duration(pipeline.tally.seconds)
     return f"Calibrated on {seconds} of {sample}: now run axonal watch {target}"
+
+
+def _check_shapes(settings: Settings, sample: str) -> None:
+    """Refuse a sample that has other columns, or another camera, than what will be watched."""
+    options = dict(settings.source)
+    url = options.pop("url")
+    if not Path(url).exists():  # a live source says nothing before it comes
+        return
+    with closing(open_source(url, **options)) as a, closing(open_source(sample)) as b:
+        shapes = [(source.width, source.height) for source in (a, b)]
+        kinds = [next(iter(source), np.empty(0, EVENT)).dtype == EVENT for source in (a, b)]
+    if shapes[0] != shapes[1] or kinds[0] != kinds[1]:
+        names = [
+            f"{'events' if k else 'samples'} of {w} x {h}"
+            for k, (w, h) in zip(kinds, shapes, strict=True)
+        ]
+        raise InputError(
+            f"{sample} has {names[1]}, and {url} has {names[0]}; take what will be watched"
+        )
 
 
 def _thresholds(settings: Settings, sample: str, noise: float) -> dict[int, float]:

@@ -45,6 +45,18 @@ def verdict(watch: Watch, settings: Settings) -> str:
     return f"{wakes}: {calls} ({100 * (1 - tally.duty):.4g} % less than always on)."
 
 
+def learning(watch: Watch) -> str:
+    """What detectors have not learned yet, in a sentence; "" if all have a threshold."""
+    if not watch.tally.windows:
+        return ""
+    return " ".join(
+        f"{trigger.name} is still learning what is normal and wakes nobody: about "
+        f"{duration(state[0])} more, highest score so far {state[1]:.3g}."
+        for trigger in watch.triggers
+        if (state := trigger.learning)
+    )
+
+
 def savings(watch: Watch, settings: Settings) -> str:
     """The modelled cost of the calls that were avoided, with its assumptions."""
     few, always = model_calls(watch, settings)
@@ -100,7 +112,7 @@ def watch_page(watch: Watch, settings: Settings, text: str) -> str:
         "watch.html.j2",
         {},
         title=f"{watch.cascade.source}: {settings.source['url']}",
-        verdict=verdict(watch, settings),
+        verdict=" ".join(filter(None, (verdict(watch, settings), learning(watch)))),
         tally=tally,
         duration=duration(tally.seconds),
         unit="samples" if watch.windows.channels else "events",

@@ -132,7 +132,7 @@ def picture(clip: np.ndarray, width: int | None = None, height: int | None = Non
 
 def _strips(clip: np.ndarray, width: int, height: int) -> np.ndarray:
     """Draw each channel over time, in a strip of its own."""
-    image = np.zeros((height, width), np.uint8)
+    image = np.full((height, width), 255, np.uint8)
     value, column = clip["value"].astype(np.float64), _place(clip["t"], width)
     rows = np.linspace(0, height, value.shape[1] + 1).astype(np.int64)
     for channel, (top, bottom) in enumerate(pairwise(rows)):
@@ -142,11 +142,14 @@ def _strips(clip: np.ndarray, width: int, height: int) -> np.ndarray:
         v, where = value[finite, channel], column[finite]
         scale = (bottom - top - 1) / (np.ptp(v) or 1.0)
         line = bottom - 1 - np.round((v - v.min()) * scale).astype(np.int64)
-        high, low = np.full(width, height), np.full(width, -1)
+        # A line through all points: between two columns it runs from one level to the other.
+        level = np.round(np.interp(np.arange(width), where, line)).astype(np.int64)
+        high, low = level.copy(), level.copy()
         np.minimum.at(high, where, line)
         np.maximum.at(low, where, line)
+        high[1:], low[1:] = np.minimum(high[1:], level[:-1]), np.maximum(low[1:], level[:-1])
         y = np.arange(height)[:, None]
-        image[(high <= y) & (y <= low)] = 255
+        image[(high <= y) & (y <= low)] = 0
     return image
 
 

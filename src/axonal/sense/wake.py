@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..core.config import Config
-from ..core.errors import InputError
+from ..core.errors import InputError, NotFinite
 from .stream import Stateful
 
 FAILED = "detector failed"  # the reason of a wake without a score
@@ -246,6 +246,8 @@ class Cascade(Stateful):
                 threshold = float(limit() if callable(limit) else limit)
                 fault = "no number" if not math.isfinite(score) or math.isnan(threshold) else ""
             except Exception as error:
+                if isinstance(error, InputError) and not isinstance(error, NotFinite):
+                    raise  # of another shape, as all that follow will be
                 fault = repr(error)
             if fault:
                 self._log(step, fault)

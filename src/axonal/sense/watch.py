@@ -46,6 +46,14 @@ class Trigger(Stateful):
         limit = self.limit.threshold
         return limit / (1 + limit) if limit < np.inf else limit
 
+    @property
+    def learning(self) -> tuple[float, float] | None:
+        """While there is no threshold: the seconds it still takes, and the highest score so far."""
+        if not isinstance(self.limit, Budget) or (state := self.limit.learning) is None:
+            return None
+        seconds, highest = state
+        return seconds, highest / (1 + highest) if highest > -np.inf else 0.0
+
     def score(self, x: np.ndarray) -> float:
         """Score a window, and remember that for `learn`."""
         self.current = None

@@ -92,6 +92,8 @@ class _Web(Sink):
                 if status in (408, 425, 429) or status >= 500:
                     after = _seconds(answer.headers.get("Retry-After", ""))
                     raise Retry(f"{self.url} answers {status}", after)
+                if 300 <= status < 400 and (other := answer.headers.get("Location")):
+                    raise Refused(f"{self.url} answers {status}: it has moved to {other}; set that")
                 if not 200 <= status < 300:
                     raise Refused(f"{self.url} answers {status}")
                 parts = answer.iter_raw()

@@ -15,6 +15,7 @@ TAIL, FEWEST = 0.1, 10  # the share of blocks that is the tail, and blocks that 
 # below 1/2.
 FLATTEST, STEEPEST = -0.2, 0.45
 MOST = 1 << 20  # blocks that can be remembered
+LEAST = 1e-9  # odds that a threshold has at least, where all that was seen scores 0
 SURE = 1e9  # odds of a score of 1
 
 
@@ -49,7 +50,7 @@ def return_level(peaks: np.ndarray, chance: float) -> float:
     ordered = np.sort(peaks)[::-1]
     count = max(FEWEST, ceil(TAIL * len(ordered)))
     if chance * len(ordered) >= count or count == len(ordered):
-        return float(np.nextafter(np.quantile(ordered, 1 - chance), inf))
+        return _above(np.quantile(ordered, 1 - chance))
     level, excess = ordered[count], ordered[:count] - ordered[count]
     mean = excess.mean()
     weighted = (excess * (np.arange(count) + 0.5) / count).mean()
@@ -58,7 +59,12 @@ def return_level(peaks: np.ndarray, chance: float) -> float:
     shape = min(max(shape, FLATTEST), STEEPEST)
     rarer = chance * len(ordered) / count
     grown = -log(rarer) if abs(shape) < 1e-6 else (rarer**-shape - 1) / shape
-    return float(max(level + mean * (1 - shape) * grown, np.nextafter(level, inf)))
+    return float(max(level + mean * (1 - shape) * grown, _above(level)))
+
+
+def _above(level: float) -> float:
+    """The next number that is not noise of float arithmetic."""
+    return float(max(np.nextafter(level, inf), LEAST))
 
 
 class Budget(Stateful):
@@ -99,6 +105,14 @@ class Budget(Stateful):
 
     def _forget(self) -> None:
         self.threshold, self.count, self.block, self.peak, self.gap = inf, 0, -1, -inf, 0.0
+
+    @property
+    def learning(self) -> tuple[float, float] | None:
+        """Until there is a threshold: seconds of scores that it takes, and the highest so far."""
+        if self.threshold < inf:
+            return None
+        highest = max([self.peak, *self.peaks[: self.count]])
+        return (FEWEST - self.count) * self.merge * 1e-6, highest
 
     def update(self, score: float, t_us: int) -> float:
         """Take a score at a time >= 0, and return the threshold.

@@ -156,9 +156,15 @@ def aedat3(path: Path, head: bytes, options: Options, damage: Damage) -> Iterato
 
 
 def _header(head: bytes, mark: bytes, end: str) -> tuple[str, int]:
-    """The leading lines that begin with `mark`, without it, up to `end`; and where data begin."""
+    """The leading lines that begin with `mark`, without it, up to `end`; and where data begin.
+
+    Data may begin with the mark, too, where no line says that they follow: a line of the header
+    is text.
+    """
     lines, at = [], 0
     while head.startswith(mark, at) and (stop := head.find(b"\n", at)) >= 0:
+        if not re.fullmatch(rb"[\t\x20-\x7e\x80-\xff]*\r?", head[at:stop]):
+            break
         lines.append(head[at + len(mark) : stop].decode("latin-1").strip())
         at = stop + 1
         if lines[-1] == end:

@@ -68,11 +68,13 @@ class Damage:
         dropped: rows that were lost.
         missing: cells without a value, which got the one before.
         notes: sentences on what was used, left out or guessed.
+        rate: rows a second, where they are evenly spaced and the file says so.
     """
 
     def __init__(self, path: Path, strict: bool):
         self.path, self.strict = path, strict
         self.notes: list[str] = []
+        self.rate: float | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -144,6 +146,11 @@ class File:
     @property
     def missing(self) -> int:
         return self._damage.missing
+
+    @property
+    def rate(self) -> float | None:
+        """Rows a second, where the file says so."""
+        return self._damage.rate
 
     @property
     def notes(self) -> list[str]:

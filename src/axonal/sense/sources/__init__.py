@@ -4,6 +4,7 @@
 sets its pace, `Encoded` turns its samples into events.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,13 +66,29 @@ def open_source(
             raise InputError(f"{url}: {error}; write it as `open_source` says") from error
     else:
         raise InputError(f"{url}: no such source; there are a path, - and {', '.join(SCHEMES)}")
-    coder = None if encoder is None else build("encoder", ENCODERS, encoder)
     source = build("source", {scheme: opener}, {"kind": scheme, **arguments, **options})
     if isinstance(source, Live) or scheme == "camera":
         source = Buffered(source, buffer, "wait" if url == "-" else "drop")
     if speed is not None:
         source = Replay(source, speed)
-    return source if coder is None else Encoded(source, coder)
+    return source if encoder is None else Encoded(source, _coder(source, encoder))
+
+
+def _coder(source: Source, encoder: Mapping[str, Any]) -> Any:
+    """An encoder of the source's samples, at its rate where it has one.
+
+    Raises:
+        InputError: as `build`, or the encoder's rate is another.
+    """
+    options, rate = dict(encoder), getattr(source, "rate", None)
+    kind = ENCODERS.get(options.get("kind", ""))
+    takes = rate and kind and "rate" in inspect.signature(kind).parameters
+    if takes and options.setdefault("rate", rate) != rate:
+        raise InputError(
+            f"encoder: rate {options['rate']:g}, but the source has {rate:g} samples a second; "
+            "leave it out"
+        )
+    return build("encoder", ENCODERS, options)
 
 
 def _address(rest: str, port: int = 0) -> dict[str, Any]:
