@@ -1,6 +1,7 @@
 """The command line from the user's side: what is printed, and the exit status."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -55,7 +56,9 @@ def tiny(tmp_path):
 def refused(result, message):
     status, out, err = result
     assert status == 1 and out == ""
-    assert err.startswith("axonal: ") and err.count("\n") == 1 and "Traceback" not in err
+    *before, last = err.splitlines()
+    assert last.startswith("axonal: ") and "Traceback" not in err
+    assert all(line.endswith(" ...") for line in before)  # what was going on
     assert message in err
     return True
 
@@ -161,6 +164,7 @@ def test_inspect_shows_and_draws_a_network(axonal, tmp_path):
 
 
 def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
+    (tmp_path / "x.nir").write_bytes(b"x")
     status, _, err = axonal("inspect", tmp_path / "x.nir")
     assert status != 0 and "--discretisation" in err
     status, _, err = axonal("inspect", "nowhere")
@@ -229,7 +233,8 @@ def test_convert_leaves_all_that_is_needed(axonal, pictures, tmp_path, monkeypat
     network, certificate = load(resolve.network(str(tmp_path / "out"))[0], tmp_path / "out")
     assert certificate.samples == 26 and certificate.steps == 4  # of 40, 500 to 1000
     assert network.answer(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-    assert axonal(*command)[2] == err  # and goes on where it was
+    again = axonal(*command)[2]  # and goes on where it was
+    assert again.splitlines()[-1] == err.splitlines()[-1]
 
 
 def test_convert_to_changes_leaves_thresholds(axonal, pictures, tmp_path):
@@ -260,3 +265,41 @@ def test_convert_refuses(axonal, pictures, tmp_path, options, message):
     out = tmp_path / "out"
     assert refused(axonal("convert", *pictures, "--out", out, *options), message)
     assert not (out / "plan.json").exists()
+
+
+def test_an_interruption_while_the_program_loads_leaves_no_traceback():
+    code = (
+        "import builtins, sys\n"
+        "load = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name == 'cli' or name.endswith('.cli'):\n"
+        "        raise KeyboardInterrupt\n"
+        "    return load(name, *rest)\n"
+        "import axonal.__main__ as program\n"
+        "builtins.__import__ = interrupted\n"
+        "program.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+
+
+def test_where_only_ascii_can_be_written_nothing_breaks(tmp_path):
+    (tmp_path / "é.csv").write_text("t_us,ü\n" + "".join(f"{k},{k}\n" for k in range(40)))
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "axonal", "watch", tmp_path / "é.csv", "--state", tmp_path]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert b"columns: ?" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["inspect no.nir", "watch no.csv", "watch no.toml"])
+def test_files_that_are_missing_or_empty_are_named(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = words.split()[1]
+    for content, message in [(None, f"there is no file {name}"), (b"", f"{name} is empty")]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        monkeypatch.setattr(sys, "argv", ["axonal", *words.split()])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1 and message in capsys.readouterr().err

@@ -117,7 +117,7 @@ def _time_demo() -> float:
     """Wall seconds of `axonal demo` in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        command = [sys.executable, "-m", "axonal.cli", "demo", "--out", folder]
+        command = [sys.executable, "-m", "axonal", "demo", "--out", folder]
         # With all cores, as a user starts it, also from a bench that was given fewer.
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)

@@ -93,7 +93,7 @@ class Watch:
 
     def start(self) -> None:
         """Start it; it goes on from its state. Memory that it frees goes back to the system."""
-        command = [sys.executable, "-m", "axonal.cli", "watch", str(self.settings), "--quiet"]
+        command = [sys.executable, "-m", "axonal", "watch", str(self.settings), "--quiet"]
         plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=plain)
 

@@ -1,5 +1,6 @@
 """The command line: each command imports its room when it runs."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -260,6 +261,9 @@ def doctor(model: str, *, fix: bool = False, out: Path | None = None) -> None:
 
 def main() -> None:
     """Run the command line; an error is one sentence, with exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where only ASCII can be written, "?" can
     try:
         app(sys.argv[1:])
     except AxonalError as error:
@@ -269,7 +273,3 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("\nInterrupted; what was finished is kept, and the same command goes on.")
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

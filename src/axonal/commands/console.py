@@ -1,5 +1,9 @@
 """Consoles of the commands: results on standard output, messages and progress on standard error."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console, RenderableType
 from rich.status import Status
 
@@ -12,6 +16,14 @@ def show(result: RenderableType) -> None:
     Console().print(result)
 
 
-def status(text: str) -> Status:
-    """A line that turns while work goes on, in a `with` statement."""
-    return Status(text, console=console)
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """A line that turns while work goes on; in a file, one as it begins and one as it ends."""
+    if console.is_terminal:
+        with Status(text, console=console):
+            yield
+        return
+    console.print(f"{text} ...")
+    begin = time.monotonic()
+    yield
+    console.print(f"{text}: done in {time.monotonic() - begin:.1f} s")

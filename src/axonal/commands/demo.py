@@ -99,6 +99,8 @@ def evaluate_all(
             evaluations.append(
                 evaluate(setting, samples, seed, real, lambda n, t=task: bar.advance(t, n))
             )
+            if not console.is_terminal:
+                console.print(f"{setting.name}: {samples:,} images made and measured")
             bar.remove_task(task)
             bar.advance(total)
     return evaluations

@@ -21,6 +21,7 @@ def graph_of(model: str, dt: float | None = None, discretisation: str | None = N
         FileError: damaged files.
     """
     if model.endswith(".nir"):
+        files.readable(model)
         if dt is None or discretisation is None:
             raise InputError(
                 f"{model} holds differential equations: say --dt, the seconds of a step, and "

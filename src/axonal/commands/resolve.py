@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..core import files
 from ..core.errors import FileError, InputError
 from ..data import ASSETS
 from ..data.images import DATASETS
@@ -136,6 +137,7 @@ def _read(path: Path) -> Samples:
     readers = {".npz": _arrays, ".safetensors": load_file}
     if path.suffix not in readers:
         raise InputError(f"{path} is no data; say {', '.join(DATASETS)}, or a .npz or .safetensors")
+    files.readable(path)
     try:
         arrays: dict[str, Tensor] = readers[path.suffix](path)
     except _DAMAGE as error:

@@ -40,6 +40,28 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Pa
     return path
 
 
+def readable(path: str | Path) -> Path:
+    """See that `path` is a file that can be read and holds something.
+
+    Raises:
+        FileError: there is none, it is a folder, it may not be read, or it is empty.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise FileError(f"{path} is a folder, not a file")
+        if not path.exists():
+            raise FileError(f"there is no file {path}")
+        with path.open("rb") as file:
+            if path.is_file() and not file.read(1):
+                raise FileError(f"{path} is empty")
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"can't read {path}: {error.strerror or error}") from error
+    return path
+
+
 def writable(folder: str | Path) -> Path:
     """Make `folder` if need be, and see that files can be written there, before long work begins.
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from . import files
 from .errors import FileError
 from .extras import require
 
@@ -41,7 +42,7 @@ def read(path: str | Path, limit: int = LIMIT) -> Tree:
         MissingExtra: h5py is not installed.
     """
     h5py = require("h5py", "nir")
-    path = Path(path)
+    path = files.readable(path)
     try:
         size = path.stat().st_size
         if not path.is_file() or size > limit:

@@ -1,7 +1,9 @@
 """The log, the progress bar and the interruption of a training."""
 
+import itertools
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,7 @@ from ..core import files
 from ..core.extras import require
 
 LOG = "log.jsonl"
+PARTS = 20  # of a run that is written to a file
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def interrupts() -> Iterator[list[int]]:
 def progress_bar(
     name: str, start: int, total: int, shown: bool
 ) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Show a progress bar.
+    """Show a progress bar; where that can't be seen, a line for each of `PARTS` parts.
 
     Returns:
         A function to call once a step with its figures; without, the last ones stay.
@@ -98,10 +101,14 @@ def progress_bar(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), disable=not shown) as progress:
         task = progress.add_task(name, total=total, completed=start, note="")
+        done, unseen = itertools.count(start + 1), shown and not progress.console.is_terminal
 
         def advance(figures: Mapping[str, float]) -> None:
+            step = next(done)
             if note := "  ".join(f"{name} {value:.4g}" for name, value in figures.items()):
                 progress.update(task, note=note)
+            if unseen and step * PARTS % total < PARTS:
+                sys.stderr.write(f"{name}: step {step:,} of {total:,}  {note}\n")
             progress.advance(task)
 
         yield advance

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core import files
 from ..core.config import Config
 from ..core.errors import FileError, InputError
 from .wake import Policy
@@ -185,6 +186,7 @@ def read(path: str | Path) -> Settings:
     Raises:
         FileError: the file can't be read. InputError: what it says is wrong, with the line.
     """
+    files.readable(path)
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
@@ -254,7 +256,7 @@ def toml(value: Any) -> str:
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} = {toml(item)}" for name, item in value.items()) + "}"
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def _lines(text: str) -> dict[tuple[str, int, str | None], int]:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...core import files
 from ...core.errors import InputError
 from . import sampled, tables, text
 from .camera_raw import HEAD, aedat2, aedat3, dat, event_stream, nmnist, prophesee, words
@@ -70,7 +71,7 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
         FileError: the file can't be read, or what it announces can't be.
         MissingExtra: a package that its format needs is not installed.
     """
-    path, chosen = Path(path), Options.from_dict(options)
+    path, chosen = files.readable(path), Options.from_dict(options)
     with file_errors(path):
         with path.open("rb") as file:
             head = file.read(HEAD)
