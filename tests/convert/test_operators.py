@@ -16,7 +16,7 @@ from axonal.deploy.engine import reference
 from axonal.deploy.from_torch import trace
 from axonal.graph.graph import Graph
 from axonal.graph.operators import OPERATORS, Operator
-from axonal.nn import QCFS, Conv2d
+from axonal.nn import QCFS, ClippedReLU, Conv2d
 
 PICTURE, ROW, TOKENS = (2, 6, 6), (2, 8), (4, 8)
 
@@ -122,6 +122,11 @@ CASES = {
         function(lambda h: F.leaky_relu(h - 0.5, 0.25)),
     ],
     "relu6": [module(nn.ReLU6), function(F.relu6)],
+    "clipped_relu": [
+        module(lambda: nn.Sequential(nn.Conv2d(4, 4, 1), ClippedReLU(0.5))),
+        module(lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.Hardtanh(0, 0.75))),
+        function(lambda h: (2 * h).clamp(0, 1)),
+    ],
     "prelu": [module(lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.PReLU()))],
     "qcfs": [module(lambda: nn.Sequential(nn.Conv2d(4, 4, 1), QCFS(4)))],
     "max_pool1d": [
@@ -144,6 +149,17 @@ CASES = {
         module(lambda: nn.LayerNorm((6, 6))),
         function(lambda h: F.layer_norm(h, (6,))),
     ],
+    "group_norm": [
+        module(lambda: nn.GroupNorm(2, 4)),
+        function(lambda h: F.group_norm(h, 4)),
+    ],
+    "instance_norm": [
+        module(lambda: nn.InstanceNorm2d(4, affine=True)),
+        module(lambda: nn.InstanceNorm1d(4), ROW),
+        function(lambda h: F.instance_norm(h)),
+    ],
+    "hardtanh": [module(nn.Hardtanh), function(lambda h: F.hardtanh(h, -0.5, 0.25))],
+    "clamp": [function(lambda h: h.clamp(-1, 0.5)), function(lambda h: torch.clip(h, min=0.25))],
     "gelu": [module(nn.GELU), function(lambda h: F.gelu(h, approximate="tanh"))],
     "sigmoid": [module(nn.Sigmoid), function(torch.sigmoid), function(lambda h: h.sigmoid())],
     "tanh": [module(nn.Tanh), function(torch.tanh), function(lambda h: h.tanh())],

@@ -302,8 +302,8 @@ REFUSED = {
     "dropout": lambda: middle(lambda m, h: F.dropout(h)),
     "pad": lambda: middle(lambda m, h: F.pad(h, (1, 1), value=1.0)),
     "mean": lambda: middle(lambda m, h: h - h.mean()),
-    "TransformerEncoderLayer": lambda: tokens(
-        lambda m, h: m.t(h), t=nn.TransformerEncoderLayer(16, 2, batch_first=True)
+    "TransformerDecoderLayer": lambda: tokens(
+        lambda m, h: m.t(h, h), t=nn.TransformerDecoderLayer(16, 2, batch_first=True)
     ),
 }
 

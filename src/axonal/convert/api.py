@@ -1,6 +1,5 @@
 """One way to convert: check, follow, decide by a method, round, put together, certify."""
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from .certificate import Certificate
 from .exact_sums import units
 from .methods import baselines, graded, qcfs, transformer
 from .methods.sigma_delta import DeltaNetwork, sigma_delta
+from .plain import plain
 from .plan import LONGEST, Plan, SpikingNetwork, assemble
 from .tracing import input_dependent, is_size, prepared, roles
 
@@ -174,7 +174,7 @@ def _evaluated(model: nn.Module) -> nn.Module:
             raise InputError(
                 f"convert: {name} holds NaN or infinity; load weights that are trained"
             )
-    return copy.deepcopy(model).eval()
+    return plain(model)
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ theta of least error, n = clip(floor(N |y| / theta + 1/2), 0, N), N levels in T 
 A layer that reads the input, which is no spikes, works as the ANN's does, in every step.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -31,6 +30,7 @@ from .activations import BATCH, Observed
 from .assessment import NOTHING, AssessedLayer, Assessment, Way
 from .methods.graded import ceiling
 from .methods.sigma_delta import sigma_delta
+from .plain import plain
 from .tracing import MAXIMA, Role, kind_of, prepared, rectifiers, roles
 
 BITS = 8
@@ -210,7 +210,7 @@ def _reads_input(dense: fx.GraphModule, node: fx.Node, known: Mapping[fx.Node, R
 
 def _follows_changes(model: nn.Module, x: Tensor) -> bool:
     try:
-        sigma_delta(copy.deepcopy(model).eval(), x[:1])
+        sigma_delta(plain(model), x[:1])
     except InputError:
         return False
     return True

@@ -57,12 +57,46 @@ class UnrolledAttention(nn.Module):
         return self.out(torch.matmul(weights, v).transpose(1, 2).flatten(2)), None
 
 
+class UnrolledEncoderLayer(nn.Module):
+    """What `nn.TransformerEncoderLayer` does in evaluation, without masks: its layers in turn."""
+
+    def __init__(self, layer: nn.TransformerEncoderLayer):
+        super().__init__()
+        self.attention, self.first = UnrolledAttention(layer.self_attn), layer.norm_first
+        self.norm1, self.norm2 = layer.norm1, layer.norm2
+        self.linear1, self.linear2 = layer.linear1, layer.linear2
+        self.activation = layer.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] -> tokens."""
+        if self.first:
+            y = self.norm1(x)
+            x = x + self.attention(y, y, y)[0]
+            return x + self.linear2(self.activation(self.linear1(self.norm2(x))))
+        x = self.norm1(x + self.attention(x, x, x)[0])
+        return self.norm2(x + self.linear2(self.activation(self.linear1(x))))
+
+
+def _encoder(encoder: nn.TransformerEncoder) -> nn.Module:
+    norm = [] if encoder.norm is None else [encoder.norm]
+    return nn.Sequential(*map(UnrolledEncoderLayer, encoder.layers), *norm)
+
+
+UNROLLED = {
+    nn.MultiheadAttention: UnrolledAttention,
+    nn.TransformerEncoderLayer: UnrolledEncoderLayer,
+    nn.TransformerEncoder: _encoder,
+}
+
+
 def unrolled(model: nn.Module) -> nn.Module:
-    """`model` with each `nn.MultiheadAttention` taken apart, in place."""
+    """`model` with each encoder and `nn.MultiheadAttention` taken apart, in place."""
+    if type(model) in UNROLLED:
+        return unrolled(UNROLLED[type(model)](model))
     for parent in [*model.modules()]:
         for name, child in parent._modules.items():
-            if type(child) is nn.MultiheadAttention:
-                setattr(parent, name, UnrolledAttention(child))
+            if type(child) in UNROLLED:
+                setattr(parent, name, unrolled(UNROLLED[type(child)](child)))
     return model
 
 

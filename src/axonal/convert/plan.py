@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.operator_schemas import normalize_function
 
 from ..core.errors import InputError
 from ..core.neurons import Dynamics
@@ -25,7 +24,7 @@ from ..nn import (
     Signed,
     Stateful,
 )
-from ..nn.interpreter import line, module_of, record
+from ..nn.interpreter import arguments_of, line, module_of, operator_of, record
 from .exact_sums import exact, rounding
 from .fold_thresholds import fold
 from .tracing import (
@@ -292,22 +291,19 @@ def _differ(graph: fx.GraphModule, node: fx.Node, schedule: Schedule, unit: floa
             graph.add_submodule(f"{node.name}_any", _Any(module))
             node.target = f"{node.name}_any"
         return
-    function: Callable[..., Any] = module if module is not None else _function(node)
+    function: Callable[..., Any] = module if module is not None else _function(graph, node)
     graph.add_submodule(f"{node.name}_difference", Difference(function, unit))
     node.op, node.target = "call_module", f"{node.name}_difference"
     node.args = tuple(arg for arg in node.args if isinstance(arg, fx.Node))
     node.kwargs = {}
 
 
-def _function(node: fx.Node) -> Callable[..., Any]:
+def _function(graph: fx.GraphModule, node: fx.Node) -> Callable[..., Any]:
     """What `node` calls, with all but tensors given."""
     target = getattr(torch, node.target) if isinstance(node.target, str) else node.target
-    if node.args and all(isinstance(arg, fx.Node) for arg in node.args):
-        return partial(target, **node.kwargs)
-    call = normalize_function(target, node.args, node.kwargs, normalize_to_only_use_kwargs=True)
-    if call is None:
-        raise InputError(f"{node.name} is called in a way that can't be followed; use a module")
-    return partial(target, **{k: v for k, v in call.kwargs.items() if not isinstance(v, fx.Node)})
+    row = operator_of(graph, node)
+    given = arguments_of(graph, node, row) if row is not None else node.kwargs
+    return partial(target, **{k: v for k, v in given.items() if not isinstance(v, fx.Node)})
 
 
 class _Any(nn.Module):

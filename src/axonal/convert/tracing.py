@@ -11,12 +11,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..core.errors import InputError
 from ..graph.operators import Operator
-from ..nn import Neuron
+from ..nn import ClippedReLU, Neuron
 from ..nn.interpreter import Recorder, arguments_of, describe, line, module_of, operator_of, row_of
 from .attention import join, unrolled
+from .plain import plain
 
 Role = Literal["input", "output", "rectifier", "linear", "nonlinear", "product", "constant"]
 Schedule = Literal["pipelined", "waiting"]
+REMEDY = (
+    "build it of convolutions, linear layers, norms, pooling, sums, concatenations, attention and "
+    "activations, or leave this part of the network out"
+)
 SUMS, SCALES, MAXIMA = ("add", "sub"), ("mul", "div"), ("max_pool1d", "max_pool2d")
 
 
@@ -44,7 +49,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
             node.args, node.kwargs = (*node.kwargs.values(),), {}
         if (node.op, node.target) == ("call_method", "view"):
             node.target = "reshape"  # spikes may lie in memory in another order
-        if (activation := _activation(node)) is not None:
+        if (activation := _activation(dense, node)) is not None:
             dense.add_submodule(node.name, activation)
             node.op, node.target = "call_module", node.name
             node.args, node.kwargs = tuple(node.all_input_nodes), {}
@@ -56,15 +61,30 @@ def _is_leaf(module: nn.Module) -> bool:
     return isinstance(module, Neuron) or row_of(module) is not None
 
 
-def _activation(node: fx.Node) -> nn.Module | None:
+def _activation(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The module that does what the call `node` does, if that is an activation."""
     if node.target in (F.relu, torch.relu) or (node.op, node.target) == ("call_method", "relu"):
         return nn.ReLU()
     if node.target is F.relu6:
         return nn.ReLU6()
+    if (span := _clip_of(graph, node)) is not None and span[0] == 0:
+        return ClippedReLU(span[1])
     if node.target is F.leaky_relu:
         options = dict(zip(("input", "negative_slope"), node.args, strict=False)) | node.kwargs
         return nn.LeakyReLU(options.get("negative_slope", 0.01))
+    return None
+
+
+def _clip_of(graph: fx.GraphModule, node: fx.Node) -> tuple[float, float] | None:
+    """The ends of a clip by two numbers, if `node` is one."""
+    row = operator_of(graph, node)
+    if row is None or row.name not in ("hardtanh", "clamp"):
+        return None
+    arguments = arguments_of(graph, node, row)
+    low = arguments.get("min_val", -1.0) if row.name == "hardtanh" else arguments.get("min")
+    high = arguments.get("max_val", 1.0) if row.name == "hardtanh" else arguments.get("max")
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        return float(low), float(high)
     return None
 
 
@@ -78,7 +98,7 @@ def prepared(model: nn.Module, schedule: Schedule = "pipelined") -> fx.GraphModu
     Raises:
         InputError: as `trace`, or a batch norm has no statistics.
     """
-    dense = trace(unrolled(copy.deepcopy(model).eval()))
+    dense = trace(unrolled(plain(model)))
     varying = input_dependent(dense.graph)
     for node in list(dense.graph.nodes):
         module, kind = module_of(dense, node), kind_of(dense, node)
@@ -200,10 +220,11 @@ def _role(dense: fx.GraphModule, node: fx.Node, varying: set[fx.Node]) -> Role:
         apart = {*node.args} == {*inputs} == {*node.all_input_nodes}
         if row.joint == "product" and all(isinstance(a, fx.Node) for a in node.args) and apart:
             return "product"
+    none = row is not None and row.role is None and row.joint is None
+    remedy = row.instead if row is not None and none else ""
     raise InputError(
-        f"no rule to convert {node.name} ({describe(dense, node)}){line(node)}; build it of "
-        "convolutions, linear layers, norms, pooling, sums, concatenations, attention and "
-        "activations, or leave this part of the network out"
+        f"no rule to convert {node.name} ({describe(dense, node)}){line(node)}; "
+        + (remedy or REMEDY)
     )
 
 

@@ -19,6 +19,10 @@ PADS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 LINEAR = ("linear", "bilinear")
 CONVERTED = "convert the network, which makes it an axonal.nn.Difference"
 # What to do where a graph has no form for an operator.
+RECURRENT = (
+    "gates multiply states, step by step; train a recurrent spiking network (nn.Recurrent), or "
+    "write the step as layers and run it over time yourself"
+)
 NEURONS = "the activations of a graph are neurons: use some, or convert it to sigma-delta"
 POOLING = f"use average pooling or a stride, or {CONVERTED}"
 CONVERT = f"{CONVERTED}, or leave this part to the host"

@@ -236,6 +236,7 @@ ROWS = (
     _rectifier("relu", "ReLU", "inplace"),
     _rectifier("leaky_relu", "LeakyReLU", "negative_slope", "inplace"),
     _rectifier("relu6", "ReLU6", "inplace"),
+    _rectifier("clipped_relu", "ClippedReLU", "max_val"),
     _rectifier("prelu", "PReLU", "weight"),
     _rectifier("qcfs", "QCFS"),
     # Functions, which run on rates.
@@ -259,6 +260,11 @@ ROWS = (
                 *("layer_norm", "LayerNorm", values.layer_norm, (3, 4)),
                 *("normalized_shape", "weight", "bias", "eps"),
             ),
+            (
+                *("group_norm", "GroupNorm", values.group_norm, (3, 4)),
+                *("num_groups", "weight", "bias", "eps"),
+            ),
+            ("hardtanh", "Hardtanh", values.hardtanh, (0, 2), "min_val", "max_val", "inplace"),
             ("gelu", "GELU", values.gelu, (CURVE + 3, CURVE + 1), "approximate"),
             ("sigmoid", "Sigmoid", values.sigmoid, (CURVE + 1, CURVE + 1)),
             ("tanh", "Tanh", np.tanh, (CURVE, CURVE)),
@@ -272,6 +278,17 @@ ROWS = (
             ),
         )
     ),
+    _function(
+        "instance_norm",
+        values.instance_norm,
+        each(3, 4),
+        *("running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"),
+        modules=("InstanceNorm1d", "InstanceNorm2d"),
+        when=lambda running_mean=None, **_: running_mean is None,
+    ),
+    _function("clamp", values.clamp, each(0, 2), "min", "max", aliases=("clip",)),
+    # Recurrence by gates, whose states are not spikes.
+    Operator("lstm", modules=("LSTM", "GRU", "RNN"), instead=lowering.RECURRENT),
     # What moves values.
     _move("flatten", "start_dim", "end_dim", modules=("Flatten",), nir="Flatten"),
     _move("unflatten", "dim", "unflattened_size", modules=("Unflatten",)),

@@ -75,6 +75,55 @@ def softmax(x: np.ndarray, dim: int) -> np.ndarray:
     return e / e.sum(dim, keepdims=True)
 
 
+def group_norm(
+    x: np.ndarray, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> np.ndarray:
+    """Normalise over groups of channels of each sample.
+
+    Raises:
+        ValueError: the channels are no whole groups.
+    """
+    if x.ndim < 2 or x.shape[1] % num_groups:
+        raise ValueError(f"{x.shape[1:]} has no {num_groups} groups of channels")
+    grouped = x.reshape(len(x), num_groups, -1)
+    scaled = layer_norm(grouped, grouped.shape[2:], eps=eps).reshape(x.shape)
+    each_channel = (-1, *(1 for _ in x.shape[2:]))
+    scaled = scaled if weight is None else scaled * np.reshape(weight, each_channel)
+    return scaled if bias is None else scaled + np.reshape(bias, each_channel)
+
+
+def instance_norm(
+    x: np.ndarray,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> np.ndarray:
+    """Normalise each channel of each sample by its own mean and deviation.
+
+    Raises:
+        ValueError: it has statistics, by which it is a batch norm, or channels without places.
+    """
+    if running_mean is not None or x.ndim < 3:
+        raise ValueError("it normalises channels over their places, without running statistics")
+    return group_norm(x, x.shape[1], weight, bias, eps)
+
+
+def hardtanh(
+    x: np.ndarray, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> np.ndarray:
+    """x, clipped."""
+    return np.clip(x, min_val, max_val)
+
+
+def clamp(x: np.ndarray, min: Any = None, max: Any = None) -> np.ndarray:
+    """x, clipped at the ends that are given."""
+    return np.clip(x, min, max)
+
+
 def layer_norm(
     x: np.ndarray, normalized_shape: Any, weight: Any = 1.0, bias: Any = 0.0, eps: float = 1e-5
 ) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..core.neurons import (
     Resonate,
     Signed,
 )
+from .clipped import ClippedReLU
 from .convolution import Conv2d
 from .graph_module import Difference, GraphModule
 from .hooks import watch
@@ -34,6 +35,7 @@ __all__ = [
     "BalancedResonate",
     "Burst",
     "Bursting",
+    "ClippedReLU",
     "Conv2d",
     "Current",
     "Delay",
