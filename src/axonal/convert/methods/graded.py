@@ -12,16 +12,20 @@ whose stationary point is the fixed point theta <- theta E[q y] / E[q^2] of thre
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, fx
 
 from ...core.errors import InputError
+from ...ops.threads import run_in_parts
 from ..activations import Calibration, Observed, observe
 from ..plan import Plan, Population
 from ..tracing import rectifiers
 
-SHARES = torch.logspace(-1.3, 0, 60, dtype=torch.float64).tolist()  # of the largest value
+SHARES = np.logspace(-1.3, 0, 60)[:-1]  # of the largest value
 ROUNDS = 20  # of iteration from there
+PARTS = 64  # of the channels that threads take
 
 
 def graded(dense: fx.GraphModule, data: Calibration, bits: int = 8) -> Plan:
@@ -59,31 +63,51 @@ def least_error(
 
 def ceiling(seen: Observed, levels: int) -> Tensor:
     """The ceilings for `levels` values above 0, as they broadcast to one sample."""
-    values, most = seen.values.double(), seen.most.double()[:, None].clamp_min(1e-12)
-    best, least = most, _error(values, most, levels)
-    for share in SHARES[:-1]:
-        best, least = _better(values, best, least, share * most, levels)
-    for _ in range(ROUNDS):
-        q = quantised(values, best, levels)
-        size = q.square().sum(1, keepdim=True)
-        factor = torch.where(size > 0, (q * values).sum(1, keepdim=True) / size, 1.0)
-        best, least = _better(values, best, least, best * factor, levels)
-    return seen.shaped((best[:, 0] * (seen.most > 0)).to(seen.values))
+    values = np.ascontiguousarray(seen.values.cpu().numpy())
+    most = np.maximum(seen.most.cpu().double().numpy(), 1e-12)
+    best = np.empty_like(most)
+
+    def work(_: int, first: int, last: int) -> None:
+        _search(values[first:last], most[first:last], levels, SHARES, best[first:last])
+
+    parts = min(len(values), PARTS)
+    run_in_parts(work, len(values), parts, min(parts, torch.get_num_threads()))
+    return seen.shaped((torch.from_numpy(best) * (seen.most.cpu() > 0)).to(seen.values))
 
 
 def quantised(values: Tensor, ceilings: Tensor, levels: int) -> Tensor:
-    """q(y) of `values`, on both sides of 0."""
+    """q(y) of `values`, on both sides of 0: what `_search` computes with."""
     unit = ceilings / levels
     return unit * values.sign() * torch.floor(values.abs() / unit + 0.5).clamp(max=levels)
 
 
-def _error(values: Tensor, ceilings: Tensor, levels: int) -> Tensor:
-    return (values - quantised(values, ceilings, levels)).square().mean(1, keepdim=True)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _search(values, most, levels, shares, best):
+    """Write the ceiling of each row of values at which quantising them errs least."""
+    for row in range(len(values)):
+        best[row] = most[row]
+        least, along, size = _sums(values[row], most[row], levels)
+        for share in shares:
+            error, y, q = _sums(values[row], share * most[row], levels)
+            if error < least:
+                best[row], least, along, size = share * most[row], error, y, q
+        for _ in range(ROUNDS):
+            tried = best[row] * (along / size) if size > 0 else best[row]
+            error, y, q = _sums(values[row], tried, levels)
+            if not error < least:
+                break  # the next round would try the same
+            best[row], least, along, size = tried, error, y, q
 
 
-def _better(
-    values: Tensor, best: Tensor, least: Tensor, tried: Tensor, levels: int
-) -> tuple[Tensor, Tensor]:
-    error = _error(values, tried, levels)
-    lower = error < least
-    return torch.where(lower, tried, best), torch.where(lower, error, least)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _sums(values, ceiling, levels):
+    """The sums of (y - q)^2, q y and q^2."""
+    unit = ceiling / levels
+    scale, error, along, size = 1 / unit, 0.0, 0.0, 0.0
+    for i in range(len(values)):
+        y = abs(np.float64(values[i]))
+        q = unit * min(np.floor(y * scale + 0.5), np.float64(levels))
+        error += (y - q) * (y - q)
+        along += q * y
+        size += q * q
+    return error, along, size
