@@ -22,6 +22,7 @@ class Broker:
     Args:
         folder: for its settings, and for what it stores.
         persistent: whether it remembers over a restart what it owes to those who are away.
+        passwords: a file of those who may connect; None for anybody.
 
     Raises:
         FileError: there is no mosquitto in $AXONAL_MOSQUITTO, on PATH, or with this Python.
@@ -29,7 +30,7 @@ class Broker:
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, persistent: bool = True):
+    def __init__(self, folder: Path, persistent: bool = True, passwords: Path | None = None):
         beside = Path(sys.prefix) / "mosquitto" / "mosquitto"
         self.program = os.environ.get("AXONAL_MOSQUITTO") or shutil.which("mosquitto") or beside
         if not Path(self.program).exists():
@@ -40,7 +41,8 @@ class Broker:
         with socket.socket() as free:
             free.bind((self.host, 0))
             self.port = free.getsockname()[1]
-        text = f"listener {self.port} {self.host}\nallow_anonymous true\nlog_type error\n"
+        allowed = f"password_file {passwords}" if passwords else "allow_anonymous true"
+        text = f"listener {self.port} {self.host}\n{allowed}\nlog_type error\n"
         text += f"user {getpass.getuser()}\n"  # else root's becomes another, who can't write there
         if persistent:
             text += f"persistence true\npersistence_location {folder.resolve()}/\n"

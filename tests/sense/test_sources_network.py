@@ -1,5 +1,7 @@
 """The wire's form, and live sources on real sockets of this machine."""
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -12,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axonal.core.errors import InputError
-from axonal.sense.sources import Mqtt, Stdin, Tcp, Udp, encode, send
+from axonal.core.errors import FileError, InputError
+from axonal.sense.sources import Mqtt, Stdin, Tcp, Udp, encode, open_source, send
 from axonal.sense.sources.network import LAG_US, Live
 from axonal.sense.sources.wire import HEADER, decode
 from axonal.sense.stream import events, sample_type
+from benchmarks.harness.processes import Broker
 
 
 def drawn(count, seed=0, first=0, side=100):
@@ -344,3 +347,60 @@ def test_mqtt_over_a_restart_of_the_broker(broker, publish):
 def test_too_many_channels_for_a_frame_are_refused():
     with pytest.raises(InputError, match="256 channels"):
         encode(sample_packet(np.zeros((1, 256))))
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """A broker that only "guard" may use, with the password "open sesame"."""
+    salt = b"twelve bytes"
+    digest = hashlib.pbkdf2_hmac("sha512", b"open sesame", salt, 101)
+    parts = (base64.b64encode(part).decode() for part in (salt, digest))
+    (tmp_path / "users").write_text(f"guard:$7$101${'$'.join(parts)}\n")
+    (tmp_path / "users").chmod(0o600)
+    broker = Broker(tmp_path, persistent=False, passwords=tmp_path / "users")
+    broker.start()
+    yield broker
+    broker.stop(kill=True)
+
+
+def test_a_broker_that_wants_a_password(guarded, tmp_path, monkeypatch):
+    url = f"mqtt://guard@{guarded.host}:{guarded.port}/room/+"
+    (tmp_path / "password").write_text("open sesame\n")
+    monkeypatch.setenv("ROOM_PASSWORD", "open sesame")
+    for options in (
+        {"password_file": str(tmp_path / "password")},
+        {"password_env": "ROOM_PASSWORD"},
+    ):
+        source = open_source(url, channels=1, **options).source
+        connected(iter(source), source)
+        source.close()
+    source = open_source(url, channels=1).source
+    iterator, deadline = iter(source), time.monotonic() + 5
+    while "the broker refuses: Not authorized" not in source.status:
+        next(iterator)
+        assert time.monotonic() < deadline, source.status
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("mqtt://guard:secret@host/a", {}, "a password in an address ends up in logs"),
+        ("mqtt://host/a", {"password_env": "X"}, "give a username"),
+        ("mqtt://guard@host/a", {"password_env": "NO_SUCH"}, "NO_SUCH is not set"),
+        ("mqtt://guard@host/a", {"password_file": "no such"}, "there is no file no such"),
+        ("mqtts://host/a", {"ca": "no such"}, "there is no file no such"),
+    ],
+)
+def test_users_of_a_broker_that_are_not_complete(url, options, message):
+    with pytest.raises((InputError, FileError), match=message) as caught:
+        open_source(url, channels=1, **options)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_names_the_topic_the_user_and_encryption():
+    source = open_source("mqtts://me%40home@127.0.0.1/room/+/t", channels=1)
+    client = source.source._client
+    assert (client.username, client.host, client.port) == ("me@home", "127.0.0.1", 8883)
+    assert source.source._topic == "room/+/t" and client._ssl
+    source.close()

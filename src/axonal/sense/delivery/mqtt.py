@@ -1,7 +1,6 @@
 """Wakes over MQTT, as Frigate and Home Assistant know them."""
 
 import json
-import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import InputError
-from ...core.extras import require
+from ..broker import mqtt_client
 from .outbox import Event, Retry
 
 
@@ -29,13 +27,12 @@ class Mqtt:
         prefix: of all topics but the discovery's.
         sources: announced from the beginning; others are when they first wake.
         discovery: Home Assistant's prefix; "" for no announcements.
-        username, password_env: the password is read from that environment variable.
-        tls: encrypt, and check the certificate.
+        username, password_env, password_file, tls, ca: as of `broker.mqtt_client`.
         timeout: seconds to wait for the broker.
         reconnect: seconds before a connection is first made again; doubles, up to 30 times that.
 
     Raises:
-        InputError: no such variable. MissingExtra: paho-mqtt is not installed.
+        InputError, FileError, MissingExtra: as `broker.mqtt_client`.
     """
 
     def __init__(
@@ -47,22 +44,19 @@ class Mqtt:
         discovery: str = "homeassistant",
         username: str = "",
         password_env: str = "",
+        password_file: str = "",
         tls: bool = False,
+        ca: str = "",
         timeout: float = 10.0,
         reconnect: float = 1.0,
     ):
-        paho = require("paho.mqtt.client", "watch")
         self.prefix, self.discovery, self.timeout = prefix, discovery, timeout
         self.motion = {_topic(source): "OFF" for source in sources}
         self.published: dict[str, dict[str, Any]] = {}  # the last state of each open event
         self.flight: tuple[str, set[int]] = ("", set())  # an event and its messages, under way
         self.acknowledged: set[int] = set()
         self.changed, self.online, self.why = threading.Condition(), False, "no answer yet"
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        if username:
-            self.client.username_pw_set(username, secret(password_env) if password_env else None)
-        if tls:
-            self.client.tls_set()
+        self.client = mqtt_client(username, password_env, password_file, tls, ca)
         self.client.will_set(f"{prefix}/available", "offline", qos=1, retain=True)
         self.client.on_connect, self.client.on_disconnect = self._connect, self._disconnect
         self.client.on_publish = self._acknowledge
@@ -155,17 +149,6 @@ class Mqtt:
         with self.changed:
             self.acknowledged.add(mid)
             self.changed.notify_all()
-
-
-def secret(variable: str) -> str:
-    """The value of an environment variable that a configuration names.
-
-    Raises:
-        InputError: it is not set.
-    """
-    if not (value := os.environ.get(variable, "")):
-        raise InputError(f"the environment variable {variable} is not set; export it first")
-    return value
 
 
 def _topic(name: str) -> str:

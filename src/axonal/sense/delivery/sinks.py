@@ -13,8 +13,9 @@ import numpy as np
 
 from ...core.errors import InputError
 from ...core.extras import require
+from ..broker import secret
 from ..clip import picture, summary
-from .mqtt import Mqtt, secret
+from .mqtt import Mqtt
 from .outbox import Event, Refused, Retry, Sink
 
 ANSWER = 1 << 20  # bytes of a chat model's answer

@@ -7,9 +7,10 @@ sets its pace, `Encoded` turns its samples into events.
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ...core.errors import InputError
 from ..formats import open_file
@@ -38,8 +39,8 @@ def open_source(
     """Open the source at an address.
 
     A path of a recording, "-" for standard input, udp://HOST:PORT, tcp://HOST:PORT (both listen),
-    mqtt://HOST[:PORT]/TOPIC, video:PATH (a file, a folder of pictures or a .npy), camera:NUMBER or
-    radar:SEED (synthetic).
+    mqtt://[USER@]HOST[:PORT]/TOPIC (mqtts:// is encrypted), video:PATH (a file, a folder of
+    pictures or a .npy), camera:NUMBER or radar:SEED (synthetic).
 
     Args:
         speed: replayed so many times as fast as it happened; None for as fast as can be.
@@ -63,7 +64,8 @@ def open_source(
         try:
             arguments = parse(rest)
         except ValueError as error:
-            raise InputError(f"{url}: {error}; write it as `open_source` says") from error
+            shown = re.sub("//([^:/@]*):[^@]*@", r"//\1:***@", url)
+            raise InputError(f"{shown}: {error}; write it as `open_source` says") from error
     else:
         raise InputError(f"{url}: no such source; there are a path, - and {', '.join(SCHEMES)}")
     source = build("source", {scheme: opener}, {"kind": scheme, **arguments, **options})
@@ -99,14 +101,24 @@ def _address(rest: str, port: int = 0) -> dict[str, Any]:
     return {"host": parts.hostname, "port": parts.port or port}
 
 
-# The class of a scheme, and its arguments from what follows the colon; "#" is MQTT's wildcard.
+def _topic(rest: str, port: int, **options: Any) -> dict[str, Any]:
+    """What //[USER@]HOST[:PORT][/TOPIC] names; "#" is MQTT's wildcard."""
+    parts = urlsplit(rest)
+    if parts.password is not None:
+        raise ValueError(
+            "a password in an address ends up in logs; give password_env= or password_file="
+        )
+    user = {"username": unquote(parts.username)} if parts.username else {}
+    topic = rest.lstrip("/").partition("/")[2] or "#"
+    return {**_address(rest, port), "topic": topic, **user, **options}
+
+
+# The class of a scheme, and its arguments from what follows the colon.
 SCHEMES: dict[str, tuple[Callable[..., Any], Callable[[str], dict[str, Any]]]] = {
     "udp": (Udp, _address),
     "tcp": (Tcp, _address),
-    "mqtt": (
-        Mqtt,
-        lambda rest: {**_address(rest, 1883), "topic": rest.lstrip("/").partition("/")[2] or "#"},
-    ),
+    "mqtt": (Mqtt, partial(_topic, port=1883)),
+    "mqtts": (Mqtt, partial(_topic, port=8883, tls=True)),
     "video": (Video, lambda rest: {"frames": rest}),
     "camera": (Video, lambda rest: {"frames": int(rest)}),
     "radar": (Radar, lambda rest: {"seed": int(rest or 0)}),

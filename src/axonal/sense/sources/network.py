@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.extras import require
+from ..broker import mqtt_client
 from ..stream import EVENT, sample_type
 from .wire import FARTHEST, LARGEST, MAGIC, decode, length
 
@@ -299,32 +299,46 @@ class Mqtt(Live):
 
     With a `client_id` the broker keeps what is sent while nobody listens.
 
+    Args:
+        host, port, topic: what is subscribed to, and where.
+        client_id: of a session that lasts.
+        username, password_env, password_file, tls, ca: as of `broker.mqtt_client`.
+
     Raises:
-        InputError: as `Live`. MissingExtra: without axonal[watch].
+        InputError: as `Live`. InputError, FileError, MissingExtra: as `broker.mqtt_client`.
     """
 
     def __init__(
-        self, host: str, port: int = 1883, topic: str = "#", client_id: str = "", **options
+        self,
+        host: str,
+        port: int = 1883,
+        topic: str = "#",
+        client_id: str = "",
+        username: str = "",
+        password_env: str = "",
+        password_file: str = "",
+        tls: bool = False,
+        ca: str = "",
+        **options,
     ):
         super().__init__(**options)
-        mqtt = require("paho.mqtt.client", "watch")
-        self._client = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=not client_id
-        )
+        session = {"client_id": client_id, "clean_session": not client_id}
+        self._client = mqtt_client(username, password_env, password_file, tls, ca, **session)
         self._client.connect_timeout = CONNECT_S
         self._client.on_connect, self._client.on_message = self._subscribe, self._receive
         self._client.on_subscribe = self._confirm
         self._client.connect_async(host, port)
         self._topic, self._inbox = topic, []
-        self._pause, self._due = BACKOFF_S[0], 0.0
+        self._pause, self._due, self._why = BACKOFF_S[0], 0.0, ""
 
     def _poll(self) -> list[np.ndarray]:
         if self._client.is_connected() or self._client.socket():
             if self._client.loop(POLL_S):
-                self._wait("connection lost")
+                self._wait(self._why or "connection lost")
         elif time.monotonic() < self._due:
             self._closed.wait(POLL_S)
         else:
+            self._why = ""
             try:
                 self._client.reconnect()
             except OSError as error:
@@ -338,8 +352,9 @@ class Mqtt(Live):
         self._pause = min(2 * self._pause, BACKOFF_S[1])
 
     def _subscribe(self, client, userdata, flags, reason, properties) -> None:
-        if reason.is_failure:
-            self._wait(str(reason))
+        if reason.is_failure:  # the broker hangs up then, which says less
+            self._why = f"the broker refuses: {reason}"
+            self._wait(self._why)
             return
         client.subscribe(self._topic, qos=1)
 
