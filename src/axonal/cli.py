@@ -1,6 +1,7 @@
 """The command line: each command imports its room when it runs."""
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -195,6 +196,7 @@ def watch_stream(
     time: str | None = None,
     unit: str | None = None,
     rate: float | None = None,
+    size: str | None = None,
     lenient: bool = False,
     window: float = 0.1,
     wakes_per_hour: float = 6.0,
@@ -213,6 +215,7 @@ def watch_stream(
         time: the column of a CSV that is the time.
         unit: of its times: s, ms, us or ns.
         rate: rows a second, of a table without times.
+        size: of a camera whose recording doesn't say it, as 640x480.
         lenient: leave out and count what is damaged, instead of ending there.
         window: seconds over which features are taken.
         wakes_per_hour: the budget of false wakes.
@@ -221,7 +224,16 @@ def watch_stream(
     from .commands import watch as command
 
     options = {"columns": [c.strip() for c in columns.split(",")] if columns else None}
-    options |= {"time": time, "unit": unit, "rate": rate, "strict": False if lenient else None}
+    sides = (
+        [int(side) for side in size.split("x")] if size and re.fullmatch(r"\d+x\d+", size) else size
+    )
+    options |= {
+        "size": sides,
+        "time": time,
+        "unit": unit,
+        "rate": rate,
+        "strict": False if lenient else None,
+    }
     chosen = {name: value for name, value in options.items() if value is not None}
     settings = {"window": window, "wakes_per_hour": wakes_per_hour, "webhook": webhook}
     sentence = command.watch(source, state, report, not quiet, fresh, options=chosen, **settings)

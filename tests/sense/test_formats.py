@@ -314,13 +314,24 @@ def test_the_size_of_a_camera_is_read_from_the_header(head, size, folder):
         (b"PK\3\4", FileError, "can't read"),
         (b"\x89HDF\r\n\x1a\n", FileError, "can't read"),
         (b"#!AER-DAT4.0\r\n", FileError, "ends with .aedat4"),
-        (b"", InputError, "pass format="),
+        (b"", FileError, "is empty"),
     ],
 )
 def test_gaps_and_unknowns_in_a_header_are_named(content, error, message, folder):
     (folder / "a.xyz").write_bytes(content)
     with pytest.raises(error, match=message):
         open_file(folder / "a.xyz")
+
+
+def test_a_header_may_end_its_lines_otherwise_and_lack_the_size(folder):
+    packet = drawn(200)
+    content = evt2(packet).replace(f"% geometry {SIDE}x{SIDE}\n".encode(), b"")
+    head, _, words = content.partition(b"% end\n")
+    (folder / "a.raw").write_bytes(head.replace(b"\n", b"\r\n") + b"% end\r\n" + words)
+    source = open_file(folder / "a.raw")
+    assert (source.width, source.height) == (128, 128)
+    assert source.notes == ["size: 128 x 128, of the least camera that has all its events"]
+    np.testing.assert_array_equal(np.concatenate(list(source)), packet)
 
 
 def ordered(packet, last, width, height):
@@ -681,7 +692,7 @@ def test_rows_without_times_have_a_rate(folder):
     assert packet["t"].tolist() == [0, 250_000, 500_000]
     assert packet["value"].tolist() == [[1.5], [2.5], [-3]]
     (folder / "empty.csv").write_text("\n")
-    with pytest.raises(FileError, match="it is empty"):
+    with pytest.raises(FileError, match="is empty"):
         open_file(folder / "empty.csv")
 
 

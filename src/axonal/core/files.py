@@ -40,8 +40,8 @@ def write(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Pa
     return path
 
 
-def readable(path: str | Path) -> Path:
-    """See that `path` is a file that can be read and holds something.
+def readable(path: str | Path, empty: bool = False) -> Path:
+    """See that `path` is a file that can be read and, unless it may be `empty`, holds something.
 
     Raises:
         FileError: there is none, it is a folder, it may not be read, or it is empty.
@@ -53,7 +53,7 @@ def readable(path: str | Path) -> Path:
         if not path.exists():
             raise FileError(f"there is no file {path}")
         with path.open("rb") as file:
-            if path.is_file() and not file.read(1):
+            if path.is_file() and not empty and not file.read(1):
                 raise FileError(f"{path} is empty")
     except FileError:
         raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import files
-from ...core.errors import InputError
+from ...core.errors import FileError, InputError
 from . import sampled, tables, text
 from .camera_raw import HEAD, aedat2, aedat3, dat, event_stream, nmnist, prophesee, words
 from .reading import Damage, File, Options, file_errors
@@ -39,7 +39,7 @@ def _begins(pattern: bytes) -> Callable[[bytes], Any]:
     return partial(re.match, pattern)
 
 
-EVT = rb"(%% .*\n)*?%% (evt %d\.0\n|format EVT%d;)"  # either header may state the version
+EVT = rb"(%% .*\n)*?%% (evt %d\.0\r?\n|format EVT%d;)"  # either header may state the version
 FORMATS: Mapping[str, Format] = {
     "evt2": Format(partial(words, partial(prophesee, version=2)), _begins(EVT % (2, 2))),
     "evt3": Format(partial(words, partial(prophesee, version=3)), _begins(EVT % (3, 3))),
@@ -71,11 +71,13 @@ def open_file(path: str | Path, format: str | None = None, **options: Any) -> Fi
         FileError: the file can't be read, or what it announces can't be.
         MissingExtra: a package that its format needs is not installed.
     """
-    path, chosen = files.readable(path), Options.from_dict(options)
+    path, chosen = files.readable(path, empty=True), Options.from_dict(options)
     with file_errors(path):
         with path.open("rb") as file:
             head = file.read(HEAD)
         name = format or _recognise(path, head)
+        if not head and name in (None, "csv"):
+            raise FileError(f"{path} is empty")
         if name is None or name not in FORMATS:
             raise InputError(f"pass format=, one of {', '.join(FORMATS)}; not {name!r}")
         return File(path, partial(FORMATS[name].read, path, head, chosen), chosen)

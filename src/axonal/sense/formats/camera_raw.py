@@ -18,6 +18,7 @@ HEAD = 1 << 20  # bytes of a header, at most: some have all settings of a camera
 CHIPS = {"dvs128": (128, 128), "davis240": (240, 180), "davis346": (346, 260)}
 # Of cameras whose recordings lack their size, by the plugin that recorded.
 PLUGINS = {"gen3": (640, 480), "gen4": (1280, 720), "imx636": (1280, 720), "genx320": (320, 320)}
+CAMERAS = ((128, 128), (240, 180), (304, 240), (346, 260), (640, 480), (1280, 720))
 ATIS, NMNIST = (304, 240), (34, 34)
 Decoder = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[int, int]]  # of `kernels`
 # The camera's size if it is known, the first byte of the words, their type, decoder and its state.
@@ -33,9 +34,27 @@ def words(
 ) -> Iterator[Any]:
     """Decode the words of a file in bounded memory, by the layout that its head tells."""
     camera, start, kind, decode, begin = layout(head, options)
+    blocks = partial(_blocks, path, start, np.dtype(kind), decode, begin, options.packet)
+    if camera is None and options.size is None:
+        camera = _camera_that_holds(blocks())
+        if camera is not None:
+            size = f"{camera[0]} x {camera[1]}"
+            damage.notes[:] = [f"size: {size}, of the least camera that has all its events"]
     yield camera, 0
-    record, state, packet = np.dtype(kind), np.array(begin), options.packet
-    size = record.itemsize
+    yield from blocks(damage)
+
+
+def _blocks(
+    path: Path,
+    start: int,
+    record: np.dtype,
+    decode: Decoder,
+    begin: list[int],
+    packet: int,
+    damage: Callable[[int, str], None] = lambda lost, reason: None,
+) -> Iterator[Any]:
+    """The blocks of words from the byte `start` on."""
+    state, size = np.array(begin), record.itemsize
     with path.open("rb") as file:
         at, rest = file.seek(start), b""
         while raw := file.read(packet * (size if size > 1 else 5)):
@@ -51,6 +70,18 @@ def words(
                     break
         if rest:
             damage(1, f"byte {at}: the end within a record")
+
+
+def _camera_that_holds(blocks: Iterator[Any]) -> Size | None:
+    """The size of the least camera in `CAMERAS` with all places of events, else that of these."""
+    wide = high = -1
+    for rows, _ in blocks:
+        if len(rows):
+            wide, high = max(wide, int(rows["x"].max())), max(high, int(rows["y"].max()))
+    if wide < 0:
+        return None
+    fits = [(w, h) for w, h in CAMERAS if wide < w and high < h]
+    return fits[0] if fits else (wide + 1, high + 1)
 
 
 def _where(
