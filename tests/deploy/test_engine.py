@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from axonal.core.errors import InputError
 from axonal.core.events import Events
 from axonal.core.neurons import Current, Delta, Izhikevich, Leaky
-from axonal.deploy.engine import engine, kernels, reference
+from axonal.deploy.engine import codegen, engine, kernels, reference, team
 from axonal.deploy.engine.engine import Engine
 from axonal.graph import load, save
 from axonal.graph.graph import Graph, Node
@@ -279,3 +280,56 @@ def test_the_engine_runs_without_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_input_may_be_a_tensor_or_a_list_and_one_alone_needs_no_name():
+    graph = Graph([Node("x", Input((5,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
+    x, engine = np.ones((3, 5), np.float32), Engine(graph)
+    for given in (x, {"x": x}, torch.ones(3, 5), {"x": torch.ones(3, 5)}, x.tolist(), {"x": x > 0}):
+        assert engine.stream().push(given)["n"].to_dense().all()
+        assert engine.run(given)[0]["n"].all() and reference.run(graph, given)[0]["n"].all()
+    for wrong in (None, "x", {"x": None}, {"x": [[1, 2], [3]]}, {"x": np.ones((3, 5), complex)}):
+        with pytest.raises(InputError, match="engine: "):
+            engine.stream().push(wrong)
+    two = Graph([Node("a", Input((5,))), Node("b", Input((5,)))], ["a", "b"])
+    with pytest.raises(InputError, match="give inputs by name: a, b"):
+        Engine(two).run(x)
+
+
+def test_the_threads_of_torch_are_left_alone():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        graph = Graph([Node("x", Input((5,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
+        Engine(graph).run(np.ones((3, 5)))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nobody_waits_for_threads_that_never_come(monkeypatch):
+    generator = np.random.default_rng(0)
+    weight = weights(generator, 300, 200)
+    graph = Graph([Node("x", Input((200,))), Node("y", Dense(weight), ("x",))], ["y"])
+    x = drive(graph, 6, 0, share=0.9)
+    monkeypatch.setattr(engine, "HEAVY", 1)
+    expected = Engine(graph, threads=1).run(x)[0]["y"]
+    monkeypatch.setattr(team, "_pool", lambda threads: SimpleNamespace(submit=lambda *work: None))
+    np.testing.assert_array_equal(Engine(graph, threads=4).run(x)[0]["y"], expected)
+
+
+def test_after_a_long_wait_nodes_run_in_one_thread_for_a_while(monkeypatch):
+    """A thread that loses its processor in the midst of a part."""
+    generator = np.random.default_rng(0)
+    graph = Graph(
+        [Node("x", Input((64,))), Node("y", Dense(weights(generator, 640, 64)), ("x",))], ["y"]
+    )
+    monkeypatch.setattr(engine, "HEAVY", 1)
+    loop, stream = codegen.loop(), Engine(graph, threads=2).stream()
+    stream.team.words[loop.PENALTY] = 16
+    stream.team.words[loop.REST] = 3
+    for _ in range(3):
+        stream.push(drive(graph, 1, 0, share=0.9))
+    assert stream.team.words[loop.REST] == 0 and stream.team.words[loop.JOB] == 0
+    stream.push(drive(graph, 1, 0, share=0.9))
+    assert stream.team.words[loop.JOB] == 1

@@ -95,7 +95,11 @@ def test_standard_input(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("coap://sensor", {}, "there are a path, - and udp, tcp, mqtt, mqtts, video, camera, radar"),
+        (
+            "coap://sensor",
+            {},
+            "there are a path, - and udp, tcp, mqtt, mqtts, video, camera, radar",
+        ),
         ("udp://", SIZE, "names no host"),
         ("udp://127.0.0.1:99999", SIZE, "[Pp]ort"),
         ("camera:front", {}, "invalid literal"),

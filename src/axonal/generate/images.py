@@ -31,12 +31,16 @@ class Images:
         return self.channels, self.size, self.size
 
     def conditions(self, values: Sequence[int] | Tensor) -> Tensor:
-        """The classes [N] of images, int64.
+        """The classes [N] of images, int64; of one image, the number will do.
 
         Raises:
             InputError: no classes, or one out of range.
         """
-        labels = torch.as_tensor(values)
+        try:
+            labels = torch.as_tensor(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"classes are whole numbers, as [3, 1, 4]; not {values!r}") from error
+        labels = labels[None] if not labels.dim() else labels
         if labels.dim() != 1 or not len(labels) or labels.is_floating_point():
             raise InputError("classes must be a list of at least one class number")
         if labels.min() < 0 or labels.max() >= self.classes:

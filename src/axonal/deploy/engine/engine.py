@@ -16,10 +16,10 @@ from .layout import WEIGHTS, Tables
 from .memory import DELAY, PASS, blank
 from .stages import Stage, Staged, split
 from .team import Team
-from .values import SEPARATE, GraphState, rest, steps_of
+from .values import SEPARATE, GraphState, named_inputs, rest, steps_of
 
 HEAVY = 2**20  # operations of a node from which on a second thread pays
-Inputs = Mapping[str, np.ndarray | Events]
+Inputs = Mapping[str, np.ndarray | Events] | np.ndarray | Events
 
 
 class Engine:
@@ -79,7 +79,8 @@ class Engine:
         """Compute the values of the output nodes, [T, ...] by name, and the state after them.
 
         Args:
-            inputs: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+            inputs: values [T, ...] or `Events` of the graph's inputs, by name; one left out is
+                silent, and one that is all there is needs no name.
             state, scale: as `stream`.
 
         Raises:
@@ -117,13 +118,13 @@ class Stream:
         """Run the inputs' next steps, at least one, and return what the output nodes send.
 
         Args:
-            inputs: values [T, ...] or `Events` of the graph's inputs; one left out is silent.
+            inputs: as of `Engine.run`.
 
         Raises:
             InputError: an unknown input, another shape, values that are not finite, or inputs of
                 different numbers of steps.
         """
-        steps, parts = self._events_of(inputs)
+        steps, parts = self._events_of(named_inputs(self.graph, inputs))
         self.sent[-1][0] = 0
         tally, work = np.zeros((len(self.tables.nodes), 2)), np.zeros(len(self.tables.edges))
         shared = self.calls, self.team.words, self.constants, self.memory
@@ -249,7 +250,9 @@ class Stream:
             ring_idx[at], ring_val[at] = a, v
             ring_n[node["ring_n"] + slot] += 1
 
-    def _events_of(self, inputs: Inputs) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _events_of(
+        self, inputs: Mapping[str, np.ndarray | Events]
+    ) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The inputs' events by step: where each begins, addresses and values."""
         graph, steps = self.graph, steps_of(self.graph, inputs)
         starts = np.zeros((max(1, len(graph.inputs)), steps + 1), np.int64)

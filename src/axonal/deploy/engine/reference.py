@@ -7,7 +7,7 @@ import numpy as np
 from ...graph.difference import Difference
 from ...graph.graph import Graph
 from ...graph.ops import Delay, Neurons
-from .values import Arrays, GraphState, Values, rest, steps_of
+from .values import Arrays, GraphState, Values, named_inputs, rest, steps_of
 
 
 def run(
@@ -27,6 +27,7 @@ def run(
     Raises:
         InputError: an unknown input, another shape, or no steps.
     """
+    inputs = named_inputs(graph, inputs)
     steps = steps_of(graph, inputs)
     state = {name: value.copy() for name, value in (state or rest(graph)).items()}
     values = {name: np.zeros((steps, *shape), np.float32) for name, shape in graph.shapes.items()}

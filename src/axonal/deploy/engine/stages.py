@@ -18,7 +18,7 @@ from ...graph.difference import Difference
 from ...graph.graph import Graph, Node
 from ...graph.ops import Input
 from .layout import Tables
-from .values import SEPARATE, GraphState, steps_of
+from .values import SEPARATE, GraphState, named_inputs, steps_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,7 @@ class Staged:
 
     def push(self, inputs: Mapping[str, np.ndarray | Events]) -> dict[str, Events]:
         """Take events in and give events out, as `Stream.push`."""
+        inputs = named_inputs(self.graph, inputs)
         steps, tables = steps_of(self.graph, inputs), []
         none = np.zeros(0, np.int64)
         known = {

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import InputError
+from ...core.events import Events
 from ...graph.difference import Difference
 from ...graph.graph import Graph
 from ...graph.ops import Delay, Neurons
@@ -51,6 +52,35 @@ def rest(graph: Graph) -> GraphState:
         elif isinstance(node.op, Difference):
             state[node.name] = node.op.rest(shape, *(graph.shapes[name] for name in node.inputs))
     return state
+
+
+def named_inputs(graph: Graph, inputs: Any) -> dict[str, np.ndarray | Events]:
+    """Inputs by name, as arrays or `Events`; of a graph with one input, it may come alone.
+
+    Tensors and lists become arrays.
+
+    Raises:
+        InputError: it comes alone where there are several, or is nothing of numbers.
+    """
+    if not isinstance(inputs, Mapping):
+        if len(graph.inputs) != 1:
+            raise InputError(f"engine: give inputs by name: {', '.join(graph.inputs)}")
+        inputs = {graph.inputs[0]: inputs}
+    return {name: _array(name, value) for name, value in inputs.items()}
+
+
+def _array(name: str, value: Any) -> np.ndarray | Events:
+    if isinstance(value, Events):
+        return value
+    value = value.detach().cpu() if hasattr(value, "detach") else value  # a tensor, without torch
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"engine: {name!r} is no array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        kind = type(value).__name__
+        raise InputError(f"engine: {name!r} is of {kind}; give numbers [T, ...] or Events")
+    return array
 
 
 def steps_of(graph: Graph, inputs: Mapping[str, Any]) -> int:
