@@ -285,9 +285,10 @@ def test_the_engine_runs_without_torch():
 def test_an_input_may_be_a_tensor_or_a_list_and_one_alone_needs_no_name():
     graph = Graph([Node("x", Input((5,))), Node("n", Neurons(Leaky()), ("x",))], ["n"])
     x, engine = np.ones((3, 5), np.float32), Engine(graph)
-    for given in (x, {"x": x}, torch.ones(3, 5), {"x": torch.ones(3, 5)}, x.tolist(), {"x": x > 0}):
-        assert engine.stream().push(given)["n"].to_dense().all()
-        assert engine.run(given)[0]["n"].all() and reference.run(graph, given)[0]["n"].all()
+    tensor = torch.ones(3, 5)
+    for inputs in (x, {"x": x}, tensor, {"x": tensor}, x.tolist(), {"x": x > 0}):
+        assert engine.stream().push(inputs)["n"].to_dense().all()
+        assert engine.run(inputs)[0]["n"].all() and reference.run(graph, inputs)[0]["n"].all()
     for wrong in (None, "x", {"x": None}, {"x": [[1, 2], [3]]}, {"x": np.ones((3, 5), complex)}):
         with pytest.raises(InputError, match="engine: "):
             engine.stream().push(wrong)

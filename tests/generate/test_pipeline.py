@@ -155,7 +155,8 @@ def test_a_spiking_core_multiplies_less():
         ([], "at least one class"),
         ([0.5], "at least one class"),
         ([[0, 1]], "at least one class"),
-        (torch.tensor(1), "at least one class"),
+        ("3", "classes are whole numbers"),
+        (None, "classes are whole numbers"),
     ],
 )
 def test_classes_that_are_none_are_refused(ann, classes, message):

@@ -98,7 +98,7 @@ def test_standard_input(monkeypatch, tmp_path):
         (
             "coap://sensor",
             {},
-            "there are a path, - and udp, tcp, mqtt, mqtts, video, camera, radar",
+            "- and udp, tcp, mqtt, mqtts, video, camera, radar",
         ),
         ("udp://", SIZE, "names no host"),
         ("udp://127.0.0.1:99999", SIZE, "[Pp]ort"),

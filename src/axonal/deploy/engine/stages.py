@@ -96,7 +96,7 @@ class Staged:
             self.after[name] = state[name].copy()
         self.pushes: list[np.ndarray] = []
 
-    def push(self, inputs: Mapping[str, np.ndarray | Events]) -> dict[str, Events]:
+    def push(self, inputs: Any) -> dict[str, Events]:
         """Take events in and give events out, as `Stream.push`."""
         inputs = named_inputs(self.graph, inputs)
         steps, tables = steps_of(self.graph, inputs), []
