@@ -288,7 +288,7 @@ def test_an_input_may_be_a_tensor_or_a_list_and_one_alone_needs_no_name():
     tensor = torch.ones(3, 5)
     for inputs in (x, {"x": x}, tensor, {"x": tensor}, x.tolist(), {"x": x > 0}):
         assert engine.stream().push(inputs)["n"].to_dense().all()
-        assert engine.run(inputs)[0]["n"].all() and reference.run(graph, inputs)[0]["n"].all()
+        assert engine.run(inputs)[0]["n"].all()
     for wrong in (None, "x", {"x": None}, {"x": [[1, 2], [3]]}, {"x": np.ones((3, 5), complex)}):
         with pytest.raises(InputError, match="engine: "):
             engine.stream().push(wrong)

@@ -4,11 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ...core.events import Events
 from ...graph.difference import Difference
 from ...graph.graph import Graph
 from ...graph.ops import Delay, Neurons
-from .values import Arrays, GraphState, Values, named_inputs, rest, steps_of
+from .values import Arrays, GraphState, Values, rest, steps_of
 
 
 def run(
@@ -28,11 +27,11 @@ def run(
     Raises:
         InputError: an unknown input, another shape, or no steps.
     """
-    named = named_inputs(graph, inputs)
-    steps = steps_of(graph, named)
+    steps = steps_of(graph, inputs)
     state = {name: value.copy() for name, value in (state or rest(graph)).items()}
     values = {name: np.zeros((steps, *shape), np.float32) for name, shape in graph.shapes.items()}
-    _fill(values, named)
+    for name, value in inputs.items():
+        values[name][:] = value
     for t in range(steps):
         for node in graph:
             x, y = [values[name][t] for name in node.inputs], values[node.name]
@@ -51,11 +50,6 @@ def run(
                 newest = values[node.inputs[0]][t]
                 state[node.name] = np.concatenate([state[node.name], newest[None]])[1:]
     return values, state
-
-
-def _fill(values: dict[str, np.ndarray], inputs: dict[str, np.ndarray | Events]) -> None:
-    for name, value in inputs.items():
-        values[name][:] = value.to_dense() if isinstance(value, Events) else value
 
 
 def fire(op: Neurons, x: np.ndarray, state: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
