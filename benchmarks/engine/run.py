@@ -2,9 +2,11 @@
 
 import copy
 import itertools
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from ..harness.charts import write
 from ..harness.page import shown, table
 from ..harness.results import Figures, Results
 from ..harness.timing import spread, time_in_turn
-from . import networks, startup
+from . import networks, shared, startup
 from .networks import pusher
 
 ACTIVITIES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -58,6 +60,7 @@ def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Re
         "recordings of an event camera": lambda: networks.recordings(*options),
         "a generator": lambda: networks.generator(compared, *options),
         "a start": _start,
+        "shared cores": lambda: shared.figures(*options),
         "the cost of events": lambda: _cost(run.results, rounds, seed),
     }
     figures: Figures = {}
@@ -174,12 +177,20 @@ def _mismatches(name: str, engine: Engine, x: np.ndarray, step: Step) -> Figures
 
 
 def _start() -> Figures:
-    """Seconds from an import to the first spikes, in processes that find compiled code."""
+    """Seconds from an import to the first spikes: where nothing is compiled yet, and after."""
     command = [sys.executable, "-m", startup.__name__]
-    seconds = [
-        float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(4)
-    ]
-    return {"seconds to start": spread(seconds[1:])}  # the first may have compiled
+    with tempfile.TemporaryDirectory() as cache:
+        options: Any = {"capture_output": True, "check": True}
+        options["env"] = os.environ | {"AXONAL_CACHE": cache}
+        seconds = [
+            [float(part) for part in subprocess.run(command, **options).stdout.split()]
+            for _ in range(4)
+        ]
+    return {
+        "seconds of the first compilation": round(seconds[0][0], 1),
+        "seconds of another kind of neuron": round(seconds[0][1], 1),
+        "seconds to start": spread([first for first, _ in seconds[1:]]),
+    }
 
 
 def _cost(out: Path, rounds: int, seed: int) -> Figures:

@@ -216,3 +216,25 @@ def test_other_names_are_no_data(tmp_path):
     for name in ("missing.npz", "missing.safetensors"):
         with pytest.raises(FileError, match="there is no file"):
             samples(str(tmp_path / name), [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.pt", r"a\.pt is a pickle.*weights_only=True"),
+        ("a.pth", "package.module:function"),
+        ("a.pt2", "torch.export"),
+        ("a.onnx", "ONNX"),
+        ("a.safetensors", "has weights and no network"),
+        ("a.py", "pass package.module:function, without"),
+        ("folder", "has weights, and no network that is known here"),
+    ],
+)
+def test_files_of_networks_say_what_to_do_instead(name, message, tmp_path):
+    path = tmp_path / name
+    (path if path.suffix else path / "model.safetensors").parent.mkdir(exist_ok=True)
+    (path if path.suffix else path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match=message):
+        network(str(path))
+    with pytest.raises(FileError, match="there is no file"):
+        network(str(tmp_path / "no.pt"))

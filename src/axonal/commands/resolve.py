@@ -33,6 +33,19 @@ LARGEST = 1 << 30  # bytes of an array
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as numpy writes
 _DAMAGE = (OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error, SafetensorError)
+CODE = (
+    "write a function that builds the network and loads its weights, and pass "
+    "package.module:function"
+)
+PICKLE = f"is a pickle, which can run code when it is read; {CODE}, with weights_only=True"
+FILES = {  # of networks, that are not read, by the ends of their names
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".pkl", ".bin"), PICKLE),
+    ".pt2": f"is an archive of torch.export, whose operations have no rules here; {CODE}",
+    ".onnx": f"is of ONNX, which is not read yet; {CODE}",
+    ".safetensors": f"has weights and no network; {CODE}",
+    ".gguf": f"has weights and no network; {CODE}",
+    ".py": "is code; pass package.module:function, without .py",
+}
 Samples = tuple[Tensor, Tensor | None]  # [N, ...] as a network takes them, and classes [N]
 
 
@@ -51,6 +64,10 @@ def network(source: str) -> tuple[nn.Module, Path | None]:
     folder = next((place for place in places if (place / CARD).is_file()), None)
     if folder is None and ":" in source:
         return _from_code(source), None
+    if folder is None and (reason := FILES.get(Path(source).suffix.lower())):
+        raise InputError(f"{files.readable(source)} {reason}")
+    if folder is None and any(Path(source).glob("*.safetensors")):
+        raise InputError(f"{source} has weights, and no network that is known here; {CODE}")
     if folder is None:
         ours = ", ".join(name for name in KINDS if (ASSETS / name).is_dir())
         raise InputError(

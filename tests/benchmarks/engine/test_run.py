@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from axonal.deploy.engine import Engine, reference
 from axonal.graph.graph import Graph, Node
 from axonal.graph.ops import Conv, Dense, Input, Neurons, Pool, reshape
 from axonal.nn import LIF, Sequential
-from benchmarks.engine import networks
+from benchmarks.engine import networks, shared, startup
 from benchmarks.engine import run as engine
 from benchmarks.harness.timing import Timings
 
@@ -126,3 +128,18 @@ def test_layers_are_measured_over_their_activity_and_drawn(once, monkeypatch, tm
     assert figures["mismatches [conv 5pct]"] == figures["mismatches [conv 100pct]"] == 0
     assert {"conv_5pct", "conv_5pct_bfloat16", "conv_100pct"} <= figures.keys()
     assert "nanoseconds an event [16]" in cost and (tmp_path / "engine.svg").exists()
+
+
+def test_steps_are_timed_beside_busy_processes(monkeypatch):
+    monkeypatch.setattr(shared, "STEPS", 10)
+    monkeypatch.setattr(shared, "SETTLE", 0.0)
+    figures = shared.figures(3, 0, 2)
+    assert len(figures) == 3 and all(figure["value"] > 0 for figure in figures.values())
+    with shared.busy(2):
+        pass
+
+
+def test_a_start_prints_two_times():
+    command = [sys.executable, "-m", startup.__name__]
+    first, second = map(float, subprocess.run(command, capture_output=True).stdout.split())
+    assert 0 < second < first
