@@ -26,7 +26,8 @@ def sample_type(channels: int) -> np.dtype:
 def samples(t: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A packet of samples: values [N, C] at the times t [N]."""
     packet = np.empty(len(t), sample_type(values.shape[1]))
-    packet["t"], packet["value"] = t, values
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite in float32: readers refuse it
+        packet["t"], packet["value"] = t, values
     return packet
 
 
