@@ -103,6 +103,7 @@ class Stream:
         scale: float,
     ):
         self.engine, self.calls, self.scale = engine, calls, np.float32(scale)
+        self.loop, self.kernels = codegen.loop(), codegen.kernels()
         self.graph, self.tables, self.begin = stage.graph, stage.tables, 0
         self.memory, self.rings = _blank(self.tables)
         t = self.tables
@@ -128,33 +129,43 @@ class Stream:
         self.sent[-1][0] = 0
         tally, work = np.zeros((len(self.tables.nodes), 2)), np.zeros(len(self.tables.edges))
         shared = self.calls, self.team.words, self.constants, self.memory
-        with self.team.at_work(*shared, self.scale):
-            t = i = 0
-            while True:
-                t, i = codegen.loop().run(
-                    *shared,
-                    self.rings,
-                    self.team.room,
-                    parts,
-                    self.sent,
-                    tally,
-                    work,
-                    self.begin,
-                    t,
-                    i,
-                    steps,
-                    self.scale,
-                    self.team.threads > 1,
-                    HEAVY,
-                )
-                if t == steps:
-                    break
-                self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
+        if self.team.threads > 1:
+            self.team.call(*shared, self.scale)
+        try:
+            self._run(shared, parts, steps, tally, work)
+        finally:  # an interruption, too, must let the threads go
+            self.team.release()
         self.begin += steps
         self.pushes.append((steps, tally, work))
         if len(self.pushes) > SEPARATE:
             self.pushes[:2] = [tuple(a + b for a, b in zip(*self.pushes[:2], strict=True))]
         return self._outputs(steps)
+
+    def _run(
+        self, shared: Any, parts: Any, steps: int, tally: np.ndarray, work: np.ndarray
+    ) -> None:
+        """Run so many steps of inputs, with more room whenever the outputs need it."""
+        t = i = 0
+        while True:
+            t, i = self.loop.run(
+                *shared,
+                self.rings,
+                self.team.room,
+                parts,
+                self.sent,
+                tally,
+                work,
+                self.begin,
+                t,
+                i,
+                steps,
+                self.scale,
+                self.team.threads > 1,
+                HEAVY,
+            )
+            if t == steps:
+                return
+            self.sent = tuple(_grown(a) for a in self.sent[:-1]) + self.sent[-1:]
 
     def counts(self) -> Counts:
         """Count what was executed, a step for each push; the same that `nn.meter.Meter` counts.
@@ -274,12 +285,12 @@ class Stream:
         grid = self.tables.layouts[name].grid
         if not isinstance(value, Events):
             dense = np.ascontiguousarray(value, np.float32).reshape(len(value), -1)
-            return codegen.kernels().listed(dense, *grid, starts)
+            return self.kernels.listed(dense, *grid, starts)
         columns = value.t, value.address, np.ascontiguousarray(value.value, np.float32)
-        to, of, ordered = codegen.kernels().arrange(*columns, *grid, starts)
+        to, of, ordered = self.kernels.arrange(*columns, *grid, starts)
         if not ordered:
             starts[:] = 0
-            to, of, _ = codegen.kernels().arrange(*_merged(value), *grid, starts)
+            to, of, _ = self.kernels.arrange(*_merged(value), *grid, starts)
         return to, of
 
     def _outputs(self, steps: int) -> dict[str, Events]:

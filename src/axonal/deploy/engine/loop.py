@@ -33,7 +33,7 @@ DONE, JOB, RUNNING, NODE, STEP, PARTS, REST, PENALTY, CLOCK, NUMBER, SLEEP = (
     *range(24, 32),
 )
 BEGUN = 32
-KEEN, PATIENT, NAP = 300_000, 3_000_000, 50  # ns of waiting awake, ns until it goes; us asleep
+KEEN, PATIENT, NAP = 2_000_000, 5_000_000, 50  # ns of waiting awake, ns until it goes; us asleep
 LATE = 20_000  # ns that threads may wait for each other beyond what they work
 SHORTEST, LONGEST = 8, 1024  # heavy nodes in one thread after a wait that was too long
 

@@ -2,9 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -27,25 +25,25 @@ class Team:
         system = _system()
         self.threads = threads if system else 1
         loop = codegen.loop()
+        self.running = loop.RUNNING
         self.words = np.zeros(loop.BEGUN + 8 * self.threads, np.int64)
         self.room = np.zeros((self.threads, edges)), np.zeros((self.threads, 8))
         self.helpers: list[Future | None] = [None] * (self.threads - 1)
         if system:
             self.words[[loop.CLOCK, loop.NUMBER, loop.SLEEP]] = system
 
-    @contextmanager
-    def at_work(self, calls: Any, words: Any, tables: Any, memory: Any, scale: Any) -> Iterator:
-        """Have helpers ready while the stream runs."""
+    def call(self, calls: Any, words: Any, tables: Any, memory: Any, scale: Any) -> None:
+        """Have the threads ready until `release`, and for a little while after."""
         loop = codegen.loop()
         self.words[loop.RUNNING] = 1
         for i, helper in enumerate(self.helpers):
             if helper is None or helper.done():
                 arguments = calls, words, tables, memory, self.room, scale, i + 1
                 self.helpers[i] = _pool(self.threads - 1).submit(loop.assist, *arguments)
-        try:
-            yield
-        finally:
-            self.words[loop.RUNNING] = 0
+
+    def release(self) -> None:
+        """Let the threads go when they like."""
+        self.words[self.running] = 0
 
 
 @lru_cache(maxsize=1)
