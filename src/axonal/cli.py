@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from .commands.console import console, show
-from .core.errors import AxonalError
+from .core.errors import AxonalError, InputError
 
 app = App(
     name="axonal",
@@ -224,11 +224,10 @@ def watch_stream(
     from .commands import watch as command
 
     options = {"columns": [c.strip() for c in columns.split(",")] if columns else None}
-    sides = (
-        [int(side) for side in size.split("x")] if size and re.fullmatch(r"\d+x\d+", size) else size
-    )
+    if size and not re.fullmatch(r"\d{1,5}x\d{1,5}", size):
+        raise InputError(f"--size {size}: write it as 640x480")
     options |= {
-        "size": sides,
+        "size": [int(side) for side in size.split("x")] if size else None,
         "time": time,
         "unit": unit,
         "rate": rate,

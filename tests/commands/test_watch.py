@@ -282,3 +282,11 @@ def test_what_is_not_learned_yet_is_said(tmp_path, capsys, monkeypatch):
     assert "still learning" in (tmp_path / "short.html").read_text()
     told = watched(capsys, table(tmp_path / "long.csv", 30_000))
     assert "learning" not in told and "No sink is set" in told
+
+
+def test_a_size_is_two_numbers(tmp_path, monkeypatch, capsys):
+    visited(tmp_path / "yard.npz", seconds=2, visits=())
+    with pytest.raises(InputError, match="--size 24: write it as 640x480"):
+        app(["watch", str(tmp_path / "yard.npz"), "--size", "24"])
+    monkeypatch.chdir(tmp_path)
+    assert "in 2 s" in watched(capsys, "yard.npz", "--size", "24x24")
