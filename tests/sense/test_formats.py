@@ -696,6 +696,20 @@ def test_rows_without_times_have_a_rate(folder):
         open_file(folder / "empty.csv")
 
 
+def test_an_npz_of_telemetry_needs_times_or_a_rate(folder):
+    values = np.arange(40.0).reshape(20, 2)
+    for arrays in ({"arr_0": values}, {"value": values}):
+        np.savez(folder / "a.npz", **arrays)
+        with pytest.raises(InputError, match="values without times; save t too, or pass rate="):
+            open_file(folder / "a.npz")
+        packet = read(folder / "a.npz", rate=4.0, packet=16)
+        assert packet["t"].tolist() == [250_000 * i for i in range(20)]
+        np.testing.assert_array_equal(packet["value"], values)
+    np.savez(folder / "a.npz", temp=values, hum=values)
+    with pytest.raises(InputError, match=r"it has temp, hum; save t and value"):
+        open_file(folder / "a.npz")
+
+
 def test_rows_of_an_npz_may_lie_in_one_array_and_need_a_unit_if_not_integers(folder):
     packet = drawn(50)
     np.savez(folder / "a.npz", packet)

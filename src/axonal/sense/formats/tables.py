@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import InputError
 from ...core.extras import require
 from ...core.hdf5 import dataset
 from ..stream import samples
@@ -38,13 +39,24 @@ def field_of(name: str) -> str | None:
     return next((field for field, names in SPELLED.items() if name.lower() in names), None)
 
 
-def rows_of(columns: Columns, unit: str | None) -> np.ndarray:
+def rows_of(
+    columns: Columns, unit: str | None, rate: float | None = None, at: int = 0
+) -> np.ndarray:
     """A packet from columns by any of the names in SPELLED.
+
+    Args:
+        columns: by name.
+        unit: of times.
+        rate: rows a second, where there are values and no times; the first is number `at`.
 
     Raises:
         ValueError: they are neither t, x, y, p nor t, value.
     """
     fields = {field: column for name, column in columns.items() if (field := field_of(name))}
+    if rate and "value" in fields and "t" not in fields:
+        value = fields["value"]
+        times = np.rint(np.arange(at, at + len(value)) * (1e6 / rate)).astype(np.int64)
+        return samples(times, value.reshape(len(value), -1))
     if not {"t", "x", "y", "p"} <= set(fields) and not {"t", "value"} <= set(fields):
         raise ValueError(f"it has {', '.join(columns)}, but not t, x, y, p, or t, value")
     t = microseconds(fields["t"], unit)
@@ -65,7 +77,7 @@ def _tables(rows: int, row: int, read: Callable[[int, int], Columns], options: O
     step = max(1, min(options.packet, ROW // row))
     for at in range(0, rows, step):
         columns = read(at, min(at + step, rows))
-        yield rows_of(columns, unit or options.unit), row_name(at)
+        yield rows_of(columns, unit or options.unit, options.rate, at), row_name(at)
 
 
 class _Member:
@@ -88,12 +100,23 @@ class _Member:
         return {n: array[n] for n in self.dtype.names} if self.dtype.names else {self.name: array}
 
 
-def _members(path: Path, stack: ExitStack) -> dict[str, _Member]:
+def _members(path: Path, stack: ExitStack, rate: float | None) -> dict[str, _Member]:
     """The members of an npz that are fields, by field."""
     archive = stack.enter_context(zipfile.ZipFile(path))
     names = {name.removesuffix(".npy"): name for name in archive.namelist()}
     chosen = [name for name in names if field_of(name) or name in ("events", "arr_0")]
-    return {field_of(name) or "events": _Member(archive, names[name], stack) for name in chosen}
+    if not chosen:
+        raise InputError(
+            f"it has {', '.join(names) or 'nothing'}; save t and value [N, C], or t, x, y, p, or "
+            "value alone and pass rate="
+        )
+    members = {field_of(name) or "events": _Member(archive, names[name], stack) for name in chosen}
+    if "events" in members and not members["events"].dtype.names:  # values without a name
+        members["value"] = members.pop("events")
+        members["value"].name = "value"
+    if "value" in members and "t" not in members and not rate:
+        raise InputError("it has values without times; save t too, or pass rate=, in rows a second")
+    return members
 
 
 def npz(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[Any]:
@@ -101,7 +124,7 @@ def npz(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
     `height`; or of t and value [N, C]. Whole times are microseconds. Nothing is unpickled.
     """
     with ExitStack() as stack:
-        members = _members(path, stack)
+        members = _members(path, stack, options.rate)
         sides = [members.pop(side) for side in ("width", "height") if side in members]
         size = [int(side.read(1)[side.name][0]) for side in sides]
         value = members.get("value")
