@@ -231,3 +231,15 @@ def test_neurons_that_are_handed_a_constant_drive_once_are_counted_in_every_step
         assert once["1"] == each["1"] > 0
     # The map itself is executed once, and counted so.
     assert 6 * runs[0].by_layer("synops")["0"] == runs[1].by_layer("synops")["0"]
+
+
+def test_counting_leaves_the_threads_of_torch_alone():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        net = Sequential(torch.nn.Linear(6, 5), LIF(0.5), torch.nn.Linear(5, 4))
+        with Meter(net) as meter:
+            net(torch.rand(3, 2, 6))
+        assert meter.counts().total("synops") > 0 and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.meter import FIELDS, Counts
+from ..ops.threads import run_in_parts
 from .graph_module import Difference
 from .hooks import MAPS, currents
 from .neurons import Neuron
@@ -171,19 +172,22 @@ def _carried(events: Tensor, fanout: Tensor, spiking: bool) -> tuple[float, floa
         carried = (events.abs() if spiking else events != 0).sum(0, dtype=torch.float64)
         return float((carried * fanout).sum()), float(carried.sum())
     rows = events.detach().reshape(len(events), -1).numpy()
-    work, count = _carry(rows, fanout.reshape(-1).numpy(), spiking).sum(0)
+    flat, threads = fanout.reshape(-1).numpy(), max(1, min(torch.get_num_threads(), len(rows)))
+
+    def carry(_: int, first: int, last: int) -> tuple[float, float]:
+        return _carry(rows[first:last], flat, spiking)
+
+    work, count = np.sum(run_in_parts(carry, len(rows), threads, threads), 0)
     return float(work), float(count)
 
 
-@njit(parallel=True, cache=True, fastmath={"reassoc"})  # sums of integers: exact in any order
+@njit(nogil=True, cache=True, fastmath={"reassoc"})  # sums of integers: exact in any order
 def _carry(rows, fanout, spiking):
-    """The same of each row; counting with torch took as long as the convolutions themselves."""
-    sums = np.zeros((len(rows), 2))
-    for b in prange(len(rows)):
-        work, count = 0.0, 0.0
+    """The same; counting with torch took as long as the convolutions themselves."""
+    work, count = 0.0, 0.0
+    for b in range(len(rows)):
         for n in range(rows.shape[1]):
             event = abs(rows[b, n]) if spiking else np.float32(rows[b, n] != 0)
             work += event * fanout[n]
             count += event
-        sums[b, 0], sums[b, 1] = work, count
-    return sums
+    return work, count
