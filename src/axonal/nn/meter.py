@@ -174,7 +174,7 @@ def _carried(events: Tensor, fanout: Tensor, spiking: bool) -> tuple[float, floa
     rows = events.detach().reshape(len(events), -1).numpy()
     flat, threads = fanout.reshape(-1).numpy(), max(1, min(torch.get_num_threads(), len(rows)))
 
-    def carry(_: int, first: int, last: int) -> tuple[float, float]:
+    def carry(_: int, first: int, last: int) -> Any:
         return _carry(rows[first:last], flat, spiking)
 
     work, count = np.sum(run_in_parts(carry, len(rows), threads, threads), 0)
