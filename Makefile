@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-		--editable '.[torch,fid,nir,events,watch,video]' --group dev --group docs
+		--editable '.[torch,nir,onnx,events,watch,video]' --group dev --group docs
 	touch $@
 
 # Tests of MQTT talk to a real broker.

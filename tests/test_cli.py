@@ -168,9 +168,11 @@ def test_inspect_refuses_what_it_can_not_show(axonal, tmp_path):
     status, _, err = axonal("inspect", tmp_path / "x.nir")
     assert status != 0 and "--discretisation" in err
     status, _, err = axonal("inspect", "nowhere")
-    assert status != 0 and "networks that ship are mnist" in err
-    status, _, err = axonal("inspect", "mnist-classifier")
-    assert status != 0 and "convert it first" in err
+    assert status != 0 and "name one that ships (mnist-classifier" in err
+    status, text, err = axonal("inspect", "mnist-classifier", "--out", tmp_path / "a.md")
+    assert "neurons go here" in text and status != 0 and "convert it first" in err
+    status, _, err = axonal("inspect", "mnist-classifier", "--shape", "1x28")
+    assert status != 0 and "write it as 1,28,28" in err
 
 
 @pytest.fixture

@@ -74,21 +74,26 @@ def inspect(
     *,
     dt: float | None = None,
     discretisation: str | None = None,
+    shape: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Show the layers, neurons and synapses of a network, and draw it.
 
     Args:
-        model: a NIR file, a network that ships, or a folder of train or of graph.save.
+        model: a NIR or ONNX file, a network that ships, a folder of train or of graph.save, or
+            package.module:function.
         dt: seconds of a step, of a NIR file.
         discretisation: how a NIR file's equations are cut into steps: exact, euler, norse, ...
+        shape: of a sample, for a spiking network of your own code, as 1,28,28.
         out: a Markdown file (.md) for the drawing, a Mermaid diagram.
     """
     from .commands import inspect as command
-    from .graph.summary import summary
 
-    graph = command.graph_of(model, dt, discretisation)
-    show(summary(graph))
+    if shape and not re.fullmatch(r"\d{1,6}(,\d{1,6})*", shape):
+        raise InputError(f"--shape {shape}: write it as 1,28,28")
+    sizes = [int(size) for size in shape.split(",")] if shape else None
+    shown, graph = command.inspect(model, dt, discretisation, sizes)
+    show(shown)
     if out is not None:
         console.print(command.picture(graph, out))
 
@@ -134,8 +139,10 @@ def assess(
     """Say before any work is done whether spiking would pay for a trained network, and where.
 
     Args:
-        model: a folder that train made, a classifier that ships, or package.module:function.
-        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N].
+        model: a folder that train made, a classifier that ships, a .onnx file, or
+            package.module:function.
+        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N],
+            integers, or target [N, ...], real numbers.
         samples: how many to look at.
         steps: of binary spikes.
         stream: whether samples follow each other in time, as the frames of a video do.
@@ -166,8 +173,10 @@ def convert(
     """Make a trained network spike, with a certificate of what that changed, layer by layer.
 
     Args:
-        model: a folder that train made, a classifier that ships, or package.module:function.
-        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N].
+        model: a folder that train made, a classifier that ships, a .onnx file, or
+            package.module:function.
+        data: mnist, cifar10, or a .npz or .safetensors with x [N, ...] and, if known, label [N],
+            integers, or target [N, ...], real numbers.
         method: graded, qcfs, transformer, signed, sigma-delta, balanced, corrected, ...
         steps: in which the answer is given.
         samples: to calibrate with.

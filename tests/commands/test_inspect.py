@@ -1,7 +1,11 @@
+import io
+import sys
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from axonal.commands.inspect import graph_of
+from axonal.commands.inspect import graph_of, inspect, picture
 from axonal.core.errors import FileError, InputError
 from axonal.core.neurons import Leaky
 from axonal.graph import save
@@ -29,5 +33,45 @@ def test_a_damaged_graph_is_told(folder):
 @pytest.mark.parametrize("text", ["3", "[1]", "{", "null"])
 def test_a_folder_of_something_else_is_told(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match=r"is no \.nir file and no network"):
-        graph_of(str(tmp_path))
+    assert graph_of(str(tmp_path)) is None
+    with pytest.raises((InputError, FileError), match=r"config\.json|holds"):
+        inspect(str(tmp_path))
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "users_nets.py").write_text(
+        "import torch\nfrom torch import nn\nfrom axonal.nn import Leaky, Neuron, Sequential\n"
+        "class Odd(nn.Module):\n    def forward(self, x): return torch.erf(x)\n"
+        "def dense(): return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.LayerNorm(8))\n"
+        "def odd(): return nn.Sequential(nn.Linear(2, 2), nn.ReLU(), Odd())\n"
+        "def line(): return nn.Sequential(nn.Linear(2, 2))\n"
+        "def spiking(): return Sequential(nn.Linear(4, 8), Neuron(Leaky()))\n"
+    )
+    yield "users_nets"
+    sys.modules.pop("users_nets", None)
+
+
+def shown(name, **about):
+    console = Console(width=200, record=True, file=io.StringIO())
+    group, graph = inspect(name, **about)
+    console.print(group)
+    return console.export_text(), graph
+
+
+def test_a_network_without_neurons_is_shown_as_a_conversion_sees_it(own, tmp_path):
+    text, graph = shown(f"{own}:dense")
+    assert graph is None and "ReLU      neurons go here" in text and "--method transformer" in text
+    text, _ = shown(f"{own}:odd")
+    assert "no rule" in text and "users_nets.py" in text and "no neurons yet" not in text
+    assert "nothing in it could spike" in shown(f"{own}:line")[0]
+    with pytest.raises(InputError, match="convert it first"):
+        picture(graph, tmp_path / "a.md")
+
+
+def test_a_spiking_network_of_ones_own_needs_a_shape(own):
+    with pytest.raises(InputError, match="say --shape"):
+        inspect(f"{own}:spiking")
+    assert shown(f"{own}:spiking", shape=[4])[1].shapes["0"] == (8,)

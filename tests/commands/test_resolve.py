@@ -223,11 +223,10 @@ def test_other_names_are_no_data(tmp_path):
     [
         ("a.pt", r"a\.pt is a pickle.*weights_only=True"),
         ("a.pth", "package.module:function"),
-        ("a.pt2", "torch.export"),
-        ("a.onnx", "ONNX"),
+        ("a.pt2", "runs code when torch reads it"),
         ("a.safetensors", "has weights and no network"),
         ("a.py", "pass package.module:function, without"),
-        ("folder", "has weights, and no network that is known here"),
+        ("folder", "has weights and no config.json"),
     ],
 )
 def test_files_of_networks_say_what_to_do_instead(name, message, tmp_path):
@@ -236,5 +235,26 @@ def test_files_of_networks_say_what_to_do_instead(name, message, tmp_path):
     (path if path.suffix else path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(InputError, match=message):
         network(str(path))
-    with pytest.raises(FileError, match="there is no file"):
-        network(str(tmp_path / "no.pt"))
+    for absent in ("no.pt", "no.onnx"):
+        with pytest.raises(FileError, match="there is no file"):
+            network(str(tmp_path / absent))
+
+
+def test_a_folder_of_weights_and_settings_is_the_network_that_has_them(tmp_path):
+    torch.manual_seed(0)
+    model = VGG(VGGConfig(channels=1, size=4, widths=(2,), classes=3)).eval()
+    model.save(tmp_path)
+    read, folder = network(str(tmp_path))
+    x = torch.randn(2, 1, 4, 4)
+    assert folder == tmp_path and torch.equal(read(x), model(x))
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
+    with pytest.raises(InputError, match=r"holds \['BertModel'\], none of Classifier, VGG, .*ONNX"):
+        network(str(tmp_path))
+
+
+def test_targets_of_a_file(file):
+    x, target = np.zeros((9, 2)), np.arange(18.0).reshape(9, 2)
+    ((_, drawn),) = samples(str(file(x=x, target=target)), [9], stream=True)
+    assert torch.equal(drawn, torch.tensor(target, dtype=torch.float32))
+    with pytest.raises(InputError, match=r"target is .* real numbers \[9, ...\]"):
+        samples(str(file(x=x, target=target[:3])), [9])

@@ -219,7 +219,7 @@ UNFIT = [
     (X, {"held_out": X[:0]}, "must be real numbers"),
     (X, {"held_out": X + float("inf")}, "samples hold NaN"),
     ((X, Y[:9]), {}, r"classes .* \[20\]"),
-    ((X, Y.float()), {}, "classes of torch.float32"),
+    ((X, Y.float()), {}, "the same form, and classes are integers"),
     ((X, Y.tolist()), {}, "classes of list"),
     ((X, Y * 0), {}, "all samples are of one class"),
     ((X, Y + CLASSES), {}, r"outputs \[16, 5\] for classes up to"),

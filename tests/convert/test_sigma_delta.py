@@ -336,9 +336,9 @@ def test_control_flow_on_data_is_refused():
         sigma_delta(model, torch.zeros(1, 2))
 
 
-def test_several_outputs_are_refused():
-    model = Net(lambda m, x: (m.act(x), x), act=nn.ReLU())
-    with pytest.raises(InputError, match="Net must return one tensor"):
+def test_an_output_that_is_no_tensor_is_refused():
+    model = Net(lambda m, x: (m.act(x), None), act=nn.ReLU())
+    with pytest.raises(InputError, match=r"Net must return tensors, and returns \['1'\]"):
         sigma_delta(model, torch.zeros(1, 2))
 
 

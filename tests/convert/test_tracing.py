@@ -321,8 +321,8 @@ def test_what_has_no_rule_is_refused_by_its_line(name):
             lambda: Net(lambda m, x: m.act(x) if x.sum() > 0 else x, act=nn.ReLU()),
             "can't trace Net",
         ),
-        (lambda: Net(lambda m, x: (m.act(x), x), act=nn.ReLU()), "must return one tensor"),
-        (lambda: Net(lambda m, x: {"y": m.act(x)}, act=nn.ReLU()), "must return one tensor"),
+        (lambda: Net(lambda m, x: (m.act(x), 3), act=nn.ReLU()), "must return tensors"),
+        (lambda: Net(lambda m, x: {"y": None}, act=nn.ReLU()), "must return tensors"),
         (NORMED["conv2d"], f'n is a batch norm without statistics of data at File ".*{__file__}"'),
         (
             lambda: middle(lambda m, h: m.n(h), n=nn.BatchNorm2d(4, track_running_stats=False)),

@@ -51,9 +51,9 @@ def convert(
         files.write(out / checkpoint.CERTIFICATE, text)
     else:
         checkpoint.save(spiking, certificate, out)
-    if folder is not None:
-        for name in (CONFIG, WEIGHTS, CARD):
-            files.write(out / "model" / name, (folder / name).read_bytes())
+    ours = () if folder is None else [n for n in (CONFIG, WEIGHTS, CARD) if (folder / n).exists()]
+    for name in ours:
+        files.write(out / "model" / name, (folder / name).read_bytes())
     sentence = f"Converted by {certificate} All of it is in {out.resolve()}."
     return report.table(certificate), sentence
 

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..convert.onnx.read import from_onnx
 from ..core import files
 from ..core.errors import FileError, InputError
 from ..data import ASSETS
 from ..data.images import DATASETS
-from ..models.base import Model
+from ..models.base import CONFIG, Model
 from ..models.classifier import Classifier
+from ..models.resnet import ResNet
+from ..models.vgg import VGG
+from ..models.vit import ViT
 from ..recipes.image_classifiers import PICTURES, QUANTISED
 from ..recipes.training import CARD
 
+CLASSES: Sequence[type[Model]] = (Classifier, VGG, ResNet, ViT)  # of folders without a recipe
 KINDS: dict[str, type[Model]] = {  # of the networks that classify images, by their recipes
     **{f"{data}-classifier": Classifier for data in DATASETS},
     **{name: task.kind for name, task in PICTURES.items()},
@@ -40,13 +46,15 @@ CODE = (
 PICKLE = f"is a pickle, which can run code when it is read; {CODE}, with weights_only=True"
 FILES = {  # of networks, that are not read, by the ends of their names
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".pkl", ".bin"), PICKLE),
-    ".pt2": f"is an archive of torch.export, whose operations have no rules here; {CODE}",
-    ".onnx": f"is of ONNX, which is not read yet; {CODE}",
-    ".safetensors": f"has weights and no network; {CODE}",
+    ".pt2": "is an archive of torch.export, which runs code when torch reads it (pickles, and "
+    "expressions that are evaluated); if you trust it, write torch.onnx.export(torch.export.load"
+    "(path), f='network.onnx') and pass network.onnx",
+    ".safetensors": "has weights and no network; pass its folder, if config.json is there, too; "
+    f"else {CODE}",
     ".gguf": f"has weights and no network; {CODE}",
     ".py": "is code; pass package.module:function, without .py",
 }
-Samples = tuple[Tensor, Tensor | None]  # [N, ...] as a network takes them, and classes [N]
+Samples = tuple[Tensor, Tensor | None]  # [N, ...] as a network takes them; classes, targets
 
 
 def network(source: str) -> tuple[nn.Module, Path | None]:
@@ -55,7 +63,8 @@ def network(source: str) -> tuple[nn.Module, Path | None]:
     Args:
         source: a classifier that ships, a folder that `axonal train` made of one, or
             "package.module:function": the user's own code, which is imported (from the working
-            folder, too) and called; the function returns a `torch.nn.Module`.
+            folder, too) and called; the function returns a `torch.nn.Module`. A file of ONNX; or
+            a folder with the config.json and model.safetensors of a classifier of `models`.
 
     Raises:
         InputError: none of these, or a network that is no classifier. FileError: damaged files.
@@ -64,15 +73,19 @@ def network(source: str) -> tuple[nn.Module, Path | None]:
     folder = next((place for place in places if (place / CARD).is_file()), None)
     if folder is None and ":" in source:
         return _from_code(source), None
+    if folder is None and Path(source).suffix.lower() == ".onnx":
+        return from_onnx(source), None
     if folder is None and (reason := FILES.get(Path(source).suffix.lower())):
         raise InputError(f"{files.readable(source)} {reason}")
+    if folder is None and (Path(source) / CONFIG).is_file():
+        return _from_folder(Path(source)), Path(source)
     if folder is None and any(Path(source).glob("*.safetensors")):
-        raise InputError(f"{source} has weights, and no network that is known here; {CODE}")
+        raise InputError(f"{source} has weights and no config.json; {CODE}")
     if folder is None:
         ours = ", ".join(name for name in KINDS if (ASSETS / name).is_dir())
         raise InputError(
             f"{source!r} is no network; name one that ships ({ours}), a folder that train made, or "
-            "package.module:function, which returns a torch module"
+            "package.module:function, which returns a torch module, or a .onnx file"
         )
     try:
         recipe = str(json.loads((folder / CARD).read_text())["recipe"])
@@ -92,6 +105,21 @@ def _without_checks(model: Classifier) -> nn.Module:
         layers |= {"flatten": nn.Flatten()} if layer is model.hidden else {}
         layers |= {f"layer_{i}": layer, f"relu_{i}": nn.ReLU()}
     return nn.Sequential(layers | {"head": model.head}).eval()
+
+
+def _from_folder(folder: Path) -> nn.Module:
+    """The network of config.json and weights: of the architecture that has these settings."""
+    try:
+        about = dict(json.loads((folder / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(f"can't read {folder / CONFIG}: {error}; write it again") from error
+    for kind in CLASSES:
+        if {*about} == {field.name for field in fields(kind.Config)}:
+            model = kind.load(folder)
+            return _without_checks(model) if isinstance(model, Classifier) else model
+    names = about.get("architectures") or about.get("model_type") or sorted(about)
+    ours = ", ".join(kind.__name__ for kind in CLASSES)
+    raise InputError(f"{folder} holds {names}, none of {ours}; export it to ONNX, or {CODE}")
 
 
 def _from_code(source: str) -> nn.Module:
@@ -116,7 +144,8 @@ def samples(data: str, counts: Sequence[int], seed: int = 0, stream: bool = Fals
     Args:
         data: "mnist" or "cifar10", of which the last set is of test images and others of training
             images; or a .npz or .safetensors file with "x" [N, ...], numbers as the network takes
-            them, and, if classes are known, "label" [N], integers.
+            them, and, if they are known, classes as "label" [N], integers, or targets as "target"
+            [N, ...], real numbers of the form that the network returns.
         counts: of samples in each set; where there are fewer, these are shared out in proportion.
         seed: of the draw.
         stream: take the first in their order, and draw none.
@@ -166,11 +195,20 @@ def _read(path: Path) -> Samples:
     if not bool((x := x.float()).isfinite().all()):
         raise InputError(f"{path}: x holds NaN or infinity")
     if label is None:
-        return x, None
+        return x, _target(path, arrays.get("target"), len(x))
     if label.shape != x.shape[:1] or label.is_floating_point() or label.is_complex():
         shape = f"{label.dtype} {list(label.shape)}"
         raise InputError(f"{path}: label is {shape}; it must be integers [{len(x)}]")
     return x, label.long()
+
+
+def _target(path: Path, target: Tensor | None, rows: int) -> Tensor | None:
+    if target is None:
+        return None
+    if len(target) != rows or not target.is_floating_point():
+        shape = f"{target.dtype} {list(target.shape)}"
+        raise InputError(f"{path}: target is {shape}; it must be real numbers [{rows}, ...]")
+    return target.float()
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
@@ -180,4 +218,6 @@ def _arrays(path: Path) -> dict[str, Tensor]:
             if info.file_size > LARGEST or info.compress_type not in COMPRESSIONS:
                 raise ValueError(f"{info.filename} announces {info.file_size:,} bytes")
     with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in ("x", "label") if name in file}
+        return {
+            name: torch.from_numpy(file[name]) for name in ("x", "label", "target") if name in file
+        }

@@ -6,6 +6,7 @@ from .certificate import Certificate, LayerCertificate
 from .checkpoint import load, save
 from .methods.qcfs import quantisable
 from .methods.sigma_delta import DeltaNetwork, sigma_delta
+from .onnx.read import from_onnx
 from .plan import Plan, Population, SpikingNetwork
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SpikingNetwork",
     "calibrate",
     "convert",
+    "from_onnx",
     "load",
     "quantisable",
     "save",

@@ -19,11 +19,12 @@ from .certificate import Certificate
 from .exact_sums import units
 from .methods import baselines, graded, qcfs, transformer
 from .methods.sigma_delta import DeltaNetwork, sigma_delta
+from .outputs import joined, leaves
 from .plain import plain
 from .plan import LONGEST, Plan, SpikingNetwork, assemble
 from .tracing import input_dependent, is_size, prepared, roles
 
-Samples = Tensor | tuple[Tensor, Tensor]
+Samples = Tensor | tuple[Tensor, Any]
 Method = Callable[..., Plan]
 METHODS: Mapping[str, Method] = {
     "graded": graded.graded,
@@ -59,8 +60,10 @@ def convert(
     real numbers.
 
     Args:
-        model: trained; torch.fx must be able to follow it. It is left as it is.
-        calibration: samples [N, ...] as it takes them, or these and their classes [N].
+        model: trained; torch.fx must be able to follow it. It is left as it is. It may return
+            several tensors, as a tuple or dictionary, which `network.answer` does, too.
+        calibration: samples [N, ...] as it takes them, or these and what is right for them:
+            classes [N], integers; or targets, real numbers of the form that the model returns.
         method: one of `METHODS`, or "sigma-delta" for a stream whose samples follow each other.
         T: steps in which the answer is given.
         held_out: samples for the certificate; None for a fifth of the calibration.
@@ -75,8 +78,8 @@ def convert(
         InputError: before work starts: an unknown method or option, T below 1, an operation
             without a rule (with its line), no activation at all, a model that is untrained or has
             weights that are not finite, an answer that depends on other samples, on values or on
-            chance, samples that don't fit or have one class. FileError: the folder can't be
-            written.
+            chance, samples that don't fit or have one class, targets of another form. FileError:
+            the folder can't be written.
     """
     if method not in [*METHODS, SIGMA_DELTA]:
         names = ", ".join([*METHODS, SIGMA_DELTA])
@@ -140,6 +143,9 @@ def _checked(samples: Samples) -> tuple[Tensor, Tensor | None]:
     if len(pair) != 2 or not torch.is_tensor(pair[0]):
         raise InputError("convert: give samples as a tensor, or a pair of these and their classes")
     x, labels = pair
+    values = [*leaves(labels).values()]
+    if values and all(torch.is_tensor(v) and v.is_floating_point() for v in values):
+        labels = joined(labels, "what is right").detach().float()
     if x.dim() < 2 or not x.numel() or not x.is_floating_point():
         raise InputError(
             f"convert: samples {list(x.shape)} of {x.dtype} must be real numbers [N, ...], as the "
@@ -147,7 +153,12 @@ def _checked(samples: Samples) -> tuple[Tensor, Tensor | None]:
         )
     if not bool(x.isfinite().all()):
         raise InputError("convert: samples hold NaN or infinity")
-    if labels is not None:
+    if torch.is_tensor(labels) and labels.is_floating_point():
+        if len(labels) != len(x) or not bool(labels.isfinite().all()):
+            raise InputError(
+                f"convert: targets {list(labels.shape)} must be finite numbers for {len(x)} samples"
+            )
+    elif labels is not None:
         kind = labels.dtype if torch.is_tensor(labels) else type(labels).__name__
         if kind not in (torch.int64, torch.int32, torch.uint8) or labels.shape != (len(x),):
             raise InputError(f"convert: classes of {kind} must be a tensor of integers [{len(x)}]")
@@ -181,7 +192,7 @@ def _evaluated(model: nn.Module) -> nn.Module:
 def _answer(model: nn.Module, x: Tensor) -> Tensor:
     """What `model` returns for some of the samples."""
     try:
-        output = model(x[:PROBED])
+        output = joined(model(x[:PROBED]))
     except REFUSALS as error:
         shape = list(x.shape[1:])
         raise InputError(f"convert: the model refuses samples of {shape}: {error}") from error
@@ -216,6 +227,9 @@ def _alone(model: nn.Module, dense: fx.GraphModule, x: Tensor) -> Tensor:
 def _unlike_guessing(output: Tensor, labels: Tensor | None) -> None:
     if labels is None:
         return
+    if labels.is_floating_point():
+        _unlike_the_mean(output, labels[: len(output)])
+        return
     classes, n = output.shape[-1], len(output)
     if output.dim() != 2 or int(labels.max()) >= classes or int(labels.min()) < 0:
         raise InputError(f"convert: outputs {list(output.shape)} for classes up to {labels.max()}")
@@ -225,4 +239,19 @@ def _unlike_guessing(output: Tensor, labels: Tensor | None) -> None:
         raise InputError(
             f"convert: the model names {right:.0%} of {n} samples right, as guessing would; "
             "train it first, and prepare samples as in training"
+        )
+
+
+def _unlike_the_mean(output: Tensor, targets: Tensor) -> None:
+    if output.shape != targets.shape:
+        raise InputError(
+            f"convert: targets {list(targets.shape[1:])} for outputs {list(output.shape[1:])}; "
+            "they must have the same form, and classes are integers"
+        )
+    wrong = float((output - targets).square().mean())
+    mean = float((targets - targets.mean(0)).square().mean())
+    if len(targets) > 1 and wrong >= mean:
+        raise InputError(
+            f"convert: the model's mean squared error is {wrong:.3g}, that of the targets' mean "
+            f"{mean:.3g}; train it first, and prepare samples as in training"
         )

@@ -1,6 +1,7 @@
 """What a conversion changed, and where: handed out with every change of form."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from ..core.config import Config
 from ..core.errors import InputError
 
+RIGHT, SQUARED = "right answers", "mean squared error"
 Interval = tuple[float, float, float]  # a figure and the ends of its 95 % interval
 
 
@@ -80,8 +82,11 @@ class Certificate(Config):
         functions: multiplies and adds of a sample in functions that stay dense, such as norms,
             softmax and products; in neither of the two.
         dense: multiply-adds of the network that was converted.
-        before, after: share of right answers of both, of the same samples.
+        before, after: the score of both, of the same samples.
         change: after - before, over these pairs.
+        score: what these three are: the share of right answers, or the mean squared error beside
+            targets.
+        outputs: of a network with several, the relative error of each by name.
     """
 
     budget: float
@@ -102,6 +107,8 @@ class Certificate(Config):
     before: Interval | None = None
     after: Interval | None = None
     change: Interval | None = None
+    score: str = RIGHT
+    outputs: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         _check(self)
@@ -110,6 +117,10 @@ class Certificate(Config):
                 isinstance(figure, tuple) and len(figure) == 3 and all(_number(x) for x in figure)
             ):
                 raise InputError(f"Certificate: {figure} is no figure with its interval")
+        if self.score not in (RIGHT, SQUARED):
+            raise InputError(f"Certificate: no score {self.score!r}")
+        if not isinstance(self.outputs, Mapping) or not all(map(_number, self.outputs.values())):
+            raise InputError(f"Certificate: {self.outputs!r} are no errors by output")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -143,12 +154,11 @@ class Certificate(Config):
                 f"{self.method}, {self.steps} steps ({self.schedule}, answer after "
                 f"{self.latency}), {self.levels} levels: the output errs by {self.output_error:.2%}"
             ]
+        if self.outputs:
+            errors = ", ".join(f"{name} by {error:.2%}" for name, error in self.outputs.items())
+            parts.append(f"of its outputs {errors}")
         if self.before and self.after and self.change:
-            value, low, high = (100 * x for x in self.change)
-            parts.append(
-                f"right answers {self.before[0]:.2%} before, {self.after[0]:.2%} after "
-                f"({value:+.2f} points, {low:+.2f} to {high:+.2f})"
-            )
+            parts.append(self._scored(self.before[0], self.after[0], self.change))
         if self.dense:
             parts.append(
                 f"{self.synops / 1e6:.3g} million synaptic operations, "
@@ -165,6 +175,13 @@ class Certificate(Config):
             parts.append(f"{weakest.name} loses most; {how}{REMEDIES[weakest.worst]}")
         return "; ".join(parts) + "."
 
+    def _scored(self, before: float, after: float, change: Interval) -> str:
+        if self.score == SQUARED:
+            value, low, high = (f"{x:+.3g}" for x in change)
+            return f"{SQUARED} {before:.4g} before, {after:.4g} after ({value}, {low} to {high})"
+        value, low, high = (f"{100 * x:+.2f}" for x in change)
+        return f"{RIGHT} {before:.2%} before, {after:.2%} after ({value} points, {low} to {high})"
+
 
 def share_of(right: np.ndarray) -> Interval:
     """The share of True in `right` [N] with its interval (Wilson 1927)."""
@@ -174,8 +191,14 @@ def share_of(right: np.ndarray) -> Interval:
     return p, centre - half, centre + half
 
 
+def mean_of(values: np.ndarray) -> Interval:
+    """The mean of `values` [N] with its interval (Wald)."""
+    mean, half = float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5
+    return mean, mean - half, mean + half
+
+
 def change_of(before: np.ndarray, after: np.ndarray) -> Interval:
-    """The change of the share of True over pairs [N], with its interval (Wald, paired)."""
+    """The mean change over pairs [N], with its interval (Wald, paired)."""
     each = after.astype(float) - before.astype(float)
     half = 1.959964 * float(each.std()) / len(each) ** 0.5
     return float(each.mean()), float(each.mean()) - half, float(each.mean()) + half
@@ -187,8 +210,8 @@ def _number(x: Any) -> bool:
 
 def _check(row: Config) -> None:
     """That names are words and figures numbers from 0."""
-    for field in fields(row):
-        value = getattr(row, field.name)
-        good = isinstance(value, str) if field.type is str else _number(value) and value >= 0
-        if field.type in (str, int, float) and not good:
-            raise InputError(f"Certificate: {field.name} is {value!r}, which it can't be")
+    for entry in fields(row):
+        value = getattr(row, entry.name)
+        good = isinstance(value, str) if entry.type is str else _number(value) and value >= 0
+        if entry.type in (str, int, float) and not good:
+            raise InputError(f"Certificate: {entry.name} is {value!r}, which it can't be")

@@ -10,7 +10,15 @@ from torch import Tensor, fx
 from ..nn import Burst, Difference, Neuron
 from ..nn.meter import Meter
 from .activations import BATCH, values_of
-from .certificate import Certificate, LayerCertificate, change_of, share_of
+from .certificate import (
+    RIGHT,
+    SQUARED,
+    Certificate,
+    LayerCertificate,
+    change_of,
+    mean_of,
+    share_of,
+)
 from .plan import Population, SpikingNetwork
 
 KINDS = ("clip", "quantisation", "unevenness", "error", "all")
@@ -24,20 +32,24 @@ def certify(
 
     Args:
         x: samples [N, ...] that did not calibrate it.
-        labels: classes [N]; without them no answer is right or wrong.
+        labels: classes [N], or targets, real numbers [N, ...]; None for neither.
     """
     watched = _Watched(network)
-    wrong, norm, right = 0.0, 0.0, []
+    sums: dict[str, list[float]] = {}
+    scores: list[np.ndarray] = []
     for rows in torch.arange(len(x)).split(BATCH):
         values, output = values_of(dense, [*network.plan.populations], x[rows])
         answer = watched.run(x[rows], values)
-        wrong += float((answer - output).square().sum())
-        norm += float(output.square().sum())
+        for name, error in {"": answer - output, **network.returns.named(answer - output)}.items():
+            size = output if not name else network.returns.named(output)[name]
+            both = sums.setdefault(name, [0.0, 0.0])
+            both[0] += float(error.square().sum())
+            both[1] += float(size.square().sum())
         if labels is not None:
-            right.append(
-                torch.stack([y.argmax(1) == labels[rows] for y in (output, answer)]).numpy()
-            )
-    pairs = np.concatenate(right, 1) if right else None
+            scores.append(np.stack([_scores(y, labels[rows]) for y in (output, answer)]))
+    errors = {name: (wrong / max(norm, 1e-30)) ** 0.5 for name, (wrong, norm) in sums.items()}
+    pairs = np.concatenate(scores, 1) if scores else None
+    classes = labels is None or not labels.is_floating_point()
     work, ordinary = watched.meter.counts(), Meter(dense, "dense")
     with ordinary:
         dense(x[:1])
@@ -50,7 +62,9 @@ def certify(
     return Certificate(
         budget=0.0,
         calibration_error=0.0,
-        output_error=(wrong / max(norm, 1e-30)) ** 0.5,
+        output_error=errors.pop(""),
+        outputs=errors,
+        score=RIGHT if classes else SQUARED,
         samples=len(x),
         layers=watched.layers(),
         method=plan.method,
@@ -63,10 +77,17 @@ def certify(
         multiplies=work.total("multiplies") - functions["multiplies"],
         functions=sum(functions.values()),
         dense=ordinary.counts().total("synops"),
-        before=None if pairs is None else share_of(pairs[0]),
-        after=None if pairs is None else share_of(pairs[1]),
+        before=None if pairs is None else (share_of if classes else mean_of)(pairs[0]),
+        after=None if pairs is None else (share_of if classes else mean_of)(pairs[1]),
         change=None if pairs is None else change_of(*pairs),
     )
+
+
+def _scores(y: Tensor, labels: Tensor) -> np.ndarray:
+    """Of each answer, whether it is right, or its mean squared error."""
+    if labels.is_floating_point():
+        return (y - labels).square().flatten(1).mean(1).numpy()
+    return (y.argmax(1) == labels).numpy()
 
 
 class _Watched:

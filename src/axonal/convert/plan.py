@@ -27,6 +27,7 @@ from ..nn import (
 from ..nn.interpreter import arguments_of, line, module_of, operator_of, record
 from .exact_sums import exact, rounding
 from .fold_thresholds import fold
+from .outputs import Outputs, outputs_of
 from .tracing import (
     MAXIMA,
     Role,
@@ -139,11 +140,12 @@ class SpikingNetwork(GraphModule):
     Attributes:
         plan: how it was converted.
         delay: steps before the first that is read.
+        returns: how y is taken apart, of a network that returned several tensors.
     """
 
-    def __init__(self, graph: fx.GraphModule, plan: Plan, delay: int):
+    def __init__(self, graph: fx.GraphModule, plan: Plan, delay: int, outputs: Outputs):
         super().__init__(graph)
-        self.plan, self.delay = plan, delay
+        self.plan, self.delay, self.returns = plan, delay, outputs
 
     @property
     def latency(self) -> int:
@@ -187,9 +189,9 @@ class SpikingNetwork(GraphModule):
             return self(fed)[0][self.delay :]
         return GraphModule(_aligned(self.graph))(x.expand(steps, *x.shape))[0]
 
-    def answer(self, x: Tensor) -> Tensor:
+    def answer(self, x: Tensor) -> Any:
         """What the network that was converted would return for x [B, ...]: their mean."""
-        return self.outputs(x).mean(0)
+        return self.returns.split(self.outputs(x).mean(0))
 
 
 def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
@@ -222,7 +224,9 @@ def assemble(dense: fx.GraphModule, plan: Plan) -> SpikingNetwork:
     graph.graph.lint()
     graph.delete_all_unused_submodules()
     graph.recompile()
-    return SpikingNetwork(graph, plan, delay).eval()
+    like = next(dense.parameters(), torch.zeros(()))
+    outputs = outputs_of(dense, like.new_zeros(1, *plan.shape))
+    return SpikingNetwork(graph, plan, delay, outputs).eval()
 
 
 def _spread_norms(dense: fx.GraphModule, graph: fx.GraphModule, shape: tuple[int, ...]) -> None:

@@ -14,6 +14,7 @@ from ..graph.operators import Operator
 from ..nn import ClippedReLU, Neuron
 from ..nn.interpreter import Recorder, arguments_of, describe, line, module_of, operator_of, row_of
 from .attention import join, unrolled
+from .outputs import join_outputs
 from .plain import plain
 
 Role = Literal["input", "output", "rectifier", "linear", "nonlinear", "product", "constant"]
@@ -28,8 +29,10 @@ SUMS, SCALES, MAXIMA = ("add", "sub"), ("mul", "div"), ("max_pool1d", "max_pool2
 def trace(model: nn.Module) -> fx.GraphModule:
     """The graph of `model`, sharing its weights, with every activation a module.
 
+    Several outputs are joined (`outputs`); `structure` has what they were, None for one.
+
     Raises:
-        InputError: torch.fx can't follow it, or it returns more than one tensor.
+        InputError: torch.fx can't follow it, or it returns anything but tensors.
     """
     try:
         graph = Recorder(_is_leaf).trace(model)
@@ -37,9 +40,9 @@ def trace(model: nn.Module) -> fx.GraphModule:
         raise InputError(
             f"can't trace {type(model).__name__}: {error}; what runs must not depend on values"
         ) from error
-    if not isinstance(graph.output_node().args[0], fx.Node):
-        raise InputError(f"{type(model).__name__} must return one tensor")
+    structure = join_outputs(graph, type(model).__name__)
     dense = fx.GraphModule(shallow(model), graph, type(model).__name__)
+    dense.structure = structure
     children = {*model._modules}
     for node in graph.nodes:
         if node.name in children and node.name != node.target:
@@ -206,6 +209,18 @@ def roles(dense: fx.GraphModule) -> dict[fx.Node, Role]:
         else:
             roles[node] = _role(dense, node, varying)
     return roles
+
+
+def outline(dense: fx.GraphModule) -> list[tuple[fx.Node, str, str]]:
+    """Each call of a prepared graph that depends on the input, its role, and why it has none."""
+    varying, rows = input_dependent(dense.graph), []
+    for node in dense.graph.nodes:
+        if node in varying and not is_size(node) and node.op not in ("placeholder", "output"):
+            try:
+                rows.append((node, _role(dense, node, varying), ""))
+            except InputError as error:
+                rows.append((node, "no rule", str(error)))
+    return rows
 
 
 def _role(dense: fx.GraphModule, node: fx.Node, varying: set[fx.Node]) -> Role:

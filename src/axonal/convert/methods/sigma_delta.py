@@ -19,6 +19,7 @@ from ...nn import Neuron, SigmaDelta
 from ...nn.interpreter import Interpreter, describe, line, module_of, record
 from ...nn.meter import Meter
 from ...nn.stateful import State
+from ..outputs import outputs_of
 from ..tracing import input_dependent, is_linear, is_sum, kind_of, shallow, sources, trace
 
 INPUT, OUTPUT = "input", "(output)"
@@ -34,14 +35,16 @@ class DeltaNetwork(nn.Module):
     Attributes:
         dense: the network that was converted, sharing its weights.
         neurons: delta neurons by the name of the activation they replace, and one for the input.
+        returns: how y is taken apart, of a network that returned several tensors.
     """
 
     def __init__(self, dense: fx.GraphModule, delta: fx.GraphModule, example: tuple[Tensor, ...]):
         super().__init__()
         self.dense, self.delta = dense, delta
-        example, *constants = example
-        self.constants = tuple(tensor[:1] for tensor in constants)
-        self.register_buffer("rest", torch.zeros_like(example[:1]))
+        first, *constants = (tensor[:1] for tensor in example)
+        self.constants = tuple(constants)
+        self.register_buffer("rest", torch.zeros_like(first))
+        self.returns = outputs_of(dense, self.rest, *constants)
         self.encoder = SigmaDelta(0.0, negative_slope=1.0)
         self.set_thresholds(dict.fromkeys(self.neurons, 0.0))
 
