@@ -2,11 +2,14 @@
 
 import copy
 import itertools
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
+import venv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,7 @@ def measure(*, run: Run, rounds: int = 7, seed: int = 0, threads: int = 2) -> Re
         "recordings of an event camera": lambda: networks.recordings(*options),
         "a generator": lambda: networks.generator(compared, *options),
         "a start": _start,
+        "a bare installation": _bare,
         "shared cores": lambda: shared.figures(*options),
         "the cost of events": lambda: _cost(run.results, rounds, seed),
     }
@@ -191,6 +195,39 @@ def _start() -> Figures:
         "seconds of another kind of neuron": round(seconds[0][1], 1),
         "seconds to start": spread([first for first, _ in seconds[1:]]),
     }
+
+
+def _bare() -> Figures:
+    """Seconds of the package without extras, in an environment of its own, as small computers are.
+
+    Of the engine from an import to its first spikes, and of `axonal watch` from the start of the
+    process to its end, for a table of a few rows: where nothing is compiled yet, and after.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        table, python = Path(folder) / "log.csv", Path(folder) / "bare" / "bin" / "python"
+        table.write_text("time,value\n" + "".join(f"{i},{i % 7}\n" for i in range(20)))
+        venv.create(python.parents[1], with_pip=True)
+        install = [python, "-m", "pip", "install", "--quiet", Path(__file__).parents[2]]
+        subprocess.run(install, check=True, capture_output=True)
+        watch = ["-m", "axonal", "watch", table, "--unit", "s", "--quiet", "--fresh"]
+        figures: Figures = {}
+        for name, command in {
+            "the engine": ["-m", startup.__name__],
+            "a watch": [*watch, "--state", Path(folder) / "state"],
+        }.items():
+            seconds = []
+            for _ in range(4):
+                began = time.perf_counter()
+                environment = os.environ | {"AXONAL_CACHE": f"{folder}/cache", "PYTHONPATH": ""}
+                options: Any = {"env": environment, "capture_output": True, "check": True}
+                subprocess.run([python, *command], cwd=Path(__file__).parents[2], **options)
+                seconds.append(time.perf_counter() - began)
+            figures[f"seconds of {name} without extras, the first time"] = round(seconds[0], 1)
+            figures[f"seconds of {name} without extras"] = spread(seconds[1:])
+        packages = [python, "-m", "pip", "list", "--format", "json"]
+        listed = json.loads(subprocess.run(packages, check=True, capture_output=True).stdout)
+        figures["packages without extras"] = len(listed)
+    return figures
 
 
 def _cost(out: Path, rounds: int, seed: int) -> Figures:

@@ -153,7 +153,8 @@ X = np.ones((4, 3), np.float32)
         ({"y": X}, "x is missing"),
         ({"x": X.astype(np.int64)}, "must be floating-point numbers"),
         ({"x": X[0]}, "must be floating-point numbers"),
-        ({"x": X[:0]}, "must be floating-point numbers"),
+        ({"x": X[:0]}, "it holds no samples"),
+        ({"x": X.astype(np.uint8)}, r"holds bytes; scale them as in training"),
         ({"x": X * np.nan}, "NaN or infinity"),
         ({"x": X * np.float64(1e300)}, "NaN or infinity"),  # in float32
         ({"x": X, "label": np.arange(3)}, r"label is torch.int64 \[3\]"),
@@ -250,6 +251,11 @@ def test_a_folder_of_weights_and_settings_is_the_network_that_has_them(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
     with pytest.raises(InputError, match=r"holds \['BertModel'\], none of Classifier, VGG, .*ONNX"):
         network(str(tmp_path))
+
+
+def test_no_samples_are_no_set():
+    with pytest.raises(InputError, match=r"0 samples can't be drawn; --samples and --held-out"):
+        samples("mnist", [0, 5])
 
 
 def test_targets_of_a_file(file):

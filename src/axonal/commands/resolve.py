@@ -154,6 +154,8 @@ def samples(data: str, counts: Sequence[int], seed: int = 0, stream: bool = Fals
         InputError: no such data, a set without a sample, or arrays of another form. FileError: a
             file is missing or damaged.
     """
+    if wrong := [count for count in counts if count < 1]:
+        raise InputError(f"{wrong[0]} samples can't be drawn; --samples and --held-out begin at 1")
     if data in DATASETS:
         splits = ["train"] * (len(counts) - 1) + ["test"]
         sets: list[Samples] = []
@@ -189,7 +191,14 @@ def _read(path: Path) -> Samples:
     except _DAMAGE as error:
         raise FileError(f"can't read {path}: {error}; write it again") from error
     x, label = arrays.get("x"), arrays.get("label")
-    if x is None or x.dim() < 2 or not len(x) or not x.is_floating_point():
+    if x is not None and x.dim() and not len(x):
+        raise InputError(f"{path}: x is {list(x.shape)}: it holds no samples")
+    if x is not None and x.dtype == torch.uint8:
+        raise InputError(
+            f"{path}: x holds bytes; scale them as in training and save floats, for images in "
+            "[-1, 1] np.savez(path, x=(x / 127.5 - 1).astype('float32'))"
+        )
+    if x is None or x.dim() < 2 or not x.is_floating_point():
         shape = "missing" if x is None else f"{x.dtype} {list(x.shape)}"
         raise InputError(f"{path}: x is {shape}; it must be floating-point numbers [N, ...]")
     if not bool((x := x.float()).isfinite().all()):
