@@ -19,7 +19,7 @@ endif
 .PHONY: test lint docs demo setup wheel-demo
 
 test: lint docs $(BROKER)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check

@@ -260,7 +260,7 @@ def test_convert_to_changes_leaves_thresholds(axonal, pictures, tmp_path):
         (["--bits", "40"], "choose 1 to 16"),
         (["--method", "sigma-delta", "--budget", "low"], "--budget 'low' is no float"),
         (["--steps", "0"], "T is 0"),
-        (["--samples", "0"], "can't give sets of 0, 1000"),
+        (["--samples", "0"], "0 samples can't be drawn"),
     ],
 )
 def test_convert_refuses(axonal, pictures, tmp_path, options, message):

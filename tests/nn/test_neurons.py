@@ -24,6 +24,7 @@ from axonal.nn import (
 )
 from axonal.testing import check_neuron
 
+DRAW = torch.Generator().manual_seed(0)  # thresholds are in the names of tests
 NEURONS = [
     IF(),
     LI(0.8, gain=0.2),
@@ -32,14 +33,16 @@ NEURONS = [
     LIF.from_tau(20.0, dt=5.0, gain=0.5, reset="none"),
     IntegerLIF(levels=3),
     SigmaDelta(0.3),
-    SigmaDelta(torch.rand(4), negative_slope=1.0),
-    SigmaDelta(torch.rand(3, 1)),
+    SigmaDelta(torch.rand(4, generator=DRAW), negative_slope=1.0),
+    SigmaDelta(torch.rand(3, 1, generator=DRAW)),
     Neuron(Leaky(decay=0.9, emit="ternary", threshold=0.5)),
     Neuron(Leaky(decay=0.9, emit="multiple", levels=9)),
     Neuron(Leaky(decay=0.9, emit="graded", levels=4)),
     Neuron(Leaky(decay=0.9, reset="late", above=True)),
     Neuron(Leaky(decay=0.9, refractory=2)),
-    Neuron(Leaky(decay=0.9), values={"threshold": torch.rand(4) + 0.2}, learn=["decay"]),
+    Neuron(
+        Leaky(decay=0.9), values={"threshold": torch.rand(4, generator=DRAW) + 0.2}, learn=["decay"]
+    ),
     Neuron(Current(refractory=1)),
     Neuron(AdaptiveThreshold()),
     Neuron(AdaptiveCurrent(threshold=0.2)),
