@@ -207,8 +207,9 @@ def watch_stream(
     rate: float | None = None,
     size: str | None = None,
     lenient: bool = False,
-    window: float = 0.1,
-    wakes_per_hour: float = 6.0,
+    window: float | None = None,
+    wakes_per_hour: float | None = None,
+    labels: str | None = None,
     webhook: str = "",
 ) -> None:
     """Watch until the stream ends; the same command goes on where an interrupted one stopped.
@@ -226,8 +227,10 @@ def watch_stream(
         rate: rows a second, of a table without times.
         size: of a camera whose recording doesn't say it, as 640x480.
         lenient: leave out and count what is damaged, instead of ending there.
-        window: seconds over which features are taken.
-        wakes_per_hour: the budget of false wakes.
+        window: seconds over which features are taken; by default each row of a table, and a tenth
+            of a second of anything else.
+        wakes_per_hour: the budget of false wakes; by default 6, and of samples one in 2,000 windows.
+        labels: the column of a CSV that marks anomalies, to which wakes are compared.
         webhook: an address that wakes are posted to.
     """
     from .commands import watch as command
@@ -244,7 +247,9 @@ def watch_stream(
     }
     chosen = {name: value for name, value in options.items() if value is not None}
     settings = {"window": window, "wakes_per_hour": wakes_per_hour, "webhook": webhook}
-    sentence = command.watch(source, state, report, not quiet, fresh, options=chosen, **settings)
+    sentence = command.watch(
+        source, state, report, not quiet, fresh, labels, options=chosen, **settings
+    )
     console.print(sentence)
 
 

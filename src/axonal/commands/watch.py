@@ -20,7 +20,7 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy.detector import EngineDetector
 from ..report import charts
-from ..report.watch import delivered, duration, learning, verdict, watch_page
+from ..report.watch import compared, delivered, duration, learning, named, verdict, watch_page
 from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
 from ..sense.origin import origin_of
@@ -57,6 +57,7 @@ def watch(
     report: Path | None,
     live: bool = True,
     fresh: bool = False,
+    labels: str | None = None,
     **options: Any,
 ) -> str:
     """Watch until the source ends or is interrupted; go on from an earlier run in `folder`.
@@ -68,9 +69,11 @@ def watch(
         report: the page.
         live: show what goes on.
         fresh: begin anew; wakes that were sent before are not sent again.
+        labels: a column of the source, of which what isn't 0 marks anomalies.
         options: as of `pipeline.read`.
     """
     settings, text = read(source, **options)
+    marked = _marked(settings, labels) if labels else None
     folder = folder or _folder(source, settings)
     state = folder / STATE_FILE
     if report is not None and report.suffix != ".html":
@@ -88,10 +91,12 @@ def watch(
         if pipeline.outbox is not None:
             pipeline.outbox.close(timeout=10.0)
         if report is not None:
-            files.write(report, watch_page(pipeline, settings, text))
+            files.write(report, watch_page(pipeline, settings, text, marked))
     sentences = [
         _news(pipeline, source, since),
         verdict(pipeline, settings),
+        named(pipeline),
+        compared(pipeline, marked) if marked is not None else "",
         learning(pipeline),
         _gaps(pipeline),
         delivered(pipeline),
@@ -99,6 +104,19 @@ def watch(
         f"The page is {report.resolve()}." if report else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def _marked(settings: Settings, column: str) -> np.ndarray:
+    """The spans [N, 2] of microseconds, first to last row, in which a column isn't 0."""
+    options = {**settings.source, "columns": [column]}
+    with closing(open_source(options.pop("url"), **options)) as source:
+        packets = [*source]
+    if not packets:
+        return np.empty((0, 2), np.int64)
+    t = np.concatenate([packet["t"] for packet in packets])
+    on = np.concatenate([packet["value"][:, 0] for packet in packets]) != 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(int), [0]])))
+    return np.stack([t[edges[::2]], t[edges[1::2] - 1]], 1)
 
 
 def _folder(source: str, settings: Settings) -> Path:

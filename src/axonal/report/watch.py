@@ -45,6 +45,37 @@ def verdict(watch: Watch, settings: Settings) -> str:
     return f"{wakes}: {calls} ({100 * (1 - tally.duty):.4g} % less than always on)."
 
 
+NAMED = 5  # wakes of which a sentence tells
+
+
+def named(watch: Watch) -> str:
+    """When wakes of this run came, how long they were, and which channels made them."""
+    last = {wake.id: wake for wake in watch.wakes}
+    parts = []
+    for name, channels in [*watch.causes.items()][:NAMED]:
+        wake = last[name]
+        at = duration((wake.t_start_us - watch.tally.first_us) * 1e-6)
+        until = duration((wake.t_end_us - wake.t_start_us) * 1e-6)
+        by = f" by {', '.join(channels)}" if channels else ""
+        parts.append(f"after {at}, for {until}{by}")
+    more = len(watch.causes) - len(parts)
+    rest = f"; and {more} more" if more else ""
+    return f"Woken {'; '.join(parts)}{rest}." if parts else ""
+
+
+def compared(watch: Watch, marked: np.ndarray) -> str:
+    """Precision and recall of wakes beside labelled spans [N, 2] of microseconds."""
+    last = {wake.id: wake for wake in watch.wakes}
+    wakes = np.array([(w.t_start_us, w.t_end_us) for w in last.values()]).reshape(-1, 2)
+    seen = marked[marked[:, 1] >= watch.tally.first_us] if watch.tally.windows else marked[:0]
+    meets = (wakes[:, None, 0] <= seen[None, :, 1]) & (wakes[:, None, 1] >= seen[None, :, 0])
+    right, met = int(meets.any(1).sum()), int(meets.any(0).sum())
+    return (
+        f"Of {len(seen)} labelled anomalies {met} were woken on (recall {met / max(len(seen), 1):.0%}), "
+        f"and {right} of {len(wakes)} wakes were right (precision {right / max(len(wakes), 1):.0%})."
+    )
+
+
 def learning(watch: Watch) -> str:
     """What detectors have not learned yet, in a sentence; "" if all have a threshold."""
     if not watch.tally.windows:
@@ -91,7 +122,9 @@ def detector_costs(watch: Watch) -> str:
     return " ".join(sentences)
 
 
-def watch_page(watch: Watch, settings: Settings, text: str) -> str:
+def watch_page(
+    watch: Watch, settings: Settings, text: str, marked: np.ndarray | None = None
+) -> str:
     """The page: numbers, the timeline, wakes, calls of detectors, and the settings."""
     tally, timeline = watch.tally, watch.timeline
     few, always = model_calls(watch, settings)
@@ -112,12 +145,22 @@ def watch_page(watch: Watch, settings: Settings, text: str) -> str:
         "watch.html.j2",
         {},
         title=f"{watch.cascade.source}: {settings.source['url']}",
-        verdict=" ".join(filter(None, (verdict(watch, settings), learning(watch)))),
+        verdict=" ".join(
+            filter(
+                None,
+                (
+                    verdict(watch, settings),
+                    named(watch),
+                    learning(watch),
+                    compared(watch, marked) if marked is not None else "",
+                ),
+            )
+        ),
         tally=tally,
         duration=duration(tally.seconds),
         unit="samples" if watch.windows.channels else "events",
         span=duration(seconds) if seconds else f"{timeline.width} rows",
-        timeline=timeline_chart(timeline),
+        timeline=timeline_chart(timeline, marked),
         keys={name: charts.key(charts.Series(name, (), tone)) for name, tone in TONES.items()},
         wakes=[
             _row(wake, tally.first_us, reasons.get(wake.id, ""), watch.pictures.get(wake.id))
@@ -162,8 +205,11 @@ def delivered(watch: Watch) -> str:
     return f"{sentence} ({', '.join(rest)})."
 
 
-def timeline_chart(timeline: Timeline) -> Markup:
-    """Rates in and out over scores and thresholds, wakes shaded; nothing for an empty timeline."""
+def timeline_chart(timeline: Timeline, marked: np.ndarray | None = None) -> Markup:
+    """Rates in and out over scores and thresholds, wakes shaded; nothing for an empty timeline.
+
+    Labelled spans `marked` [N, 2], of microseconds, are bars between the two strips.
+    """
     spans = timeline.spans[: timeline.count]
     if len(spans) < 2:
         return Markup("<p>Too short to draw.</p>")
@@ -174,6 +220,7 @@ def timeline_chart(timeline: Timeline) -> Markup:
     rate, score = max(float(rates.max()), 1.0), max(float(spans[:, 3:5].max()), 1e-9)
     parts = [_shade(x, step / length * (RIGHT - LEFT), spans[:, 5] > 0)]
     parts += _axes(length, rate, score)
+    parts += [_mark(start, length, *span) for span in (() if marked is None else marked.tolist())]
     logs = np.log10(1 + rates) / np.log10(1 + rate)
     strips = [(RATES, share) for share in logs.T] + [(SCORES, v / score) for v in spans[:, 3:5].T]
     for ((top, bottom), share), tone in zip(strips, TONES.values(), strict=True):
@@ -199,6 +246,14 @@ def _shade(x: np.ndarray, width: float, awake: np.ndarray) -> Markup:
         box.format(x[a], RATES[0], max(x[b - 1] + width - x[a], 1.5), height)
         for a, b in edges.reshape(-1, 2)
     )
+
+
+def _mark(start: float, length: float, first_us: float, last_us: float) -> Markup:
+    """A bar for a labelled span."""
+    place = np.clip((np.array([first_us, last_us]) - start) / length, 0, 1)
+    left, right = LEFT + place * (RIGHT - LEFT)
+    bar = Markup('<rect style="fill:var(--ann-0)" x="{:.1f}" y="{}" width="{:.1f}" height="8"/>')
+    return bar.format(left, RATES[1] + 8, max(right - left, 2.0))
 
 
 def _axes(length: float, rate: float, score: float) -> list[Markup]:

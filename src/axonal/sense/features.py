@@ -37,8 +37,9 @@ class Windows(Stateful):
     samples: of each channel the mean and the root mean square about it, in turn; where `seconds`
     is 0 a window is one row, and its features are the values.
 
-    A window closes when something later arrives, or when `advance` says how late it is. More than
-    `LONGEST_GAP` windows without anything are jumped over, so that a leap of time costs nothing.
+    A window closes when something later arrives, or when `advance` says how late it is. Windows
+    without samples are gaps, and none is made of them; windows without events are silence, but more
+    than `LONGEST_GAP` of them are jumped over, so that a leap of time costs nothing.
     """
 
     STATE = ("n_in", "n_out", "channels", "current", "open", "sums")
@@ -95,7 +96,8 @@ class Windows(Stateful):
         if not self.open:
             self.current, self.open = number, True
         while self.current < number:
-            if number - self.current > LONGEST_GAP and not self.n_in:
+            silent = number - self.current > LONGEST_GAP or self.channels
+            if silent and not self.n_in:
                 self.current = number
                 return
             start = self.current * self.period

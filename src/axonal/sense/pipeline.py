@@ -5,12 +5,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core import files
 from ..core.errors import InputError
 from . import settings as config
 from .delivery.outbox import Outbox
 from .delivery.sinks import SINKS
-from .detectors import DETECTORS, Budget
+from .detectors import DETECTORS, Budget, WindowBudget
 from .features import Windows
 from .filters import FILTERS
 from .origin import origin_of
@@ -42,9 +44,21 @@ SAMPLES = """\
 seconds = {window}
 
 [[detector]]
-kind = "evolving"
-wakes_per_hour = {wakes_per_hour}
+kind = "context"
+calibration = {calibration}
+{budget}
+
+[wake]
+off_ratio = 0.95
+preroll = {span}
+postroll = {span}
+update = {span}
+longest = {longest}
 """
+EVENT_WINDOW, EVENT_BUDGET = 0.1, 6.0  # seconds, and wakes an hour
+SOUND = 0.01  # seconds between rows, below which windows of a tenth of a second are made of them
+SPAN, RARE = 64, 2000  # windows of an event's surroundings, and for one wake by chance
+SHARE, LEAST, MOST = 0.15, 128, 2000  # of a table that is taken for normal, in windows
 SINK = """
 [[sink]]
 kind = "webhook"
@@ -55,8 +69,8 @@ url = {url}
 def read(
     source: str,
     options: Mapping[str, Any] | None = None,
-    window: float = 0.1,
-    wakes_per_hour: float = 6.0,
+    window: float | None = None,
+    wakes_per_hour: float | None = None,
     webhook: str = "",
 ) -> tuple[Settings, str]:
     """Read the settings in a TOML file, or make default ones for a file of events or samples.
@@ -64,8 +78,8 @@ def read(
     Args:
         source: the TOML file, or the recording.
         options: of the source; this and what follows are for default settings.
-        window: seconds of a window.
-        wakes_per_hour: the budget.
+        window: seconds of a window; None for a tenth of a second, and of tables for each row.
+        wakes_per_hour: the budget; None for 6, and of samples for one in 2,000 windows.
         webhook: where wakes go, if anywhere.
 
     Returns:
@@ -76,22 +90,52 @@ def read(
     """
     options = dict(options or {})
     if source.endswith(".toml"):
-        if options or webhook or (window, wakes_per_hour) != (0.1, 6.0):
+        if options or webhook or window is not None or wakes_per_hour is not None:
             raise InputError(f"{source} has all settings; write these there too, not as options")
         return config.read(source), Path(source).read_text()
     with closing(open_source(source, **options)) as recording:
-        first = next(iter(recording), None)
+        first, times = None, np.empty(0, np.int64)
+        for packet in recording:
+            first = packet if first is None else first
+            times = np.concatenate([times, packet["t"]])
+            if not channels_of(first) or len(times) >= MOST / SHARE:
+                break
     if first is None:
         raise InputError(f"{source} holds nothing to watch")
     lines = [
         f"{name} = {config.toml(value)}\n" for name, value in {"url": source, **options}.items()
     ]
-    rest = SAMPLES if channels_of(first) else EVENTS
-    text = f"[source]\n{''.join(lines)}\n" + rest.format(
-        window=float(window), wakes_per_hour=float(wakes_per_hour)
+    rest = (
+        _for_samples(times, window, wakes_per_hour)
+        if channels_of(first)
+        else EVENTS.format(
+            window=float(EVENT_WINDOW if window is None else window),
+            wakes_per_hour=float(EVENT_BUDGET if wakes_per_hour is None else wakes_per_hour),
+        )
     )
+    text = f"[source]\n{''.join(lines)}\n{rest}"
     text += SINK.format(url=config.toml(webhook)) if webhook else ""
     return config.parse(text, "default settings"), text
+
+
+def _for_samples(times: np.ndarray, window: float | None, wakes_per_hour: float | None) -> str:
+    """Settings for rows at such times: their interval decides on windows and on how long all is."""
+    gaps = np.diff(times)
+    interval = float(np.median(gaps[gaps > 0])) * 1e-6 if (gaps > 0).any() else 1.0
+    if window is None:
+        window = 0.0 if interval >= SOUND else EVENT_WINDOW
+    each = max(window, interval)
+    windows = len(times) * interval / each
+    budget = f"windows_per_wake = {RARE}"
+    if wakes_per_hour is not None:
+        budget = f"wakes_per_hour = {float(wakes_per_hour)}"
+    return SAMPLES.format(
+        window=float(window),
+        calibration=int(min(max(SHARE * windows, LEAST), MOST)),
+        budget=budget,
+        span=round(SPAN * each, 6),
+        longest=round(RARE * each, 6),
+    )
 
 
 def assemble(
@@ -148,7 +192,11 @@ def _trigger(settings: Settings, index: int, detectors: Mapping[str, Any]) -> Tr
     names = [name for name in THRESHOLDS if name in table]
     if len(names) != 1 or not isinstance(table[names[0]], int | float):
         raise InputError(
-            f"{settings.origin['detector', index]}: give a number as threshold or as wakes_per_hour"
+            f"{settings.origin['detector', index]}: give a number as threshold, as wakes_per_hour "
+            "or as windows_per_wake"
         )
     value = float(table[names[0]])
+    if names == ["windows_per_wake"]:
+        learning = {"calibration": n} if (n := getattr(detector, "calibration", 0)) else {}
+        return Trigger(table["kind"], detector, WindowBudget(value, **learning))
     return Trigger(table["kind"], detector, value if names == ["threshold"] else Budget(value))

@@ -4,8 +4,8 @@
 [source]   url and what its kind of source takes
 [[filter]] kind and its options, in order
 [window]   seconds, grid
-[[detector]] kind, options, and its threshold: fixed, or wakes_per_hour; later ones are asked
-             only when the earlier ones have reached theirs
+[[detector]] kind, options, and its threshold: fixed, wakes_per_hour, or windows_per_wake; later
+             ones are asked only when the earlier ones have reached theirs
 [wake]     hysteresis, cooldown, pre-roll, ...: the fields of `wake.Policy`
 [[sink]]   kind and its options
 [model]    what a call of the larger model costs, with its source
@@ -90,7 +90,11 @@ class Model(Config):
 
 CLOSED = {"watch": General, "window": WindowOptions, "wake": Policy, "model": Model}
 LISTS = ("filter", "detector", "sink")
-THRESHOLDS = ("threshold", "wakes_per_hour")  # of a detector, beside its own options
+THRESHOLDS = (
+    "threshold",
+    "wakes_per_hour",
+    "windows_per_wake",
+)  # of a detector, beside its own options
 
 
 @dataclass(frozen=True)

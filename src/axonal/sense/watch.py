@@ -13,7 +13,7 @@ from ..core.errors import FileError, InputError
 from . import checkpoint
 from .clip import Preroll, picture
 from .delivery.outbox import Outbox
-from .detectors import Budget
+from .detectors import Budget, WindowBudget
 from .detectors.budget import odds
 from .features import Window, Windows
 from .origin import Origin, difference
@@ -21,6 +21,7 @@ from .stream import Detector, Filter, Source, State, Stateful
 from .wake import Cascade, Policy, Step, Wake
 
 POINTS = 1024  # of a timeline
+CAUSES = 3  # channels that a wake names
 PICTURES, LARGEST = 24, 320  # clips that are drawn, and pixels of a side
 STATE_FILE = "state.safetensors"
 LOG = logging.getLogger(__name__)
@@ -32,16 +33,18 @@ class Trigger(Stateful):
     A budget learns from the `odds` of scores.
     """
 
-    def __init__(self, name: str, detector: Detector, threshold: float | Budget):
+    def __init__(self, name: str, detector: Detector, threshold: float | Budget | WindowBudget):
         self.name, self.detector, self.limit = name, detector, threshold
-        self.STATE = ("detector", "limit") if isinstance(threshold, Budget) else ("detector",)
+        self.STATE = ("detector",) if isinstance(threshold, float) else ("detector", "limit")
+        self.ahead: deque[tuple[float, np.ndarray]] = deque()  # scores, and what channels add
+        self.channels = np.empty(0)
         self.current: float | None = None  # the score of this window, if it was asked for
         self.latest = float("nan")
 
     @property
     def threshold(self) -> float:
         """The number that a score has to reach now."""
-        if not isinstance(self.limit, Budget):
+        if isinstance(self.limit, float):
             return self.limit
         limit = self.limit.threshold
         return limit / (1 + limit) if limit < np.inf else limit
@@ -49,7 +52,7 @@ class Trigger(Stateful):
     @property
     def learning(self) -> tuple[float, float] | None:
         """While there is no threshold: the seconds it still takes, and the highest score so far."""
-        if not isinstance(self.limit, Budget) or (state := self.limit.learning) is None:
+        if isinstance(self.limit, float) or (state := self.limit.learning) is None:
             return None
         seconds, highest = state
         return seconds, highest / (1 + highest) if highest > -np.inf else 0.0
@@ -57,16 +60,34 @@ class Trigger(Stateful):
     def score(self, x: np.ndarray) -> float:
         """Score a window, and remember that for `learn`."""
         self.current = None
-        self.current = self.latest = float(self.detector.score_one(x))
-        return self.current
+        if self.ahead:
+            score, self.channels = self.ahead.popleft()
+        else:
+            score = float(self.detector.score_one(x))
+        self.current = self.latest = score
+        return score
 
-    def learn(self, x: np.ndarray, t_us: int) -> None:
-        """Learn from a window that was scored, and move the threshold."""
+    def follow(self, x: np.ndarray) -> bool:
+        """Score and learn windows x [T, F] at once, where the detector can; `score` returns these.
+
+        Returns:
+            Whether it can. They are learned, and `learn` has their scores alone to learn then.
+        """
+        together = getattr(self.detector, "follow", None)
+        if together is None or not np.isfinite(x).all():
+            return False
+        scores = together(x)
+        self.ahead.extend(zip(scores.tolist(), self.detector.channels, strict=True))
+        return True
+
+    def learn(self, x: np.ndarray, t_us: int, learned: bool = False) -> None:
+        """Learn from a window that was scored, unless it is `learned`, and move the threshold."""
         score, self.current = self.current, None
         if score is None or not np.isfinite(score):
             return
-        self.detector.learn_one(x)
-        if isinstance(self.limit, Budget):
+        if not learned:
+            self.detector.learn_one(x)
+        if not isinstance(self.limit, float):
             self.limit.update(float(odds(score)), t_us)
 
 
@@ -151,6 +172,7 @@ class Watch:
         origin: of the source, as `origin_of` describes it: a state goes on with no other.
         resumed: the counts that an earlier run left, None in a first one.
         pictures: PNGs of the last `PICTURES` clips, by the id of their wake.
+        causes: the channels that were strangest at a wake of this run, by its id.
     """
 
     source: Source
@@ -173,6 +195,7 @@ class Watch:
         self.tally, self.timeline = Tally(), Timeline()
         self.wakes: deque[Wake] = deque(maxlen=1000)
         self.pictures: dict[str, bytes] = {}
+        self.causes: dict[str, list[str]] = {}
         self.resumed: Tally | None = None
         self.earlier = 0  # dropped in earlier runs
         # Rows after `position` that this run has read, and that an earlier run had.
@@ -233,6 +256,9 @@ class Watch:
         return packet[skip:]
 
     def _judge(self, windows: Iterable[Window]) -> None:
+        windows = [*windows]
+        together = self.learn == "always" and len(windows) > 0
+        together = together and self.triggers[0].follow(np.stack([w.x for w in windows]))
         for window in windows:
             wakes = self.cascade.step(window.t_end_us, window.x, window.n_in, window.n_out)
             first = self.triggers[0]
@@ -241,7 +267,7 @@ class Watch:
             self.timeline.add(window, score, first.threshold, awake)
             if self.learn == "always" or (self.learn == "calm" and not awake):
                 for trigger in self.triggers:
-                    trigger.learn(window.x, window.t_end_us)
+                    trigger.learn(window.x, window.t_end_us, together and trigger is first)
             tally = self.tally
             tally.windows += 1
             tally.awake += awake
@@ -255,12 +281,22 @@ class Watch:
             clip = None
             if wake.type == "new":
                 self.tally.wakes += 1
+                self.causes[wake.id] = self._cause()
                 clip = self.preroll.clip(wake.t_wake_us)
             self.wakes.append(wake)
             if clip is not None and len(clip):
                 self._draw(wake.id, clip)
             if self.outbox is not None:
                 self.outbox.put(wake, clip)
+
+    def _cause(self) -> list[str]:
+        """The channels that were strangest in the window that woke; none where nobody knows."""
+        strange, names = self.triggers[0].channels, getattr(self.source, "names", [])
+        if not len(strange):
+            return []
+        order = [i for i in np.argsort(-strange)[:CAUSES] if strange[i] >= strange.max() / 2]
+        known = len(names) == len(strange)
+        return [names[i] if known else f"channel {i}" for i in order]
 
     def _draw(self, name: str, clip: np.ndarray) -> None:
         width, height = self.source.width, self.source.height

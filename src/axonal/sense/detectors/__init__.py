@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 
 from ..stream import Detector
 from .baselines import Cusum, HalfSpaceTrees, Rate
-from .budget import Budget
+from .budget import Budget, WindowBudget
 from .classifier import Classifier
+from .context import Context
 from .evolving import Evolving
 from .predictor import Predictor
 
@@ -19,17 +20,20 @@ __all__ = [
     "DETECTORS",
     "Budget",
     "Classifier",
+    "Context",
     "Cusum",
     "Evolving",
     "HalfSpaceTrees",
     "Predictor",
     "Rate",
+    "WindowBudget",
 ]
 
 DETECTORS: Mapping[str, Callable[..., Detector]] = {
     "rate": Rate,
     "cusum": Cusum,
     "trees": HalfSpaceTrees,
+    "context": Context,
     "evolving": Evolving,
     "predictor": Predictor,
 }

@@ -168,3 +168,86 @@ class Budget(Stateful):
         if self.threshold == inf:
             raise InputError(f"{seconds} s are less than {FEWEST} times {self.merge / 1e6} s")
         return self.threshold
+
+
+class WindowBudget(Stateful):
+    """The threshold that one in so many windows reaches by chance, from a calibration without labels.
+
+    Of the calibration's last quarter, blocks of 32 windows (fewer where it is short) have a peak
+    each; the threshold is the level that one reaches with the budget's probability
+    (`return_level`). From then on it follows what happens, as adaptive conformal inference does
+    (Gibbs and Candes 2021, arXiv 2106.00170): an event, a run of blocks that reach it or stay above
+    0.8 of it, raises it by the factor e^0.2 once; each other block lowers it so that both are in
+    balance at the budget. So an anomaly that lasts moves it once.
+
+    Args:
+        windows_per_wake: the budget, at least 64.
+        calibration: windows, at least 128.
+
+    Attributes:
+        threshold: to be reached by a score that wakes; infinite during the calibration.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    STATE = ("threshold", "scores", "count", "peak", "inside", "since", "first_us", "last_us")
+    BLOCK, PACE, OFF, GAP, BLOCKS = 32, 0.2, 0.8, 2, 24
+
+    def __init__(self, windows_per_wake: float, *, calibration: int = 2000):
+        if not (windows_per_wake >= 2 * self.BLOCK and 128 <= calibration <= MOST):
+            raise InputError(
+                f"one wake in {windows_per_wake} windows after {calibration}: at least "
+                f"{2 * self.BLOCK}, and from 128 to {MOST:,}"
+            )
+        self.rate, self.calibration = 1 / windows_per_wake, int(calibration)
+        self.scores = np.zeros(max(self.calibration // 4, 1))
+        self.threshold, self.count = inf, 0
+        self.peak, self.inside, self.since = -inf, 0, self.GAP + 1
+        self.first_us = self.last_us = 0
+
+    @property
+    def learning(self) -> tuple[float, float] | None:
+        """Until there is a threshold: seconds of scores that it takes, and the highest so far."""
+        if self.threshold < inf:
+            return None
+        each = (self.last_us - self.first_us) * 1e-6 / max(self.count - 1, 1)
+        return (self.calibration - self.count) * each, float(self.scores.max())
+
+    def update(self, score: float, t_us: int) -> float:
+        """Take the score of a window, and return the threshold.
+
+        Raises:
+            NotFinite: the score is NaN or infinite. Nothing was changed.
+        """
+        if not isfinite(score):
+            raise NotFinite(f"a score of {score} at {t_us} us; see what the detector scored")
+        self.first_us = self.first_us if self.count else int(t_us)
+        self.last_us, self.count = int(t_us), self.count + 1
+        if self.count <= self.calibration:
+            self.scores[self.count % len(self.scores)] = score
+            if self.count == self.calibration:
+                self._fit()
+            return self.threshold
+        self.peak, self.inside = max(self.peak, score), self.inside + 1
+        if self.inside == self.BLOCK:
+            self._follow()
+        return self.threshold
+
+    def _fit(self) -> None:
+        block = self.BLOCK
+        while len(self.scores) // block < self.BLOCKS and block > 1:
+            block //= 2
+        ordered = np.roll(self.scores, -(self.count % len(self.scores)) - 1)
+        peaks = ordered[: len(ordered) // block * block].reshape(-1, block).max(1)
+        self.threshold = return_level(peaks, min(self.rate * block, 0.5))
+
+    def _follow(self) -> None:
+        lasts = self.since < self.GAP
+        if self.peak >= self.threshold * (self.OFF if lasts else 1.0):
+            self.threshold *= 1.0 if lasts else exp(self.PACE)
+            self.since = 0
+        else:
+            self.threshold *= exp(-self.PACE * self.rate * self.BLOCK)
+            self.since += 1
+        self.peak, self.inside = -inf, 0

@@ -68,12 +68,14 @@ class Damage:
         dropped: rows that were lost.
         missing: cells without a value, which got the one before.
         notes: sentences on what was used, left out or guessed.
+        names: of the columns that are used, of a table as text.
         rate: rows a second, where they are evenly spaced and the file says so.
     """
 
     def __init__(self, path: Path, strict: bool):
         self.path, self.strict = path, strict
         self.notes: list[str] = []
+        self.names: list[str] = []
         self.rate: float | None = None
         self.reset()
 
@@ -155,6 +157,11 @@ class File:
     @property
     def notes(self) -> list[str]:
         return self._damage.notes
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns of a table as text."""
+        return self._damage.names
 
     def close(self) -> None:
         if self._run:

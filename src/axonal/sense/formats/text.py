@@ -49,7 +49,7 @@ def csv(path: Path, head: bytes, options: Options, damage: Damage) -> Iterator[A
         if not top:
             raise ValueError("it is empty")
         table = _layout(top, options)
-        damage.notes[:] = table.notes
+        damage.notes[:], damage.names[:] = table.notes, table.names
         yield None, 0 if table.events else len(table.chosen)
         step = options.packet if table.events else max(1, options.packet // len(table.chosen))
         lines = itertools.chain(top[table.headed :], lines)
@@ -85,6 +85,7 @@ class _Layout:
         first: values for cells that are missing before there was any.
         events: whether the chosen ones are x, y, p.
         notes: sentences on what is used and what is left out.
+        names: of the chosen columns.
     """
 
     width: int
@@ -95,6 +96,7 @@ class _Layout:
     first: list[float]
     events: bool
     notes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
     def row(
         self, cells: list[str], before: Sequence[float], number: int
@@ -144,11 +146,12 @@ def _layout(top: list[Line], options: Options) -> _Layout:
     firsts = [
         next(v for cell in columns[i] if (v := _value(number, cell)) is not None) for i in chosen
     ]
+    used_names = [names[i] for i in chosen]
     if not is_events:
-        notes.append(f"columns: {', '.join(names[i] for i in chosen)}")
+        notes.append(f"columns: {', '.join(used_names)}")
     if left:
         notes.append(f"left out: {_listed(left, names)}")
-    return _Layout(width, headed, time, chosen, number, firsts, is_events, notes)
+    return _Layout(width, headed, time, chosen, number, firsts, is_events, notes, used_names)
 
 
 def _chosen(
