@@ -39,7 +39,10 @@ READERS: Environments = {  # of recordings of event cameras
     "faery": (["numpy", "faery==0.7.1"], []),
     "dv-processing": (["numpy", "dv-processing==2.0.4"], []),
 }
-PEERS: Environments = {**FRAMEWORKS, **READERS}
+ANOMALIES: Environments = {  # detectors of anomalies
+    "anomalies": (["numpy", "scikit-learn==1.9.1", "stumpy==1.14.1", "river==0.26.1"], []),
+}
+PEERS: Environments = {**FRAMEWORKS, **READERS, **ANOMALIES}
 WORKER = Path(__file__).parents[1] / "peers" / "worker.py"
 
 

@@ -202,6 +202,7 @@ def spyx():
 
 
 MODULES = {  # of jobs
+    "anomalies": "anomalies",
     "decode": "sensors",
     "epoch": "epochs",
     "convert": "convert",

@@ -51,7 +51,8 @@ class Context(Online):
     largest, in nats again. The surprise S is the mean of the four, the score S / (1 + S).
 
     The first `calibration` rows are taken for normal. Scales and the period come from the rows so
-    far, at 128, 256, ... of these and at their end, and all is learned anew then. Later, rows are
+    far, at 128, 256, ... of these and at three quarters, and all is learned anew then; the last
+    quarter shows a budget what scores mean. Later, rows are
     learned two periods after they came, if S stayed calm from a period before them until then; so
     an anomaly does not become normal while it lasts. What has not been calm for 8,192 rows is a
     new normal life: all is learned anew from these.
@@ -80,6 +81,7 @@ class Context(Online):
     def __post_init__(self):
         if self.calibration < FIRST:
             raise InputError(f"calibration is {self.calibration}; it must be at least {FIRST} rows")
+        self.settled = self.calibration * 3 // 4  # the last quarter is judged as what comes later
         self.rows = self.stored = self.period = 0
         self.recent = np.empty((0, 0))
         self.mean = self.spread = np.empty(0)
@@ -151,12 +153,12 @@ class Context(Online):
 
     def _next(self) -> int:
         """The row at which the rows so far are learned anew, while they are taken for normal."""
-        if self.rows >= self.calibration:
+        if self.rows >= self.settled:
             return self.rows + CHUNK
         doubled = FIRST
         while doubled <= self.rows:
             doubled *= 2
-        return min(doubled if doubled <= KEPT else self.calibration, self.calibration)
+        return min(doubled if doubled <= KEPT else self.settled, self.settled)
 
     def _take(self, x: np.ndarray) -> np.ndarray:
         """The nats [T] of rows x [T, F], which don't reach beyond a chunk."""
@@ -165,7 +167,7 @@ class Context(Online):
             self.stored = KEPT
         self.recent[self.stored : self.stored + len(x)] = x
         self.stored += len(x)
-        anew = self.rows < self.calibration and self.rows + len(x) == self._next()
+        anew = self.rows < self.settled and self.rows + len(x) == self._next()
         nats = self._follow(self._scaled(x)) if self.period else np.zeros(len(x))
         self.rows += len(x)
         if anew or self.still >= KEPT:
@@ -194,7 +196,8 @@ class Context(Online):
         begin, end = self.history.add(u)
         nats = self._judge(begin, end)
         self.pending += len(u)
-        while self.pending >= self.delay + CHUNK:
+        whole = trusted or (self.rows + len(u)) % CHUNK == 0  # the same in chunks of any size
+        while whole and self.pending >= self.delay + CHUNK:
             # What was pending at the end of the calibration belongs to it.
             early = self.rows + len(u) - self.pending < self.calibration
             if trusted or early or self._calm():
