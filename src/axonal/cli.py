@@ -229,7 +229,7 @@ def watch_stream(
         lenient: leave out and count what is damaged, instead of ending there.
         window: seconds over which features are taken; by default each row of a table, and a tenth
             of a second of anything else.
-        wakes_per_hour: the budget of false wakes; by default 6, and of samples one in 2,000 windows.
+        wakes_per_hour: the budget of false wakes; by default 6; of samples, one in 2,000 windows.
         labels: the column of a CSV that marks anomalies, to which wakes are compared.
         webhook: an address that wakes are posted to.
     """

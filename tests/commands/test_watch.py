@@ -264,6 +264,41 @@ def test_options_change_default_settings(tmp_path, capsys, monkeypatch):
         watch.watch("home.toml", None, None, live=False, window=1.0)
 
 
+def minutes(path, rows, strange=(700, 720)):
+    """A table of minutes with a gap of a day, in which one channel stands still for a while."""
+    draw = np.random.default_rng(0)
+    a, b = np.sin(np.arange(rows) / 7), np.cos(np.arange(rows) / 7)
+    b[slice(*strange)] = 0
+    values = np.stack([a, b], 1) + 0.05 * draw.normal(size=(rows, 2))
+    marked = np.zeros(rows, int)
+    marked[slice(*strange)] = 1
+    lines = [
+        f"{60 * k + 86_400 * (k >= 300)},{x:.4f},{y:.4f},{label}"
+        for k, ((x, y), label) in enumerate(zip(values, marked, strict=True))
+    ]
+    path.write_text("\n".join(["time,flow,level,anomaly", *lines]) + "\n")
+    return path
+
+
+def test_a_table_is_watched_row_by_row_and_wakes_are_named_and_compared(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = minutes(tmp_path / "plant.csv", 1200)
+    options = ["--unit", "s", "--labels", "anomaly", "--report", "plant.html"]
+    told = watched(capsys, path, *options)
+    assert "left out: anomaly (labels)" in told
+    assert "not 1,200 (" in told  # a gap of 1,440 minutes is no window
+    assert re.search(r"Woken after .* by level", told)
+    assert "Of 1 labelled anomalies 1 were woken on (recall 100%)" in told
+    page = (tmp_path / "plant.html").read_text()
+    assert "labelled anomalies" in page and 'height="8"' in page
+    again = watched(capsys, minutes(path, 2000), *options)  # it grew: the settings stay
+    assert "Nothing new" not in again and "not 2,000 (" in again
+    with pytest.raises(InputError, match="there is no 'nothing'"):
+        watch.watch(str(path), None, None, live=False, labels="nothing", options={"unit": "s"})
+
+
 def test_calibration_compares_shapes(tmp_path):
     plain = table(tmp_path / "plain.csv")
     wide = tmp_path / "wide.csv"

@@ -87,7 +87,7 @@ def test_what_can_not_be_followed_is_refused_and_changes_nothing():
     detector = Context(calibration=200)
     detector.follow(waves(300))
     rows = detector.rows
-    with pytest.raises(InputError, match="vector of 2 numbers"):
+    with pytest.raises(InputError, match=r"rows \[3, 3\] must be \[T, 2\]"):
         detector.follow(waves(3, channels=3))
     with pytest.raises(NotFinite, match="feature 1"):
         detector.follow(np.array([[0.0, np.nan]]))

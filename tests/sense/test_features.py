@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from axonal.core.errors import InputError
 from axonal.sense.features import LONGEST_GAP, Windows
-from axonal.sense.stream import events, sample_type
+from axonal.sense.stream import events, sample_type, samples
 
 WIDTH, HEIGHT = 10, 6
 
@@ -105,3 +105,12 @@ def test_noise_of_any_rate_has_a_deviation_of_one(rate):
     packet = events(t, t * 0, t * 0, t * 0)
     x = [w.x[0] for w in Windows(0.001, 1, 1).push(packet, packet)]
     assert 0.9 < np.std(x) < 1.1
+
+
+def test_gaps_between_samples_are_no_windows():
+    windows = Windows(1.0, 1, 1)
+    t = np.array([0.0, 0.5, 4.2, 9.9]) * 1e6
+    packet = samples(t, np.arange(4.0)[:, None])
+    cut = [*windows.push(packet, packet), *windows.advance(60_000_000)]
+    assert [w.t_start_us for w in cut] == [0, 4_000_000, 9_000_000]
+    assert [w.n_in for w in cut] == [2, 1, 1]

@@ -25,13 +25,13 @@ from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
 from ..sense.origin import origin_of
 from ..sense.pipeline import assemble, filters_of, read
-from ..sense.settings import Settings
+from ..sense.settings import Settings, parse
 from ..sense.sources import open_source
 from ..sense.stream import EVENT
 from ..sense.watch import STATE_FILE, Trigger, Watch
 from .console import console
 
-SETTINGS_FILE = "watch.toml"
+SETTINGS_FILE, CHOSEN = "watch.toml", "settings.toml"  # of a calibration; default ones
 SAMPLE = 1 << 22  # events that filters are calibrated with
 
 
@@ -76,6 +76,8 @@ def watch(
     marked = _marked(settings, labels) if labels else None
     folder = folder or _folder(source, settings)
     state = folder / STATE_FILE
+    if not source.endswith(".toml"):
+        settings, text = _kept(folder / CHOSEN, settings, text, state.exists() and not fresh)
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")
     pipeline = assemble(settings, folder, detectors=ALL_DETECTORS)
@@ -104,6 +106,18 @@ def watch(
         f"The page is {report.resolve()}." if report else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def _kept(path: Path, settings: Settings, text: str, goes_on: bool) -> tuple[Settings, str]:
+    """The default settings that a watch began with, if it goes on with the same options.
+
+    They follow how long a file was then; those of a new watch are written to `path`.
+    """
+    if not goes_on:
+        files.write(path, text)
+    elif path.is_file() and (before := path.read_text()).splitlines()[:1] == text.splitlines()[:1]:
+        return parse(before, str(path)), before
+    return settings, text
 
 
 def _marked(settings: Settings, column: str) -> np.ndarray:

@@ -70,9 +70,10 @@ def compared(watch: Watch, marked: np.ndarray) -> str:
     seen = marked[marked[:, 1] >= watch.tally.first_us] if watch.tally.windows else marked[:0]
     meets = (wakes[:, None, 0] <= seen[None, :, 1]) & (wakes[:, None, 1] >= seen[None, :, 0])
     right, met = int(meets.any(1).sum()), int(meets.any(0).sum())
+    recall, precision = met / max(len(seen), 1), right / max(len(wakes), 1)
     return (
-        f"Of {len(seen)} labelled anomalies {met} were woken on (recall {met / max(len(seen), 1):.0%}), "
-        f"and {right} of {len(wakes)} wakes were right (precision {right / max(len(wakes), 1):.0%})."
+        f"Of {len(seen)} labelled anomalies {met} were woken on (recall {recall:.0%}), and {right} "
+        f"of {len(wakes)} wakes were right (precision {precision:.0%})."
     )
 
 

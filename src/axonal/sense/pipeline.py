@@ -1,5 +1,6 @@
 """A watch assembled from settings."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -113,7 +114,8 @@ def read(
             wakes_per_hour=float(EVENT_BUDGET if wakes_per_hour is None else wakes_per_hour),
         )
     )
-    text = f"[source]\n{''.join(lines)}\n{rest}"
+    asked = [source, options, window, wakes_per_hour, webhook]
+    text = f"# defaults for {json.dumps(asked)}\n[source]\n{''.join(lines)}\n{rest}"
     text += SINK.format(url=config.toml(webhook)) if webhook else ""
     return config.parse(text, "default settings"), text
 

@@ -30,7 +30,12 @@ def test_a_small_corpus_is_scored(corpus):
     figures = nab.figures(folder=corpus)
     assert figures["nab_evolving_standard"] > 80 and figures["nab_category [two]"] > 80
     assert figures["nab_unlabelled_threshold"] > 40
-    assert {"nab_half [0]", "nab_half [1]", "nab_evolving_reward_low_FP_rate", "nab_standard"} <= figures.keys()
+    assert {
+        "nab_half [0]",
+        "nab_half [1]",
+        "nab_evolving_reward_low_FP_rate",
+        "nab_standard",
+    } <= figures.keys()
     assert 1 < figures["nab_spikes_a_row"] <= 4 and figures["nab_synops_a_row"] > 0
 
 

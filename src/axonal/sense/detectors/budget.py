@@ -171,7 +171,7 @@ class Budget(Stateful):
 
 
 class WindowBudget(Stateful):
-    """The threshold that one in so many windows reaches by chance, from a calibration without labels.
+    """The threshold that one in so many windows reaches by chance, set without labels.
 
     Of the calibration's last quarter, blocks of 32 windows (fewer where it is short) have a peak
     each; the threshold is the level that one reaches with the budget's probability

@@ -107,7 +107,11 @@ class Context(Online):
         Raises:
             InputError, NotFinite: as `vector`.
         """
-        x = np.stack([vector(row, self.features) for row in x]) if len(x) else np.empty((0, 0))
+        x = np.asarray(x, np.float64)
+        if x.ndim != 2 or (self.features and x.shape[1] != self.features) or not x.shape[1]:
+            raise InputError(f"rows {list(x.shape)} must be [T, {self.features or 'F'}]")
+        if len(wrong := np.flatnonzero(~np.isfinite(x).all(1))):
+            vector(x[wrong[0]])  # says which
         scores, at = np.zeros(len(x)), 0
         self.channels = np.zeros(x.shape)
         if len(x) and not self.features:
@@ -219,7 +223,7 @@ class Context(Online):
         return total
 
     def _joined(self, nats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of all nats [T, K] those of channels' shapes [T, C]; and joined, of shapes and courses."""
+        """Of all nats [T, K] those of channels [T, C]; and of shapes and courses, joined [T, 2]."""
         _, _, shapes, courses = np.split(nats, self.cuts[:-1], 1)
         channels = shapes.reshape(len(nats), 3, -1).mean(1)
         joined = 0.5 * (channels.mean(1) + channels.max(1))

@@ -71,8 +71,8 @@ class View(Protocol):
 class Windows(Stateful):
     """The last rows of all channels as one vector [D], whitened by their covariance.
 
-    It is inverted from time to time, shrunk towards a ball while few rows n were seen, in the manner
-    of Ledoit and Wolf 2004 (J. Multivariate Analysis 88:365):
+    It is inverted from time to time, shrunk towards a ball while few rows n were seen, in the
+    manner of Ledoit and Wolf 2004 (J. Multivariate Analysis 88:365):
 
         C + lambda I,  lambda = (0.01 + D / 2 / (D + n)) tr C / D
     """
@@ -175,7 +175,7 @@ class Shapes(Stateful):
         self.kinds, self.multiplies = 3 * channels, channels * CENTRES * sum(points)
 
     def _scales(self) -> Iterator[tuple]:
-        """The first row that has a shape, the width of a stretch, centres and what is about them."""
+        """The first row that has a shape, the width of a stretch, centres and about these."""
         centres = self.half, self.one, self.two
         for width, shapes, about in zip(self.widths, centres, self.about, strict=True):
             yield width * shapes.shape[2] - 1, width, shapes, about
@@ -205,7 +205,7 @@ class Courses(Stateful):
         self.kinds, self.multiplies = 2, PLACES * channels * sum(points)
 
     def _scales(self, history: History, begin: int, end: int) -> Iterator[tuple]:
-        """The first row that has a course, vectors from there on, centres and what is about them."""
+        """The first row that has a course, vectors from there on, centres and about these."""
         channels = history.u.shape[1]
         for width, centres, about in zip(
             self.widths, (self.half, self.one), self.about, strict=True
