@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from axonal.convert.onnx.rules import RULES
 from axonal.graph.operators import OPERATORS, Operator
 
 INTRODUCTION = """\
@@ -25,7 +26,9 @@ work on rates. NIR is what the exchange format can say.
 
 def page() -> str:
     """The page's text."""
-    return INTRODUCTION + "".join(f"{_line(row)}\n" for row in OPERATORS.values())
+    names = ", ".join(f"`{name}`" for name in sorted(RULES))
+    onnx = f"\n## Operators of ONNX\n\nFiles are read that consist of these: {names}.\n"
+    return INTRODUCTION + "".join(f"{_line(row)}\n" for row in OPERATORS.values()) + onnx
 
 
 def _line(row: Operator) -> str:
