@@ -129,8 +129,13 @@ def watch_page(
     """The page: numbers, the timeline, wakes, calls of detectors, and the settings."""
     tally, timeline = watch.tally, watch.timeline
     few, always = model_calls(watch, settings)
+    against = compared(watch, marked) if marked is not None else ""
     last = {wake.id: wake for wake in watch.wakes}  # the last message of each
-    reasons = {wake.id: wake.reason for wake in watch.wakes if wake.type == "new"}
+    reasons = {
+        wake.id: ": ".join(filter(None, (wake.reason, ", ".join(watch.causes.get(wake.id, [])))))
+        for wake in watch.wakes
+        if wake.type == "new"
+    }
     steps = [
         {
             "name": trigger.name,
@@ -146,17 +151,9 @@ def watch_page(
         "watch.html.j2",
         {},
         title=f"{watch.cascade.source}: {settings.source['url']}",
-        verdict=" ".join(
-            filter(
-                None,
-                (
-                    verdict(watch, settings),
-                    named(watch),
-                    learning(watch),
-                    compared(watch, marked) if marked is not None else "",
-                ),
-            )
-        ),
+        verdict=verdict(watch, settings),
+        told=" ".join(filter(None, (named(watch), against, learning(watch)))),
+        labelled=marked is not None,
         tally=tally,
         duration=duration(tally.seconds),
         unit="samples" if watch.windows.channels else "events",

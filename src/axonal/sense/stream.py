@@ -7,7 +7,7 @@ time, pre-roll, replay and counting what was dropped are written once, for both.
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -177,3 +177,16 @@ class Detector(Stage, Protocol):
     def score_one(self, x: Any) -> float: ...
 
     def learn_one(self, x: Any) -> None: ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A detector that scores and learns many vectors at once.
+
+    `follow(x)` returns the scores [T] of x [T, F], each of which is learned behind it; `channels`
+    [T, F] tells how strange each feature was in these.
+    """
+
+    channels: np.ndarray
+
+    def follow(self, x: np.ndarray) -> np.ndarray: ...

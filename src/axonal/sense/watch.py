@@ -17,7 +17,7 @@ from .detectors import Budget, WindowBudget
 from .detectors.budget import odds
 from .features import Window, Windows
 from .origin import Origin, difference
-from .stream import Detector, Filter, Source, State, Stateful
+from .stream import Detector, Filter, Follower, Source, State, Stateful
 from .wake import Cascade, Policy, Step, Wake
 
 POINTS = 1024  # of a timeline
@@ -35,7 +35,7 @@ class Trigger(Stateful):
 
     def __init__(self, name: str, detector: Detector, threshold: float | Budget | WindowBudget):
         self.name, self.detector, self.limit = name, detector, threshold
-        self.STATE = ("detector",) if isinstance(threshold, float) else ("detector", "limit")
+        self.STATE = ("detector",) if isinstance(threshold, int | float) else ("detector", "limit")
         self.ahead: deque[tuple[float, np.ndarray]] = deque()  # scores, and what channels add
         self.channels = np.empty(0)
         self.current: float | None = None  # the score of this window, if it was asked for
@@ -44,7 +44,7 @@ class Trigger(Stateful):
     @property
     def threshold(self) -> float:
         """The number that a score has to reach now."""
-        if isinstance(self.limit, float):
+        if isinstance(self.limit, int | float):
             return self.limit
         limit = self.limit.threshold
         return limit / (1 + limit) if limit < np.inf else limit
@@ -52,7 +52,7 @@ class Trigger(Stateful):
     @property
     def learning(self) -> tuple[float, float] | None:
         """While there is no threshold: the seconds it still takes, and the highest score so far."""
-        if isinstance(self.limit, float) or (state := self.limit.learning) is None:
+        if isinstance(self.limit, int | float) or (state := self.limit.learning) is None:
             return None
         seconds, highest = state
         return seconds, highest / (1 + highest) if highest > -np.inf else 0.0
@@ -73,10 +73,9 @@ class Trigger(Stateful):
         Returns:
             Whether it can. They are learned, and `learn` has their scores alone to learn then.
         """
-        together = getattr(self.detector, "follow", None)
-        if together is None or not np.isfinite(x).all():
+        if not isinstance(self.detector, Follower) or not np.isfinite(x).all():
             return False
-        scores = together(x)
+        scores = self.detector.follow(x)
         self.ahead.extend(zip(scores.tolist(), self.detector.channels, strict=True))
         return True
 
@@ -87,7 +86,7 @@ class Trigger(Stateful):
             return
         if not learned:
             self.detector.learn_one(x)
-        if not isinstance(self.limit, float):
+        if not isinstance(self.limit, int | float):
             self.limit.update(float(odds(score)), t_us)
 
 

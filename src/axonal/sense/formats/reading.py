@@ -85,7 +85,9 @@ class Damage:
 
     def __call__(self, lost: int, reason: str) -> None:
         if self.strict:
-            raise FileError(f"{self.path}, {reason}; pass strict=False to read what can be read")
+            raise FileError(
+                f"{self.path}, {reason}; pass strict=False, or --lenient, to read the rest"
+            )
         self.dropped += lost
 
 

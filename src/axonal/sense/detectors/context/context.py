@@ -1,6 +1,7 @@
 """How strange a row is in its context: four views of its history, added in nats."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from ....core.errors import InputError
 from ....core.meter import FIELDS, Counts
 from ..base import Online, vector
 from .surprise import Surprise
-from .views import LAGS, NEURONS, Courses, History, Reservoir, Shapes, Windows
+from .views import LAGS, NEURONS, Courses, History, Reservoir, Shapes, View, Windows
 
 CHUNK = 32  # rows that are judged by the same tables, and learned together
 FIRST = 128  # rows after which scales and the period are known, for the first time
@@ -90,9 +91,10 @@ class Context(Online):
 
     def _build(self, channels: int, period: int) -> None:
         """Views that have seen nothing, for so many channels and rows of a period."""
-        self.windows, self.reservoir, self.shapes, self.courses = self.views = tuple(
-            view(channels, period, self.seed) for view in (Windows, Reservoir, Shapes, Courses)
-        )
+        made = channels, period, self.seed
+        self.windows, self.reservoir = Windows(*made), Reservoir(*made)
+        self.shapes, self.courses = Shapes(*made), Courses(*made)
+        self.views: tuple[View, ...] = self.windows, self.reservoir, self.shapes, self.courses
         kinds = [view.kinds for view in self.views]
         self.cuts = np.cumsum(kinds)
         self.parts, self.sums = Surprise(sum(kinds)), Surprise(2)
@@ -126,14 +128,6 @@ class Context(Online):
             at += size
         return scores
 
-    def score_one(self, x: Any) -> float:
-        """Score how strange x [F] is, in [0, 1); 0 in the first rows. Nothing changes.
-
-        Raises:
-            InputError, NotFinite: see `vector`.
-        """
-        return super().score_one(x)
-
     def _begin(self, x: np.ndarray) -> None:
         self.recent = np.zeros((2 * KEPT, len(x)))
         self.mean, self.spread = np.zeros(len(x)), np.ones(len(x))
@@ -142,10 +136,7 @@ class Context(Online):
         if not self.period:
             return 0.0
         before = {name: getattr(self.reservoir, name) for name in Reservoir.DYNAMIC}
-        for name, value in before.items():
-            setattr(
-                self.reservoir, name, np.copy(value) if isinstance(value, np.ndarray) else value
-            )
+        vars(self.reservoir).update({name: copy(value) for name, value in before.items()})
         begin, _ = self.history.add(self._scaled(x[None]))
         nats = float(self._judge(begin, begin + 1)[0])
         vars(self.reservoir).update(before)

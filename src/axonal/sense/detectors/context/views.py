@@ -5,7 +5,7 @@ A view has `judge(history, begin, end)`, the distances [T, K] of rows, -1 where 
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ NEURONS, CENTRES, PLACES = 128, 256, 512  # of the reservoir; of rates and shape
 POINTS, BROADEST = 24, 768  # stretches of a course, and numbers of one at most
 MEMORY = 20_000.0  # rows that moments remember
 ALIKE = 1e-6, 1e-2, 1e-3  # mean squares at which rates, shapes and courses are alike, at first
+
+
+Scale = tuple[int, Any, Any, np.ndarray]  # as `_scales` of `Shapes` and `Courses` say
 
 
 class History(Stateful):
@@ -174,7 +177,7 @@ class Shapes(Stateful):
         self.about = np.tile([0.0, ALIKE[1]], (3, channels, 1))
         self.kinds, self.multiplies = 3 * channels, channels * CENTRES * sum(points)
 
-    def _scales(self) -> Iterator[tuple]:
+    def _scales(self) -> Iterator[Scale]:
         """The first row that has a shape, the width of a stretch, centres and about these."""
         centres = self.half, self.one, self.two
         for width, shapes, about in zip(self.widths, centres, self.about, strict=True):
@@ -204,7 +207,7 @@ class Courses(Stateful):
         self.about = np.tile([0.0, ALIKE[2]], (2, 1))
         self.kinds, self.multiplies = 2, PLACES * channels * sum(points)
 
-    def _scales(self, history: History, begin: int, end: int) -> Iterator[tuple]:
+    def _scales(self, history: History, begin: int, end: int) -> Iterator[Scale]:
         """The first row that has a course, vectors from there on, centres and about these."""
         channels = history.u.shape[1]
         for width, centres, about in zip(
@@ -218,10 +221,11 @@ class Courses(Stateful):
 
     def judge(self, history: History, begin: int, end: int) -> np.ndarray:
         out = np.full((2, end - begin), -1.0)
-        for (first, *scale), one in zip(self._scales(history, begin, end), out, strict=True):
-            kernels.distances(*scale, one[first - begin :])
+        scales = self._scales(history, begin, end)
+        for (first, x, centres, about), one in zip(scales, out, strict=True):
+            kernels.distances(x, centres, about, one[first - begin :])
         return out.T
 
     def learn(self, history: History, begin: int, end: int) -> None:
-        for _, *scale in self._scales(history, begin, end):
-            kernels.recruit_all(*scale)
+        for _, x, centres, about in self._scales(history, begin, end):
+            kernels.recruit_all(x, centres, about)
