@@ -105,7 +105,7 @@ def test_a_period_is_that_of_the_wave():
 def seen(x, view, distances=1):
     history = History(x.shape[1], len(x) + 8, distances)
     history.add(x)
-    view.learn(history, 0, len(x) // 2)
+    view.learn(history, 0, len(x) // 2, np.full((len(x) // 2, view.kinds), -1.0))
     return history, view.judge(history, 0, len(x))
 
 
@@ -144,20 +144,20 @@ def test_shapes_and_courses_are_those_of_the_last_rows():
     d = shapes.judge(history, 150, 151).reshape(3, 2)
     last = x[131:151, 0]
     normal = (last - last.mean()) / max(last.std(), 0.1)
-    known = shapes.one[0, : int(shapes.about[1, 0, 0])]
+    known = shapes.one[0, :, : int(shapes.about[1, 0, 0])].T
     assert d[1, 0] == pytest.approx(np.sqrt(((known - normal) ** 2).mean(1).min()), rel=1e-4)
     assert (shapes.judge(history, 5, 6).reshape(3, 2)[1:] == -1).all()
     _, far = seen(x, courses)
-    known = courses.one[: int(courses.about[1, 0])]
+    known = courses.one[:, : int(courses.about[1, 0])].T
     flat = x[131:151].T.reshape(-1)
     assert far[150, 1] == pytest.approx(np.sqrt(((known - flat) ** 2).mean(1).min()), rel=1e-4)
 
 
 def test_centres_that_are_near_become_one_when_all_are_taken():
-    centres, about = np.zeros((8, 1), np.float32), np.array([0.0, 1e-4])
+    centres, about = np.zeros((1, 8), np.float32), np.array([0.0, 1e-4])
     for value in np.linspace(0, 1, 100, dtype=np.float32):
         kernels.recruit(np.array([value]), centres, about)
-    taken = np.sort(centres[: int(about[0]), 0])
+    taken = np.sort(centres[0, : int(about[0])])
     assert 3 <= len(taken) <= 8 and (np.diff(taken) ** 2 > about[1] * 0.99).all()
     line = np.linspace(0, 1, 100, dtype=np.float32)[:, None]
     assert max(kernels.nearest(x, centres, int(about[0])) for x in line) <= 1.01 * about[1]
@@ -166,7 +166,6 @@ def test_centres_that_are_near_become_one_when_all_are_taken():
 def test_surprise_is_the_logarithm_of_how_rare_it_is():
     draw, surprise = np.random.default_rng(0), Surprise(1)
     surprise.learn(draw.exponential(size=(6000, 1)))
-    surprise.refresh()
     d = np.array([[0.5], [1.0], [2.0], [4.0], [7.0]])
     np.testing.assert_allclose(surprise.nats(d)[:, 0], d[:, 0], rtol=0.15)  # -ln e^-d
     assert surprise.nats(np.array([[-1.0]])) == 0

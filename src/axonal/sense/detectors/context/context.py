@@ -232,14 +232,12 @@ class Context(Online):
         """Learn the oldest rows that are pending."""
         begin = self.history.end - self.pending
         end = begin + count
+        d = self.history.distance[begin:end, :-1]
         if self.aside <= 0:
-            d = self.history.distance[begin:end, :-1]
             self.parts.learn(d)
-            self.parts.refresh()
             self.sums.learn(self._joined(self.parts.nats(d))[1])  # by the tables of now
-            self.sums.refresh()
-        for view in self.views:
-            view.learn(self.history, begin, end)
+        for view, part in zip(self.views, np.split(d, self.cuts[:-1], 1), strict=True):
+            view.learn(self.history, begin, end, part)
         self.pending -= count
         self.aside -= count
 

@@ -1,6 +1,6 @@
 """The loops of the views: distances of rows, and what is learned of them.
 
-Shapes: T rows, C channels, N neurons, K centres, D numbers of a vector.
+Shapes: T rows, C channels, N neurons, K centres or kinds, D numbers of a vector.
 """
 
 import math
@@ -121,16 +121,19 @@ def reservoir(u, into, bias, decay, sent, drive, v, rate, out):
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def nearest(x, centres, number):
-    """The least mean square distance of x [D] from `number` of centres [K, D]; -1 for none."""
-    best = np.float32(-1.0)
-    for k in range(number):
-        square = np.float32(0.0)
-        for i in range(len(x)):
-            e = x[i] - centres[k, i]
-            square += e * e
-        if best < 0.0 or square < best:
-            best = square
-    return best / len(x) if number else -1.0
+    """The least mean square distance of x [D] from the first `number` of centres [D, K]; or -1."""
+    if number == 0:
+        return -1.0
+    square = np.zeros(number, np.float32)
+    for i in range(len(x)):  # over all centres at once, which are vectors' lanes
+        value, row = x[i], centres[i]
+        for k in range(number):
+            e = value - row[k]
+            square[k] += e * e
+    best = square[0]
+    for k in range(1, number):
+        best = min(best, square[k])
+    return best / len(x)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -146,22 +149,23 @@ def recruit(x, centres, about):
 
     Args:
         x: [D].
-        centres: [K, D]; changed.
+        centres: [D, K]; changed.
         about: [2], how many there are, and the square of a distance that is near; changed.
     """
     number = int(about[0])
     if number and nearest(x, centres, number) <= about[1]:
         return
-    while number == len(centres):
+    while number == centres.shape[1]:
         about[1] *= 1.5
         left = 0
         for k in range(number):
-            if nearest(centres[k], centres, left) > about[1] or left == 0:
-                centres[left] = centres[k]
+            one = centres[:, k].copy()
+            if nearest(one, centres, left) > about[1] or left == 0:
+                centres[:, left] = one
                 left += 1
         number = left
     if number == 0 or nearest(x, centres, number) > about[1]:
-        centres[number] = x
+        centres[:, number] = x
         number += 1
     about[0] = number
 
@@ -174,10 +178,11 @@ def distances(x, centres, about, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def recruit_all(x, centres, about):
-    """Learn each of x [T, D] as `recruit` does."""
+def recruit_all(x, d, centres, about):
+    """Learn each of x [T, D] as `recruit` does, but for those that were near, by d [T], before."""
     for t in range(len(x)):
-        recruit(x[t], centres, about)
+        if d[t] < 0.0 or d[t] * d[t] > about[1]:
+            recruit(x[t], centres, about)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -226,9 +231,9 @@ def shape_distances(sums, begin, end, first, width, centres, about, out):
         begin, end: of the rows.
         first: the first row that has a whole shape; -1 for those before.
         width: of a stretch.
-        centres, about: [C, K, D], [C, 2].
+        centres, about: [C, D, K], [C, 2].
     """
-    x = np.empty(centres.shape[2], np.float32)
+    x = np.empty(centres.shape[1], np.float32)
     for t in range(begin, end):
         for c in range(sums.shape[1]):
             out[t - begin, c] = -1.0
@@ -238,10 +243,12 @@ def shape_distances(sums, begin, end, first, width, centres, about, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def recruit_shapes(sums, begin, end, first, width, centres, about):
-    """Learn the shapes of rows as `recruit` does; arguments as of `shape_distances`."""
-    x = np.empty(centres.shape[2], np.float32)
+def recruit_shapes(sums, d, begin, end, first, width, centres, about):
+    """Learn shapes as `recruit_all` does; d [end - begin, C], others as of `shape_distances`."""
+    x = np.empty(centres.shape[1], np.float32)
     for t in range(max(begin, first), end):
         for c in range(sums.shape[1]):
-            shape(sums[:, c], t, width, x)
-            recruit(x, centres[c], about[c])
+            before = d[t - begin, c]
+            if before < 0.0 or before * before > about[c, 1]:
+                shape(sums[:, c], t, width, x)
+                recruit(x, centres[c], about[c])

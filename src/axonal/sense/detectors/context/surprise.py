@@ -15,11 +15,12 @@ class Surprise(Stateful):
     ln 10 + (d - q) / b, b the mean excess.
     """
 
-    STATE = ("counts", "sums", "top", "excess", "below")
+    STATE = ("counts", "sums", "top", "excess", "below", "fresh", "due")
 
     def __init__(self, kinds: int):
         self.counts, self.sums, self.below = np.zeros((3, kinds, kernels.BINS))
         self.top, self.excess = np.full(kinds, np.inf), np.ones(kinds)
+        self.fresh, self.due = 0, 1  # rows that no table knows, and at how many one is made
 
     def nats(self, d: np.ndarray) -> np.ndarray:
         """Of distances d [T, K]; 0 where there is none, below 0, and before any was learned."""
@@ -28,10 +29,14 @@ class Surprise(Stateful):
         return out
 
     def learn(self, d: np.ndarray) -> None:
-        """Count distances d [T, K]; `refresh` makes tables of these."""
+        """Count distances d [T, K], and make tables of these when a sixteenth more is known."""
         kernels.count(d, self.counts, self.sums)
+        self.fresh += len(d)
+        if self.fresh >= self.due:
+            self._refresh()
+            self.fresh, self.due = 0, min(int(self.counts[0].sum()) // 16, 256)
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Make the quantile, the mean excess and the nats below of what was counted."""
         n = self.counts.sum(1)
         forget = np.minimum(1.0, RECENT / np.maximum(n, 1.0))[:, None]

@@ -1,7 +1,8 @@
 """Four views of a history, each of which tells how far a row is from what was learned.
 
 A view has `judge(history, begin, end)`, the distances [T, K] of rows, -1 where it has none yet;
-`learn(history, begin, end)` of rows that were judged before; and `multiplies`, those of a row.
+`learn(history, begin, end, d)` of rows that were judged before, with what came of it; and
+`multiplies`, those of a row.
 """
 
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class View(Protocol):
 
     def judge(self, history: History, begin: int, end: int) -> np.ndarray: ...
 
-    def learn(self, history: History, begin: int, end: int) -> None: ...
+    def learn(self, history: History, begin: int, end: int, d: np.ndarray) -> None: ...
 
 
 class Windows(Stateful):
@@ -102,7 +103,7 @@ class Windows(Stateful):
             kernels.whitened(x, self.root, self.mean, out[first - begin :, 0])
         return out
 
-    def learn(self, history: History, begin: int, end: int) -> None:
+    def learn(self, history: History, begin: int, end: int, d: np.ndarray) -> None:
         if (first := max(begin, self.lags - 1)) < end:
             kernels.moments(self._vectors(history, first, end), self.sums, self.outer)
         if self.sums[-1] >= self.due:
@@ -141,7 +142,7 @@ class Reservoir(Stateful):
         self.bias = draw.uniform(0.0, 1.5, NEURONS)
         self.sent, self.drive = np.zeros(channels), np.zeros(NEURONS)
         self.v, self.rate = np.zeros((2, NEURONS))
-        self.centres = np.zeros((CENTRES, NEURONS), np.float32)
+        self.centres = np.zeros((NEURONS, CENTRES), np.float32)
         self.about = np.array([0.0, ALIKE[0]])
         self.rows = self.events = self.spikes = 0
         self.kinds, self.multiplies = 1, CENTRES * NEURONS
@@ -158,8 +159,8 @@ class Reservoir(Stateful):
         kernels.distances(rates, self.centres, self.about, out[:, 0])
         return out
 
-    def learn(self, history: History, begin: int, end: int) -> None:
-        kernels.recruit_all(history.rates[begin:end], self.centres, self.about)
+    def learn(self, history: History, begin: int, end: int, d: np.ndarray) -> None:
+        kernels.recruit_all(history.rates[begin:end], d[:, 0], self.centres, self.about)
 
 
 class Shapes(Stateful):
@@ -172,7 +173,7 @@ class Shapes(Stateful):
         self.widths = [max(1, length // POINTS) for length in lengths]
         points = [length // width for length, width in zip(lengths, self.widths, strict=True)]
         self.half, self.one, self.two = (
-            np.zeros((channels, CENTRES, n), np.float32) for n in points
+            np.zeros((channels, n, CENTRES), np.float32) for n in points
         )
         self.about = np.tile([0.0, ALIKE[1]], (3, channels, 1))
         self.kinds, self.multiplies = 3 * channels, channels * CENTRES * sum(points)
@@ -181,7 +182,7 @@ class Shapes(Stateful):
         """The first row that has a shape, the width of a stretch, centres and about these."""
         centres = self.half, self.one, self.two
         for width, shapes, about in zip(self.widths, centres, self.about, strict=True):
-            yield width * shapes.shape[2] - 1, width, shapes, about
+            yield width * shapes.shape[1] - 1, width, shapes, about
 
     def judge(self, history: History, begin: int, end: int) -> np.ndarray:
         out = np.empty((3, end - begin, history.u.shape[1]))
@@ -189,9 +190,10 @@ class Shapes(Stateful):
             kernels.shape_distances(history.sums, begin, end, *scale, one)
         return out.transpose(1, 0, 2).reshape(end - begin, -1)
 
-    def learn(self, history: History, begin: int, end: int) -> None:
-        for scale in self._scales():
-            kernels.recruit_shapes(history.sums, begin, end, *scale)
+    def learn(self, history: History, begin: int, end: int, d: np.ndarray) -> None:
+        parts = d.reshape(len(d), 3, -1).transpose(1, 0, 2)
+        for scale, part in zip(self._scales(), parts, strict=True):
+            kernels.recruit_shapes(history.sums, part, begin, end, *scale)
 
 
 class Courses(Stateful):
@@ -203,7 +205,7 @@ class Courses(Stateful):
         lengths, most = [max(6, period // 2), period], max(4, min(POINTS, BROADEST // channels))
         self.widths = [max(1, length // most) for length in lengths]
         points = [length // width for length, width in zip(lengths, self.widths, strict=True)]
-        self.half, self.one = (np.zeros((PLACES, channels * n), np.float32) for n in points)
+        self.half, self.one = (np.zeros((channels * n, PLACES), np.float32) for n in points)
         self.about = np.tile([0.0, ALIKE[2]], (2, 1))
         self.kinds, self.multiplies = 2, PLACES * channels * sum(points)
 
@@ -213,11 +215,11 @@ class Courses(Stateful):
         for width, centres, about in zip(
             self.widths, (self.half, self.one), self.about, strict=True
         ):
-            points = centres.shape[1] // channels
+            points = len(centres) // channels
             first = min(max(begin, width * points - 1), end)
             x = np.empty((end - first, channels, points), np.float32)
             kernels.courses(history.sums, first, end, width, x)
-            yield first, x.reshape(end - first, centres.shape[1]), centres, about
+            yield first, x.reshape(end - first, len(centres)), centres, about
 
     def judge(self, history: History, begin: int, end: int) -> np.ndarray:
         out = np.full((2, end - begin), -1.0)
@@ -226,6 +228,7 @@ class Courses(Stateful):
             kernels.distances(x, centres, about, one[first - begin :])
         return out.T
 
-    def learn(self, history: History, begin: int, end: int) -> None:
-        for _, x, centres, about in self._scales(history, begin, end):
-            kernels.recruit_all(x, centres, about)
+    def learn(self, history: History, begin: int, end: int, d: np.ndarray) -> None:
+        scales = self._scales(history, begin, end)
+        for (first, x, centres, about), part in zip(scales, d.T, strict=True):
+            kernels.recruit_all(x, part[first - begin :], centres, about)
