@@ -113,10 +113,14 @@ def _kept(path: Path, settings: Settings, text: str, goes_on: bool) -> tuple[Set
 
     They follow how long a file was then; those of a new watch are written to `path`.
     """
+    content = text.encode(errors="surrogateescape")  # names of files are bytes
     if not goes_on:
-        files.write(path, text)
-    elif path.is_file() and (before := path.read_text()).splitlines()[:1] == text.splitlines()[:1]:
-        return parse(before, str(path)), before
+        files.write(path, content)
+    elif (
+        path.is_file() and (before := path.read_bytes()).split(b"\n")[0] == content.split(b"\n")[0]
+    ):
+        text = before.decode(errors="surrogateescape")
+        return parse(text, str(path)), text
     return settings, text
 
 
