@@ -89,6 +89,8 @@ def test_the_summary_ranks_means_over_families():
     assert figures["default_vuspr"] == pytest.approx(0.4) and figures["families"] == 2
     assert figures["default_mean_rank"] == (1 + len(CONTENDERS) + len(OUTSIDE)) / 2
     assert figures["families_beaten"] == 0.5 and figures["top1_location"] == 1
+    ahead = figures["VUS-PR ahead of [random]"]
+    assert ahead["low"] == -0.1 and ahead["value"] == 0.05 and ahead["high"] == 0.2
     assert figures["budget_ratio"] == 2 and figures["budget_recall_share"] == 0.5
 
 
