@@ -1,6 +1,8 @@
 import re
 import socket
 import time
+from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from axonal.commands import watch
 from axonal.core.errors import InputError
 from axonal.deploy.from_torch import trace
 from axonal.nn import LIF, Sequential
+from axonal.report import watch as report
 from axonal.report.watch import duration
 from axonal.sense import checkpoint, pipeline, settings
 from axonal.sense.sources import send
-from axonal.sense.stream import events
+from axonal.sense.stream import events, samples
 from benchmarks.harness import processes
 from benchmarks.harness.recordings import save
 
@@ -295,8 +298,36 @@ def test_a_table_is_watched_row_by_row_and_wakes_are_named_and_compared(
     assert "labelled anomalies" in page and 'height="8"' in page
     again = watched(capsys, minutes(path, 2000), *options)  # it grew: the settings stay
     assert "Nothing new" not in again and "not 2,000 (" in again
+    assert "Of 0 labelled anomalies 0 were woken on" in again  # an earlier run saw the one
     with pytest.raises(InputError, match="there is no 'nothing'"):
         watch.watch(str(path), None, None, live=False, labels="nothing", options={"unit": "s"})
+
+
+def test_default_settings_of_what_is_live_wait_for_one_packet(monkeypatch):
+    class Live(list):
+        close = list.clear
+
+        def __iter__(self):
+            yield samples(np.array([0.0]), np.zeros((1, 2)))
+            raise AssertionError("a second packet was waited for")
+
+    monkeypatch.setattr(pipeline, "open_source", lambda *_, **__: Live())
+    chosen, _ = pipeline.read("udp://127.0.0.1:9")
+    assert chosen.detector[0]["kind"] == "context" and chosen.detector[0]["calibration"] == 128
+
+
+def test_more_wakes_than_are_remembered_are_told_of():
+    def wake(k):
+        return SimpleNamespace(id=str(k), t_start_us=10 * k, t_end_us=10 * k + 5)
+
+    ran = SimpleNamespace(first_us=0, windows=1)
+    causes = {str(k): ["a"] for k in range(90)}
+    wakes = deque((wake(k) for k in range(90)), maxlen=30)
+    watched = SimpleNamespace(wakes=wakes, causes=causes, resumed=None, tally=ran)
+    assert report.causes(watched).endswith("by a; and 25 more.")
+    told = report.agreement(watched, np.array([[1, 2], [700, 701], [707, 708]]))
+    assert "Of 2 labelled anomalies 1 were woken on (recall 50%)" in told
+    assert "1 of 30 wakes were right" in told
 
 
 def test_calibration_compares_shapes(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from axonal.convert import Certificate, checkpoint, convert
-from axonal.convert.outputs import joined, leaves
+from axonal.convert.outputs import leaves, side_by_side
 from axonal.core.errors import InputError
 from axonal.deploy.certify import certify
 
@@ -123,4 +123,4 @@ def test_what_is_no_tensor_is_refused_by_name(extra):
 
 def test_tensors_of_other_samples_are_refused():
     with pytest.raises(InputError, match="no tensors of the same samples"):
-        joined([torch.zeros(2, 1), torch.zeros(3, 1)])
+        side_by_side([torch.zeros(2, 1), torch.zeros(3, 1)])

@@ -20,7 +20,7 @@ from ..core import files
 from ..core.errors import InputError
 from ..deploy.detector import EngineDetector
 from ..report import charts
-from ..report.watch import compared, delivered, duration, learning, named, verdict, watch_page
+from ..report.watch import agreement, causes, delivered, duration, learning, verdict, watch_page
 from ..sense import checkpoint
 from ..sense.detectors import DETECTORS
 from ..sense.origin import origin_of
@@ -31,7 +31,7 @@ from ..sense.stream import EVENT
 from ..sense.watch import STATE_FILE, Trigger, Watch
 from .console import console
 
-SETTINGS_FILE, CHOSEN = "watch.toml", "settings.toml"  # of a calibration; default ones
+SETTINGS_FILE, DEFAULT_FILE = "watch.toml", "settings.toml"  # of a calibration; default ones
 SAMPLE = 1 << 22  # events that filters are calibrated with
 
 
@@ -77,7 +77,9 @@ def watch(
     folder = folder or _folder(source, settings)
     state = folder / STATE_FILE
     if not source.endswith(".toml"):
-        settings, text = _kept(folder / CHOSEN, settings, text, state.exists() and not fresh)
+        settings, text = _default_settings(
+            folder / DEFAULT_FILE, settings, text, state.exists() and not fresh
+        )
     if report is not None and report.suffix != ".html":
         raise InputError(f"{report} is no name for a page; let it end in .html")
     pipeline = assemble(settings, folder, detectors=ALL_DETECTORS)
@@ -97,8 +99,8 @@ def watch(
     sentences = [
         _news(pipeline, source, since),
         verdict(pipeline, settings),
-        named(pipeline),
-        compared(pipeline, marked) if marked is not None else "",
+        causes(pipeline),
+        agreement(pipeline, marked) if marked is not None else "",
         learning(pipeline),
         _gaps(pipeline),
         delivered(pipeline),
@@ -108,7 +110,9 @@ def watch(
     return " ".join(filter(None, sentences))
 
 
-def _kept(path: Path, settings: Settings, text: str, goes_on: bool) -> tuple[Settings, str]:
+def _default_settings(
+    path: Path, settings: Settings, text: str, goes_on: bool
+) -> tuple[Settings, str]:
     """The default settings that a watch began with, if it goes on with the same options.
 
     They follow how long a file was then; those of a new watch are written to `path`.

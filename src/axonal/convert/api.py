@@ -19,7 +19,7 @@ from .certificate import Certificate
 from .exact_sums import units
 from .methods import baselines, graded, qcfs, transformer
 from .methods.sigma_delta import DeltaNetwork, sigma_delta
-from .outputs import joined, leaves
+from .outputs import leaves, side_by_side
 from .plain import plain
 from .plan import LONGEST, Plan, SpikingNetwork, assemble
 from .tracing import input_dependent, is_size, prepared, roles
@@ -145,7 +145,7 @@ def _checked(samples: Samples) -> tuple[Tensor, Tensor | None]:
     x, labels = pair
     values = [*leaves(labels).values()]
     if values and all(torch.is_tensor(v) and v.is_floating_point() for v in values):
-        labels = joined(labels, "what is right").detach().float()
+        labels = side_by_side(labels, "what is right").detach().float()
     if x.dim() < 2 or not x.numel() or not x.is_floating_point():
         raise InputError(
             f"convert: samples {list(x.shape)} of {x.dtype} must be real numbers [N, ...], as the "
@@ -192,7 +192,7 @@ def _evaluated(model: nn.Module) -> nn.Module:
 def _answer(model: nn.Module, x: Tensor) -> Tensor:
     """What `model` returns for some of the samples."""
     try:
-        output = joined(model(x[:PROBED]))
+        output = side_by_side(model(x[:PROBED]))
     except REFUSALS as error:
         shape = list(x.shape[1:])
         raise InputError(f"convert: the model refuses samples of {shape}: {error}") from error

@@ -29,7 +29,7 @@ def leaves(value: Any, name: str = "") -> dict[str, Any]:
     return {key: item for part in inner for key, item in part.items()}
 
 
-def joined(value: Any, what: str = "the model") -> Tensor:
+def side_by_side(value: Any, what: str = "the model") -> Tensor:
     """What a network returns as one tensor: itself, or the values of several side by side, [B, K].
 
     Raises:

@@ -48,26 +48,33 @@ def verdict(watch: Watch, settings: Settings) -> str:
 NAMED = 5  # wakes of which a sentence tells
 
 
-def named(watch: Watch) -> str:
+def causes(watch: Watch) -> str:
     """When wakes of this run came, how long they were, and which channels made them."""
-    last = {wake.id: wake for wake in watch.wakes}
+    last = {wake.id: wake for wake in watch.wakes if wake.id in watch.causes}
     parts = []
-    for name, channels in [*watch.causes.items()][:NAMED]:
-        wake = last[name]
+    for name, wake in [*last.items()][:NAMED]:
+        channels = watch.causes[name]
         at = duration((wake.t_start_us - watch.tally.first_us) * 1e-6)
         until = duration((wake.t_end_us - wake.t_start_us) * 1e-6)
         by = f" by {', '.join(channels)}" if channels else ""
         parts.append(f"after {at}, for {until}{by}")
-    more = len(watch.causes) - len(parts)
+    more = len(last) - len(parts)
     rest = f"; and {more} more" if more else ""
     return f"Woken {'; '.join(parts)}{rest}." if parts else ""
 
 
-def compared(watch: Watch, marked: np.ndarray) -> str:
-    """Precision and recall of wakes beside labelled spans [N, 2] of microseconds."""
+def agreement(watch: Watch, marked: np.ndarray) -> str:
+    """Precision and recall of this run's wakes beside labelled spans [N, 2] of microseconds.
+
+    Spans that an earlier run saw don't count; nor, of more wakes than are remembered, those that
+    lie before the first of these.
+    """
     last = {wake.id: wake for wake in watch.wakes}
     wakes = np.array([(w.t_start_us, w.t_end_us) for w in last.values()]).reshape(-1, 2)
-    seen = marked[marked[:, 1] >= watch.tally.first_us] if watch.tally.windows else marked[:0]
+    begin = watch.resumed.last_us if watch.resumed else watch.tally.first_us
+    if len(watch.wakes) == watch.wakes.maxlen:
+        begin = max(begin, int(wakes[0, 0]))
+    seen = marked[marked[:, 1] >= begin] if watch.tally.windows else marked[:0]
     meets = (wakes[:, None, 0] <= seen[None, :, 1]) & (wakes[:, None, 1] >= seen[None, :, 0])
     right, met = int(meets.any(1).sum()), int(meets.any(0).sum())
     recall, precision = met / max(len(seen), 1), right / max(len(wakes), 1)
@@ -129,7 +136,7 @@ def watch_page(
     """The page: numbers, the timeline, wakes, calls of detectors, and the settings."""
     tally, timeline = watch.tally, watch.timeline
     few, always = model_calls(watch, settings)
-    against = compared(watch, marked) if marked is not None else ""
+    against = agreement(watch, marked) if marked is not None else ""
     last = {wake.id: wake for wake in watch.wakes}  # the last message of each
     reasons = {
         wake.id: ": ".join(filter(None, (wake.reason, ", ".join(watch.causes.get(wake.id, [])))))
@@ -152,7 +159,7 @@ def watch_page(
         {},
         title=f"{watch.cascade.source}: {settings.source['url']}",
         verdict=verdict(watch, settings),
-        told=" ".join(filter(None, (named(watch), against, learning(watch)))),
+        told=" ".join(filter(None, (causes(watch), against, learning(watch)))),
         labelled=marked is not None,
         tally=tally,
         duration=duration(tally.seconds),

@@ -99,7 +99,9 @@ def read(
         for packet in recording:
             first = packet if first is None else first
             times = np.concatenate([times, packet["t"]])
-            if not channels_of(first) or len(times) >= MOST / SHARE:
+            # What is live is not waited for, nor read twice.
+            whole = channels_of(first) and Path(source).is_file()
+            if not whole or len(times) >= MOST / SHARE:
                 break
     if first is None:
         raise InputError(f"{source} holds nothing to watch")

@@ -22,6 +22,7 @@ from .wake import Cascade, Policy, Step, Wake
 
 POINTS = 1024  # of a timeline
 CAUSES = 3  # channels that a wake names
+REMEMBERED = 1000  # messages
 PICTURES, LARGEST = 24, 320  # clips that are drawn, and pixels of a side
 STATE_FILE = "state.safetensors"
 LOG = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ class Watch:
         self.cascade = Cascade(steps, self.policy, self.name, self.fingerprint)
         self.preroll = Preroll(self.policy.preroll)
         self.tally, self.timeline = Tally(), Timeline()
-        self.wakes: deque[Wake] = deque(maxlen=1000)
+        self.wakes: deque[Wake] = deque(maxlen=REMEMBERED)
         self.pictures: dict[str, bytes] = {}
         self.causes: dict[str, list[str]] = {}
         self.resumed: Tally | None = None
@@ -281,6 +282,8 @@ class Watch:
             if wake.type == "new":
                 self.tally.wakes += 1
                 self.causes[wake.id] = self._cause()
+                for old in list(self.causes)[:-REMEMBERED]:
+                    del self.causes[old]
                 clip = self.preroll.clip(wake.t_wake_us)
             self.wakes.append(wake)
             if clip is not None and len(clip):
