@@ -313,7 +313,7 @@ def test_default_settings_of_what_is_live_wait_for_one_packet(monkeypatch):
 
     monkeypatch.setattr(pipeline, "open_source", lambda *_, **__: Live())
     chosen, _ = pipeline.read("udp://127.0.0.1:9")
-    assert chosen.detector[0]["kind"] == "context" and chosen.detector[0]["calibration"] == 128
+    assert chosen.detector[0]["kind"] == "context" and chosen.detector[0]["calibration"] == 500
 
 
 def test_more_wakes_than_are_remembered_are_told_of():

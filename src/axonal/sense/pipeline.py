@@ -59,7 +59,8 @@ longest = {longest}
 EVENT_WINDOW, EVENT_BUDGET = 0.1, 6.0  # seconds, and wakes an hour
 SOUND = 0.01  # seconds between rows, below which windows of a tenth of a second are made of them
 SPAN, RARE = 64, 2000  # windows of an event's surroundings, and for one wake by chance
-SHARE, LEAST, MOST = 0.15, 128, 2000  # of a table that is taken for normal, in windows
+SHARE, LEAST, MOST = 0.15, 128, 2000  # of a file that is taken for normal, in windows
+LIVE = 500  # windows of anything else
 SINK = """
 [[sink]]
 kind = "webhook"
@@ -109,7 +110,7 @@ def read(
         f"{name} = {config.toml(value)}\n" for name, value in {"url": source, **options}.items()
     ]
     rest = (
-        _for_samples(times, window, wakes_per_hour)
+        _for_samples(times, Path(source).is_file(), window, wakes_per_hour)
         if channels_of(first)
         else EVENTS.format(
             window=float(EVENT_WINDOW if window is None else window),
@@ -122,7 +123,9 @@ def read(
     return config.parse(text, "default settings"), text
 
 
-def _for_samples(times: np.ndarray, window: float | None, wakes_per_hour: float | None) -> str:
+def _for_samples(
+    times: np.ndarray, is_file: bool, window: float | None, wakes_per_hour: float | None
+) -> str:
     """Settings for rows at such times: their interval decides on windows and on how long all is."""
     gaps = np.diff(times)
     interval = float(np.median(gaps[gaps > 0])) * 1e-6 if (gaps > 0).any() else 1.0
@@ -135,7 +138,7 @@ def _for_samples(times: np.ndarray, window: float | None, wakes_per_hour: float 
         budget = f"wakes_per_hour = {float(wakes_per_hour)}"
     return SAMPLES.format(
         window=float(window),
-        calibration=int(min(max(SHARE * windows, LEAST), MOST)),
+        calibration=int(min(max(SHARE * windows, LEAST), MOST)) if is_file else LIVE,
         budget=budget,
         span=round(SPAN * each, 6),
         longest=round(RARE * each, 6),
