@@ -303,17 +303,19 @@ def test_a_table_is_watched_row_by_row_and_wakes_are_named_and_compared(
         watch.watch(str(path), None, None, live=False, labels="nothing", options={"unit": "s"})
 
 
-def test_default_settings_of_what_is_live_wait_for_one_packet(monkeypatch):
+def test_default_settings_of_what_is_live_wait_for_two_rows(monkeypatch):
     class Live(list):
         close = list.clear
 
         def __iter__(self):
-            yield samples(np.array([0.0]), np.zeros((1, 2)))
-            raise AssertionError("a second packet was waited for")
+            for t in (0.0, 50_000.0):
+                yield samples(np.array([t]), np.zeros((1, 2)))
+            raise AssertionError("a third packet was waited for")
 
     monkeypatch.setattr(pipeline, "open_source", lambda *_, **__: Live())
     chosen, _ = pipeline.read("udp://127.0.0.1:9")
     assert chosen.detector[0]["kind"] == "context" and chosen.detector[0]["calibration"] == 500
+    assert chosen.wake.postroll == 64 * 0.05
 
 
 def test_more_wakes_than_are_remembered_are_told_of():

@@ -100,9 +100,9 @@ def read(
         for packet in recording:
             first = packet if first is None else first
             times = np.concatenate([times, packet["t"]])
-            # What is live is not waited for, nor read twice.
-            whole = channels_of(first) and Path(source).is_file()
-            if not whole or len(times) >= MOST / SHARE:
+            # Two rows of what is live tell their interval; more are not waited for.
+            enough = MOST / SHARE if Path(source).is_file() else 2
+            if not channels_of(first) or len(times) >= enough:
                 break
     if first is None:
         raise InputError(f"{source} holds nothing to watch")
